@@ -1,0 +1,52 @@
+# Run `make` to see the targets.
+
+# The first that is new enough is taken; or make PYTHON=/path/to/python3
+PYTHON := python3.11 python3
+CONSTRAINTS := .ci/constraints.txt
+BIN := .venv/bin
+STAMP := .venv/.installed
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+# Two busy threads on shared cores wait for each other: let them sleep instead.
+export OMP_WAIT_POLICY = passive
+
+.DEFAULT_GOAL := help
+.PHONY: help environment labs test lint jupyter notebooks clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+environment: $(STAMP) ## create .venv and install the package into it
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@for python in $(PYTHON); do \
+	    if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
+	        2>/dev/null; then $$python -m venv .venv; exit; fi; \
+	done; \
+	echo 'The labs need Python 3.11 or newer, with its venv module. None of these is:' \
+	    '$(PYTHON). Install it, or name yours: make PYTHON=/path/to/python3' >&2; \
+	exit 1
+	$(BIN)/python -m pip install -e '.[lab,test]' -c $(CONSTRAINTS)
+	@touch $@
+
+labs: $(STAMP) ## run all labs, judge their claims, write build/labs/
+	$(BIN)/labs run
+
+test: lint ## lint, run all tests, execute every notebook cell in few steps
+	$(BIN)/python -m pytest
+	$(if $(NOTEBOOKS),LABS_PROFILE=smoke LABS_STRICT=1 HF_HUB_OFFLINE=1 \
+	    $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	    --nbval-cell-timeout=60 $(NOTEBOOKS))
+
+lint: $(STAMP) ## check the style of code and notebooks
+	$(BIN)/ruff check
+
+jupyter: $(STAMP) ## open the labs in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(STAMP) ## execute the labs and clean them in place, for committing
+	$(BIN)/labs run --in-place
+
+clean: ## remove what was built (not the environment)
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	find labs_helpers tests -name __pycache__ -prune -exec rm -rf {} +
