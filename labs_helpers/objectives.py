@@ -1,0 +1,210 @@
+"""What offline training minimises: encode a row once, then a loss for each batch.
+
+An objective turns a row of data into token ids (before training, once) and a list of
+encoded rows into a scalar loss. It pads on the right and passes no attention mask: a
+causal model's real tokens never see what stands to their right, and without a mask
+the attention takes its fast path. Knows nothing of optimisers and schedules.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from labs_helpers.data import Message, Preference, Unpaired, as_messages
+from labs_helpers.losses import bradley_terry_loss
+from labs_helpers.models import RewardModel, encode_chat, pad_right
+
+Encoded = dict[str, Any]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What `fit` needs to know of a training method."""
+
+    def encode(self, row: Any) -> Encoded:
+        """Turn a row into token ids; `length` must be its number of tokens.
+
+        `fit` calls this once a row and hands the same dicts to every later `loss`,
+        which may keep there what it computed once (a reference's log-probs).
+        """
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Compute the mean loss of a batch, with gradient, and what else to log."""
+
+
+class SFTObjective:
+    """Supervised fine-tuning: cross-entropy on what the assistant says.
+
+    A conversation (a list of messages) trains all of its assistant's turns; a
+    `Preference` only its chosen answer, an `Unpaired` only its completion. The token
+    that ends a turn counts. The loss is the mean over the batch's answer tokens.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        template = tokenizer.chat_template or ""
+        self._template_marks_answers = "generation %}" in template
+
+    def encode(self, row: Sequence[Message] | Preference | Unpaired) -> Encoded:
+        """Give the tokens, and for each whether the loss is to predict it."""
+        if isinstance(row, Preference | Unpaired):
+            answer = row.chosen if isinstance(row, Preference) else row.completion
+            messages = [*as_messages(row.prompt), *_answer_messages(answer)]
+            first = len(as_messages(row.prompt))
+        else:
+            messages, first = list(row), 0
+        if first == 0 and self._template_marks_answers:
+            tokens, answer_mask = self._encode_by_template(messages)
+        else:
+            tokens, answer_mask = self._encode_by_prefix(messages, first)
+        if not any(answer_mask[1:]):
+            raise ValueError(
+                "nothing to learn in this conversation: no token of it is the "
+                f"assistant's. Its roles are {[m['role'] for m in messages]}"
+            )
+        return {"tokens": tokens, "answer": answer_mask, "length": len(tokens)}
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """Cross-entropy of the answer tokens, vocabulary scores only where needed."""
+        device = next(model.parameters()).device
+        pad = self.tokenizer.pad_token_id
+        tokens = pad_right([row["tokens"] for row in batch], pad)[0].to(device)
+        answer = pad_right([row["answer"] for row in batch], 0)[0].to(device)
+        predicted: Bool[Tensor, "B T"] = answer[:, 1:].bool()
+        decoder, head = model.get_decoder(), model.get_output_embeddings()
+        hidden = decoder(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        logits = head(hidden[predicted])
+        return F.cross_entropy(logits.float(), tokens[:, 1:][predicted]), {}
+
+    def _encode_by_template(
+        self, messages: list[Message]
+    ) -> tuple[list[int], list[int]]:
+        encoded = self.tokenizer.apply_chat_template(
+            messages, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return encoded["input_ids"], encoded["assistant_masks"]
+
+    def _encode_by_prefix(
+        self, messages: list[Message], first: int
+    ) -> tuple[list[int], list[int]]:
+        """Mark each turn from where the conversation before it ends.
+
+        What a template puts behind the end-of-turn token (often a newline) is not
+        the assistant's: a turn ends with its last end-of-sequence token.
+        """
+        tokens = self._chat(messages)
+        answer_mask = [0] * len(tokens)
+        for i in range(first, len(messages)):
+            if messages[i]["role"] != "assistant":
+                continue
+            before = self._chat(messages[:i], add_generation_prompt=True)
+            until = self._chat(messages[: i + 1])
+            start, end = len(before), len(until)
+            if tokens[:start] != before or tokens[:end] != until:
+                raise ValueError(
+                    f"turn {i} of the conversation is written differently once more "
+                    "turns follow it, so that its tokens cannot be told apart. Give "
+                    "the tokenizer's chat template {% generation %} marks, or train "
+                    "on the last answer alone (a Preference or an Unpaired row)"
+                )
+            eos = self.tokenizer.eos_token_id
+            if eos in tokens[start:end]:
+                end -= tokens[start:end][::-1].index(eos)
+            answer_mask[start:end] = [1] * (end - start)
+        return tokens, answer_mask
+
+    def _chat(
+        self, messages: list[Message], add_generation_prompt: bool = False
+    ) -> list[int]:
+        return encode_chat(
+            self.tokenizer, messages, add_generation_prompt=add_generation_prompt
+        )
+
+
+class RewardObjective:
+    """A reward model from preferences: Bradley-Terry on the pairs' rewards.
+
+    A row trains the head named by its `dimension`, or the model's only head.
+
+    Args:
+        reward_model: gives tokenizer and heads; `fit` trains the model it is given.
+        margin: ask for a reward difference of at least the row's `margin`.
+        center_weight: pulls the mean reward of a pair towards 0.
+    """
+
+    def __init__(
+        self,
+        reward_model: RewardModel,
+        margin: bool = False,
+        center_weight: float = 0.0,
+    ):
+        self.reward_model = reward_model
+        self.margin = margin
+        self.center_weight = center_weight
+
+    def encode(self, row: Preference) -> Encoded:
+        """Give the tokens of both answers, the head and the margin."""
+        chosen, rejected = (
+            self._encode_answer(row.prompt, answer)
+            for answer in (row.chosen, row.rejected)
+        )
+        if self.margin and row.margin is None:
+            raise ValueError(
+                f"margin=True needs a margin in every row; this one has none: {row}"
+            )
+        return {
+            "chosen": chosen,
+            "rejected": rejected,
+            "head": self._head(row),
+            "margin": row.margin if self.margin else 0.0,
+            "length": max(len(chosen), len(rejected)),
+        }
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """Score chosen and rejected answers in one forward pass."""
+        sequences = [row[side] for side in ("chosen", "rejected") for row in batch]
+        tokens, lengths = pad_right(sequences, self.reward_model.tokenizer.pad_token_id)
+        device = next(model.parameters()).device
+        heads = torch.tensor([row["head"] for row in batch], device=device)
+        margin = torch.tensor([row["margin"] for row in batch], device=device)
+        rewards = model(tokens.to(device), lengths.to(device)).float()
+        chosen, rejected = rewards.gather(1, heads.repeat(2)[:, None])[:, 0].chunk(2)
+        loss = bradley_terry_loss(chosen, rejected, margin, self.center_weight)
+        right = (chosen > rejected).float() + (chosen == rejected).float() / 2
+        return loss, {"accuracy": right.mean().item()}
+
+    def _encode_answer(
+        self, prompt: str | list[Message], answer: str | list[Message]
+    ) -> list[int]:
+        *before, last = _answer_messages(answer)
+        return self.reward_model.encode(
+            [*as_messages(prompt), *before], last["content"]
+        )
+
+    def _head(self, row: Preference) -> int:
+        heads = self.reward_model.heads
+        if len(heads) == 1:
+            return 0
+        if row.dimension not in heads:
+            raise ValueError(
+                f"a row has dimension {row.dimension!r}, the reward model has heads "
+                f"{', '.join(heads)}. Filter the rows, or build the model with "
+                "RewardModel.from_policy(policy, heads=(...)) to match them"
+            )
+        return heads.index(row.dimension)
+
+
+def _answer_messages(answer: str | list[Message]) -> list[Message]:
+    if isinstance(answer, str):
+        return [{"role": "assistant", "content": answer}]
+    return list(answer)
