@@ -6,7 +6,6 @@ It does not know what it minimises, and it leaves the model on the device it is 
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -19,6 +18,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from labs_helpers import checkpoint
+from labs_helpers.batching import bucketed_batches
 from labs_helpers.history import History
 from labs_helpers.models import default_device_and_dtype
 from labs_helpers.objectives import Encoded, Objective, RewardObjective, SFTObjective
@@ -101,11 +102,14 @@ def fit(
     """
     encoded = _encode(rows, objective, config.max_length)
     lengths = np.array([row["length"] for row in encoded])
-    plan = batch_plan(lengths, config)
-    run = _Run(model, config, len(plan), fingerprint=_fingerprint(config, lengths))
-    was_training = model.training
+    steps = config.steps or max(
+        1, round(config.epochs * math.ceil(len(encoded) / config.batch_size))
+    )
+    plan = bucketed_batches(lengths, config.batch_size, steps, config.seed)
+    run = _Run(model, config, len(plan), lengths)
     device = next(model.parameters()).device
     with ExitStack() as stack:
+        stack.callback(model.train, model.training)
         stack.enter_context(torch.random.fork_rng(_cuda_only(device)))
         torch.manual_seed(config.seed)
         run.resume()
@@ -128,41 +132,18 @@ def fit(
                 run.log({})
             if last or _due(run.step, config.save_every):
                 run.save()
-    model.train(was_training)
     return History(run.history)
-
-
-def batch_plan(lengths: np.ndarray, config: FitConfig) -> list[np.ndarray]:
-    """Decide which rows go into which step, the same for the same seed.
-
-    Rows are shuffled, then sorted by length inside windows of about fifty batches,
-    so that a batch holds little padding and yet comes in random order. The batches
-    of a window are equally large, give or take one row.
-    """
-    random = np.random.default_rng(config.seed)
-    per_epoch = math.ceil(len(lengths) / config.batch_size)
-    steps = config.steps or max(1, round(config.epochs * per_epoch))
-    plan: list[np.ndarray] = []
-    while len(plan) < steps:
-        order = random.permutation(len(lengths))
-        batches = []
-        for share in np.array_split(np.arange(per_epoch), math.ceil(per_epoch / 50)):
-            start, stop = (share[[0, -1]] + [0, 1]) * len(order) // per_epoch
-            window = order[start:stop]
-            window = window[np.argsort(lengths[window], kind="stable")]
-            batches += np.array_split(window, len(share))
-        plan += [batches[i] for i in random.permutation(len(batches))]
-    return plan[:steps]
 
 
 class _Run:
     """The state of a run: what a checkpoint holds, and one step of it."""
 
     def __init__(
-        self, model: nn.Module, config: FitConfig, steps: int, fingerprint: dict
+        self, model: nn.Module, config: FitConfig, steps: int, lengths: np.ndarray
     ):
         self.model, self.config, self.steps = model, config, steps
-        self.fingerprint = fingerprint
+        folder = config.checkpoint
+        self.path = None if folder is None else Path(folder) / "state.pt"
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, float]] = []
         self.pending: list[dict[str, float]] = []
@@ -171,6 +152,7 @@ class _Run:
             raise ValueError(
                 "the model has no parameter with requires_grad: nothing to train"
             )
+        self.identity = _identity(config, lengths, self.trained)
         matrices = [p for p in self.trained.values() if p.ndim > 1]
         vectors = [p for p in self.trained.values() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -227,57 +209,34 @@ class _Run:
             for name in names
         }
         counts = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+        evaluated = {name: float(value) for name, value in evaluated.items()}
         self.history.append({**counts, **means, **evaluated})
         self.pending = []
 
     def save(self) -> None:
-        """Write a checkpoint beside the old one, then put it in its place."""
-        if self.config.checkpoint is None:
+        """Write a checkpoint, if one was asked for."""
+        if self.path is None:
             return
-        path = self._path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: getattr(self, name) for name in _SAVED}
+        state = {name: getattr(self, name) for name in _COUNTERS}
         state["parameters"] = {n: p.detach() for n, p in self.trained.items()}
         state["optimizer"] = self.optimizer.state_dict()
         state["scaler"] = self.scaler.state_dict()
-        state["rng"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            state["rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        unfinished = path.with_suffix(".unfinished")
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
+        state["random"] = checkpoint.random_state(self.device)
+        checkpoint.save(self.path, state, self.identity)
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one and it is of this run."""
-        if self.config.checkpoint is None or not self._path.exists():
+        """Go on from the checkpoint, if there is one."""
+        if self.path is None or not self.path.exists():
             return
-        state = torch.load(self._path, map_location=self.device, weights_only=True)
-        other = {
-            name: (state["fingerprint"].get(name), value)
-            for name, value in self.fingerprint.items()
-            if state["fingerprint"].get(name) != value
-        }
-        if other or state["parameters"].keys() != self.trained.keys():
-            differences = [f"{n} was {a}, is {b}" for n, (a, b) in other.items()]
-            raise ValueError(
-                f"{self._path} is the checkpoint of another run: "
-                f"{'; '.join(differences) or 'it trained other parameters'}. Delete "
-                "it to start anew, or give this run a folder of its own"
-            )
+        state = checkpoint.load(self.path, self.identity, self.device)
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng_cuda"].cpu(), self.device)
-        for name in _SAVED:
+        checkpoint.set_random_state(self.device, state["random"])
+        for name in _COUNTERS:
             setattr(self, name, state[name])
-
-    @property
-    def _path(self) -> Path:
-        return Path(self.config.checkpoint) / "state.pt"
 
     def _learning_rate(self) -> float:
         warmup = max(1, round(self.config.warmup * self.steps))
@@ -293,8 +252,8 @@ class _Run:
             return
         self.optimizer.zero_grad(set_to_none=True)
         kept = ""
-        if self.config.checkpoint is not None and self._path.exists():
-            kept = f" {self._path} holds the last good checkpoint."
+        if self.path is not None and self.path.exists():
+            kept = f" {self.path} holds the last good checkpoint."
         raise TrainingStopped(
             f"the {what} is {value} at step {self.step + 1} of {self.steps}, with "
             f"learning rate {self._learning_rate():.2g}. The model keeps the weights "
@@ -304,7 +263,7 @@ class _Run:
         )
 
 
-_SAVED = ("fingerprint", "step", "tokens", "seconds", "history", "pending")
+_COUNTERS = ("step", "tokens", "seconds", "history", "pending")
 
 
 def _cuda_only(device: torch.device) -> list[torch.device]:
@@ -335,9 +294,14 @@ def _encode(
     return encoded
 
 
-def _fingerprint(config: FitConfig, lengths: np.ndarray) -> dict[str, Any]:
+def _identity(
+    config: FitConfig, lengths: np.ndarray, trained: dict[str, nn.Parameter]
+) -> dict[str, Any]:
     """Describe what must not change between a run and its resumption."""
     names = "lr batch_size epochs steps warmup schedule weight_decay max_grad_norm seed"
-    chosen = {name: getattr(config, name) for name in names.split()}
-    weighted = int(lengths @ np.arange(1, len(lengths) + 1))
-    return {**chosen, "rows": len(lengths), "data": weighted}
+    return {
+        **{name: getattr(config, name) for name in names.split()},
+        "number of rows": len(lengths),
+        "tokens in the rows": int(lengths.sum()),
+        "trained parameters": sum(p.numel() for p in trained.values()),
+    }

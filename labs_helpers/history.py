@@ -59,7 +59,7 @@ class History:
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
-        """Read what `save` wrote; numbers come back as floats, empty cells not at all."""
+        """Read what `save` wrote; every number comes back as a float."""
         with Path(path).open(newline="", encoding="utf-8") as file:
             return cls(
                 [

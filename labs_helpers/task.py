@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from labs_helpers.data import Message, Preference, Unpaired, as_messages, split
-from labs_helpers.judges import Judge
 
 SPLITS = ("train", "validation", "test")
 
@@ -62,6 +61,16 @@ class Truth(Protocol):
         dimension: str = "gold",
     ) -> np.ndarray:
         """Score many answers on one dimension."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Who says which of two answers is better."""
+
+    def compare(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
+    ) -> np.ndarray:
+        """Compare answers prompt by prompt: 1 where `a` wins, 0.5 a tie, 0 `b`."""
 
 
 @dataclass(frozen=True)
