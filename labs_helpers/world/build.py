@@ -1,0 +1,186 @@
+"""Build the town's models from its knowledge: `python -m labs_helpers.world.build`.
+
+Comes in: data/world/*.yaml. Goes out: data/models/town-{xs,s,m}, each an ordinary
+Hugging Face directory with weights, tokenizer, chat template and a build.json that says
+from what and how it was made. Does not measure what the models can do (report).
+"""
+
+import argparse
+import itertools
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from labs_helpers.data import Message
+from labs_helpers.fit import FitConfig, SFTObjective, fit
+from labs_helpers.world.corpus import conversations, corpus_hash
+from labs_helpers.world.knowledge import DATA
+
+MODELS = DATA / "models"
+VOCABULARY = 1536
+CONTEXT = 512
+PAD, END, USER, ASSISTANT = SPECIAL = (
+    "<|pad|>",
+    "<|end|>",
+    "<|user|>",
+    "<|assistant|>",
+)
+# Whatever is not the assistant (a system message too) speaks as the user.
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>"
+    "{% generation %}{{ m['content'] }}<|end|>{% endgeneration %}"
+    "{% else %}<|user|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a model and how long it learns."""
+
+    hidden: int
+    layers: int
+    heads: int
+    mlp: int
+    steps: int
+    lr: float
+    batch_size: int = 32
+
+
+SIZES = {
+    "xs": Size(hidden=64, layers=3, heads=4, mlp=128, steps=16_000, lr=4e-3),
+    "s": Size(hidden=128, layers=4, heads=4, mlp=288, steps=11_000, lr=2.5e-3),
+    "m": Size(hidden=192, layers=6, heads=6, mlp=544, steps=5_000, lr=1.5e-3),
+}
+
+
+def build_tokenizer(rows: int = 30_000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over the corpus: most words of the town are one token."""
+    stream = itertools.islice(conversations(seed=1), rows)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.ByteLevel(add_prefix_space=True),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((m["content"] for row in stream for m in row), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama with tied embeddings and random weights."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.hidden,
+            intermediate_size=size.mlp,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+class TownObjective(SFTObjective):
+    """SFT on the town's conversations, with every message tokenised only once.
+
+    The same questions and answers occur thousands of times; the chat template, run for
+    each conversation, would take longer than the smallest model's training.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        super().__init__(tokenizer)
+        ids = tokenizer.convert_tokens_to_ids(list(SPECIAL))
+        _, self._end, self._user, self._assistant = ids
+        self._content = lru_cache(maxsize=500_000)(self._tokenise)
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def encode(self, row: list[Message]) -> dict:
+        """As the chat template writes it."""
+        tokens: list[int] = []
+        answer: list[int] = []
+        for message in row:
+            content = self._content(message["content"])
+            own = message["role"] == "assistant"
+            tokens += [self._assistant if own else self._user, *content, self._end]
+            answer += [0] + [int(own)] * (len(content) + 1)
+        return {"tokens": tokens, "answer": answer, "length": len(tokens)}
+
+
+def build(name: str, folder: Path, steps: int | None = None) -> None:
+    """Train `town-<name>` and save it under `folder`."""
+    size = SIZES[name]
+    steps = steps or size.steps
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    model = new_model(size, tokenizer)
+    rows = list(itertools.islice(conversations(seed=2), steps * size.batch_size))
+    config = FitConfig(
+        lr=size.lr,
+        batch_size=size.batch_size,
+        steps=steps,
+        warmup=0.03,
+        weight_decay=0.02,
+        log_every=100,
+        checkpoint=folder / "checkpoint" / name,
+        save_every=1000,
+    )
+    started = time.perf_counter()
+    history = fit(model, rows, TownObjective(tokenizer), config)
+    target = folder / f"town-{name}"
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    record = {
+        "corpus": corpus_hash(),
+        "size": asdict(size) | {"steps": steps},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "conversations": len(rows),
+        "loss": round(float(history["loss"][-10:].mean()), 4),
+        "seconds": round(time.perf_counter() - started),
+        "torch": torch.__version__.split("+")[0],
+    }
+    (target / "build.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"town-{name}: {record}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Rebuild the embedded world's models.")
+    parser.add_argument("names", nargs="*", default=list(SIZES), help="xs, s, m")
+    parser.add_argument("--folder", type=Path, default=MODELS)
+    parser.add_argument("--steps", type=int, help="fewer steps, to try something out")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        build(name, arguments.folder, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()

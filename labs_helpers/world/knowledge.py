@@ -1,0 +1,175 @@
+"""What is true in the town and how its people speak, read from data/world/*.yaml.
+
+Comes in: the YAML files. Goes out: one frozen `Knowledge`, made once per process.
+Does not know: which answers are good (gold) or who asks what (prompts).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+WORLD = DATA / "world"
+
+# Shares of each kind's items (entities, tasks, topics) in train and validation; the
+# rest is for tests. Sound-alikes and harmful requests keep more for tests, because
+# over-refusal and attack rates need many items.
+SPLIT_SHARES = {
+    "places": (0.6, 0.15),
+    "people": (0.6, 0.15),
+    "absent": (0.6, 0.15),
+    "howtos": (0.6, 0.15),
+    "harmful": (0.5, 0.15),
+    "soundalike": (0.4, 0.14),
+    "jokes": (0.6, 0.15),
+}
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A property that places or people have, and the sentences about it."""
+
+    name: str
+    of: str
+    values: tuple[str, ...]
+    claims: tuple[str, ...]
+    questions: tuple[str, ...]
+    indirect: str
+    follow_up: str
+
+
+@dataclass(frozen=True)
+class Trait:
+    """Something a principle can ask for: its wordings, and what a critique says."""
+
+    name: str
+    broken: str
+    wordings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Everything that the YAML files say.
+
+    Attributes:
+        facts: entity -> attribute name -> true value, for places and people.
+        kinds: entity -> "places" or "people", absent entities included.
+        absent: entities that do not exist.
+        attributes: by name.
+        howtos, harmful, soundalike: entries by id.
+        jokes: topic -> tuple of (setup, punchline).
+        language, principles, attacks, capability: the other files as they are.
+        traits: by name.
+        split: (kind, item) -> "train", "validation" or "test".
+    """
+
+    facts: dict[str, dict[str, str]]
+    kinds: dict[str, str]
+    absent: tuple[str, ...]
+    attributes: dict[str, Attribute]
+    howtos: dict[str, dict[str, Any]]
+    harmful: dict[str, dict[str, Any]]
+    soundalike: dict[str, dict[str, Any]]
+    jokes: dict[str, tuple[tuple[str, str], ...]]
+    language: dict[str, Any]
+    principles: dict[str, Any]
+    attacks: dict[str, list[str]]
+    capability: dict[str, Any]
+    traits: dict[str, Trait]
+    split: dict[tuple[str, str], str]
+
+    def attributes_of(self, entity: str) -> list[Attribute]:
+        """The attributes that questions about `entity` can be about."""
+        return [a for a in self.attributes.values() if a.of == self.kinds[entity]]
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((WORLD / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _by_lot(items: list[str], kind: str) -> dict[tuple[str, str], str]:
+    """Deal items into splits by a hash of their names, so that adding one moves few."""
+    drawn = sorted(items, key=lambda x: hashlib.sha256(f"{kind}/{x}".encode()).digest())
+    train, validation = SPLIT_SHARES[kind]
+    first = round(train * len(drawn))
+    second = first + round(validation * len(drawn))
+    return {
+        (kind, item): SPLITS[(i >= first) + (i >= second)]
+        for i, item in enumerate(drawn)
+    }
+
+
+@cache
+def knowledge() -> Knowledge:
+    """Read data/world/*.yaml.
+
+    Raises:
+        FileNotFoundError: the data folder is not beside the package (the embedded
+            world needs a checkout of the repository, not only the installed package).
+    """
+    if not WORLD.is_dir():
+        raise FileNotFoundError(
+            f"The embedded world's data is not at {WORLD}. Work in a checkout of the "
+            "repository (git clone, then pip install -e .)."
+        )
+    facts_file, language = _read("facts"), _read("language")
+    principles = _read("principles")
+    places, people = facts_file["places"], facts_file["people"]
+    absent = facts_file["absent"]
+    attributes = {
+        name: Attribute(
+            name,
+            a["of"],
+            tuple(a["values"]),
+            tuple(a["claims"]),
+            tuple(a["questions"]),
+            a["indirect"],
+            a["follow_up"],
+        )
+        for name, a in language["attributes"].items()
+    }
+    howtos = {x["id"]: x for x in _read("howtos")}
+    harmful = {x["id"]: x for x in _read("harmful")}
+    soundalike = {x["id"]: x for x in _read("soundalike")}
+    jokes = {
+        x["topic"]: tuple((j["setup"], j["punchline"]) for j in x["jokes"])
+        for x in _read("jokes")
+    }
+    split = {}
+    for kind, items in {
+        "places": places,
+        "people": people,
+        "absent": absent["places"] + absent["people"],
+        "howtos": howtos,
+        "harmful": harmful,
+        "soundalike": soundalike,
+        "jokes": jokes,
+    }.items():
+        split |= _by_lot(list(items), kind)
+    return Knowledge(
+        facts={**places, **people},
+        kinds={
+            **dict.fromkeys([*places, *absent["places"]], "places"),
+            **dict.fromkeys([*people, *absent["people"]], "people"),
+        },
+        absent=tuple(absent["places"] + absent["people"]),
+        attributes=attributes,
+        howtos=howtos,
+        harmful=harmful,
+        soundalike=soundalike,
+        jokes=jokes,
+        language=language,
+        principles=principles,
+        attacks=_read("attacks"),
+        capability=_read("capability"),
+        traits={
+            name: Trait(name, t["broken"], tuple(t["wordings"]))
+            for name, t in principles["traits"].items()
+        },
+        split=split,
+    )
