@@ -24,7 +24,8 @@ for override in ("LABS_MODEL", "LABS_REWARD_MODEL", "LABS_DATA"):
     os.environ.pop(override, None)
 
 # Before the package is first imported.
-install_import_hook("labs_helpers", "beartype.beartype")
+INT_IS_FLOAT = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook("labs_helpers", INT_IS_FLOAT)
 
 # The same examples on every machine, and no deadline on busy cores.
 hypothesis.settings.register_profile("labs", deadline=None, derandomize=True)

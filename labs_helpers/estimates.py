@@ -1,0 +1,162 @@
+"""A measured number and how far to trust it.
+
+Arrays of measurements come in, an `Estimate` with its 95 % interval goes out. Answers
+to one prompt are not independent: give `clusters`, the prompt's number of every value,
+where there are several. Knows nothing of models or preferences.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+Z = stats.norm.ppf(0.975)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its 95 % interval and the number of measurements behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def ci(self) -> tuple[float, float]:
+        """The interval as a pair."""
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        half = (self.high - self.low) / 2
+        digits = 2
+        if 0 < half < math.inf:
+            digits = max(2, math.ceil(-math.log10(half)))
+        return (
+            f"{self.value:.{digits + 1}f} (95 % {self.low:.{digits}f} to "
+            f"{self.high:.{digits}f}, n = {self.n})"
+        )
+
+
+def mean(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
+    """Average with a t interval, robust to clusters where these are given.
+
+    The values of a cluster count as one measurement: their summed deviations make the
+    standard error, and the clusters less one its degrees of freedom.
+
+    >>> print(mean([0.2, 0.4, 0.6, 0.8]))
+    0.500 (95 % 0.09 to 0.91, n = 4)
+    """
+    values = _values(values)
+    deviations = values - values.mean()
+    if clusters is not None:
+        deviations = np.bincount(_cluster_numbers(clusters, values), deviations)
+    count = len(deviations)
+    if count < 2:
+        return Estimate(float(values.mean()), math.nan, math.nan, len(values))
+    error = math.sqrt(count / (count - 1) * float(deviations @ deviations))
+    half = stats.t.ppf(0.975, count - 1) * error / len(values)
+    value = float(values.mean())
+    return Estimate(value, value - half, value + half, len(values))
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None
+) -> Estimate:
+    """Average of a - b, measured on the same items: what they share cancels.
+
+    >>> print(paired_difference([0.9, 0.5, 0.7], [0.8, 0.3, 0.4]))
+    0.200 (95 % -0.05 to 0.45, n = 3)
+    """
+    a, b = _values(a), _values(b)
+    if len(a) != len(b):
+        raise ValueError(
+            f"a paired difference needs the same items on both sides; a has {len(a)} "
+            f"values and b has {len(b)}"
+        )
+    return mean(a - b, clusters)
+
+
+def proportion(successes: float, n: int) -> Estimate:
+    """Share of successes with Wilson's interval, which holds near 0 and 1 too.
+
+    >>> print(proportion(120, 120))
+    1.000 (95 % 0.97 to 1.00, n = 120)
+    """
+    return score_interval(successes, n, ties=0)
+
+
+def score_interval(points: float, n: int, ties: float) -> Estimate:
+    """Wilson's interval where some outcomes are ties that count half.
+
+    With a share t of ties the variance of an outcome is p (1 - p) - t / 4. A sample of
+    nothing but ties must not look certain: t is shrunk as Wilson shrinks p.
+    """
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value, width = points / n, Z**2 / n
+    quarter_ties = ties / (n + Z**2) / 4
+    centre = (value + width / 2) / (1 + width)
+    constant = (value**2 + width * quarter_ties) / (1 + width)
+    half = math.sqrt(max(0.0, centre**2 - constant))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Estimate(float(value), min(low, value), max(high, value), int(n))
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    clusters: ArrayLike | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of any statistic of arrays that share their items.
+
+    Args:
+        statistic: takes as many arrays, resampled, and gives a number.
+        clusters: resample these whole.
+    """
+    columns = [_values(array) for array in arrays]
+    n = len(columns[0])
+    if any(len(column) != n for column in columns):
+        raise ValueError(
+            f"the arrays must share their items; they have {[*map(len, columns)]}"
+        )
+    numbers = np.arange(n)
+    if clusters is not None:
+        numbers = _cluster_numbers(clusters, columns[0])
+    members = np.split(
+        np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1]
+    )
+    random = np.random.default_rng(seed)
+    resampled = []
+    for _ in range(samples):
+        drawn = random.integers(len(members), size=len(members))
+        if clusters is not None:
+            drawn = np.concatenate([members[i] for i in drawn])
+        resampled.append(statistic(*(column[drawn] for column in columns)))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(float(statistic(*columns)), float(low), float(high), n)
+
+
+def _values(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(
+            "expected one row of at least one value, got an array of shape "
+            f"{array.shape}"
+        )
+    return array
+
+
+def _cluster_numbers(clusters: ArrayLike, values: np.ndarray) -> np.ndarray:
+    _, numbers = np.unique(np.asarray(clusters), return_inverse=True)
+    if numbers.shape != values.shape:
+        raise ValueError(
+            f"clusters must name one for each of the {len(values)} values; its shape "
+            f"is {np.shape(clusters)}"
+        )
+    return numbers

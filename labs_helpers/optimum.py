@@ -1,0 +1,133 @@
+"""How far a reward can be pushed, and what it costs: best of n, limits, optimum.
+
+Rewards come as (prompts, samples) arrays of answers drawn from a reference policy;
+distances are in nats or, where said so, their square root.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy.special import gammaln, logsumexp, softmax, xlogy
+from scipy.stats import rankdata
+
+
+def best_of_n(
+    proxy: Float[np.ndarray, "prompts samples"],
+    gold: Float[np.ndarray, "prompts samples"],
+    ns: list[int],
+) -> Float[np.ndarray, "prompts ns"]:
+    """Expected gold of the answer that the proxy likes best among n of the samples.
+
+    Exact, over all subsets of size n: no draw is made. Where answers tie for the best
+    proxy, each is chosen equally often.
+
+    >>> best_of_n(np.array([[0.0, 1.0, 2.0]]), np.array([[9.0, 0.0, 3.0]]), [1, 2, 3])
+    array([[4., 2., 3.]])
+    """
+    samples = proxy.shape[1]
+    if not all(1 <= n <= samples for n in ns):
+        raise ValueError(
+            f"each n is at least 1 and at most the {samples} samples of a prompt; "
+            f"got {list(ns)}"
+        )
+    at_most = rankdata(proxy, method="max", axis=1).astype(int)
+    below = rankdata(proxy, method="min", axis=1).astype(int) - 1
+    columns = []
+    for n in ns:
+        none_above = _share_of_subsets(n, samples)  # by number of eligible answers
+        chosen = (none_above[at_most] - none_above[below]) / (at_most - below)
+        columns.append((chosen * gold).sum(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _share_of_subsets(n: int, samples: int) -> np.ndarray:
+    """C(r, n) / C(samples, n) for r = 0 .. samples."""
+    r = np.arange(n, samples + 1)
+    log_share = gammaln(r + 1) - gammaln(r - n + 1)
+    return np.concatenate([np.zeros(n), np.exp(log_share - log_share[-1])])
+
+
+def best_of_n_kl(n: ArrayLike) -> np.ndarray:
+    """KL of best-of-n from its reference: log n - (n - 1) / n, an upper bound.
+
+    Reached where no two answers are the same (arXiv 2401.01879).
+    """
+    n = np.asarray(n, float)
+    return np.log(n) - (n - 1) / n
+
+
+@dataclass(frozen=True)
+class OveroptimisationFit:
+    """Gold reward by distance d = sqrt(KL), as fitted (arXiv 2210.10760).
+
+    R = d (a - b d) for best of n ("bon"), R = d (a - b log d) for a policy ("rl").
+    """
+
+    kind: Literal["bon", "rl"]
+    a: float
+    b: float
+    r_squared: float
+
+    def predict(self, distance: ArrayLike) -> np.ndarray:
+        """Give the gold gained at a distance."""
+        return _gao_terms(distance, self.kind) @ np.array([self.a, -self.b])
+
+    @property
+    def peak(self) -> float:
+        """The distance of most gold; infinite where gold never turns down."""
+        if self.b <= 0:
+            return np.inf
+        if self.kind == "bon":
+            return self.a / (2 * self.b)
+        return float(np.exp(self.a / self.b - 1))
+
+
+def overoptimisation_fit(
+    distance: ArrayLike, gold: ArrayLike, kind: Literal["bon", "rl"] = "bon"
+) -> OveroptimisationFit:
+    """Fit gold gained over the start to the distance sqrt(KL), by least squares."""
+    terms = _gao_terms(distance, kind)
+    gold = np.asarray(gold, float)
+    if terms.shape[0] != gold.size or gold.size < 3:
+        raise ValueError(
+            "the fit needs at least 3 points with a distance and a gold reward each; "
+            f"got {terms.shape[0]} distances and {gold.size} rewards"
+        )
+    (a, minus_b), *_ = np.linalg.lstsq(terms, gold)
+    residual = gold - terms @ np.array([a, minus_b])
+    spread = np.sum((gold - gold.mean()) ** 2)
+    r_squared = 1 - np.sum(residual**2) / spread if spread > 0 else np.nan
+    return OveroptimisationFit(kind, float(a), float(-minus_b), float(r_squared))
+
+
+def _gao_terms(distance: ArrayLike, kind: str) -> np.ndarray:
+    d = np.asarray(distance, float)
+    return np.stack([d, d**2 if kind == "bon" else xlogy(d, d)], axis=-1)
+
+
+class Optimum(NamedTuple):
+    """The best policy by prompt; its objective is reward less weighted KL."""
+
+    objective: Float[np.ndarray, " prompts"]
+    reward: Float[np.ndarray, " prompts"]
+    kl: Float[np.ndarray, " prompts"]
+
+
+def optimum_from_samples(
+    rewards: Float[np.ndarray, "prompts samples"], kl_weight: float
+) -> Optimum:
+    """Estimate the closed-form optimum of E[r] - w KL from a reference's samples.
+
+    The optimum is reference * exp(r / w) up to a constant and attains w log E[exp(r /
+    w)]. The KL found cannot exceed log(samples): below some 512 samples a prompt the
+    objective is biased low, the more so the smaller the weight.
+    """
+    if kl_weight <= 0:
+        raise ValueError(f"the KL weight must be above 0, got {kl_weight}")
+    scaled = rewards / kl_weight
+    objective = kl_weight * (logsumexp(scaled, axis=1) - np.log(rewards.shape[1]))
+    reward = (softmax(scaled, axis=1) * rewards).sum(axis=1)
+    return Optimum(objective, reward, (reward - objective) / kl_weight)
