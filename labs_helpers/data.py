@@ -1,9 +1,81 @@
-"""Preference data."""
+"""Preference sets: load, check, split, compare, convert to and from TRL's formats.
 
-from collections.abc import Sequence
-from typing import Any
+A row is a `Preference` (two answers, one chosen) or an `Unpaired` (one answer, good or
+not); their fields are those of a file's JSON lines, which are TRL's. Knows nothing of
+models, and of the world as little.
+"""
+
+import gzip
+import json
+import logging
+import os
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labs_helpers.data_checks import (
+    BadPreferences,
+    Finding,
+    PreferenceReport,
+    as_row,
+    check_rows,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = [
+    "BadPreferences",
+    "Finding",
+    "Message",
+    "Preference",
+    "PreferenceReport",
+    "Unpaired",
+    "as_messages",
+    "check_preferences",
+    "duplicates",
+    "from_trl",
+    "leaks",
+    "load_hh",
+    "load_preferences",
+    "save_preferences",
+    "split",
+    "to_trl",
+]
 
 Message = dict[str, str]
+Text = str | list[Message]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to a prompt, and which of them somebody prefers."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    margin: float | None = None
+    dimension: str | None = None
+    annotator: str | None = None
+    time: str | float | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """One answer to a prompt, and whether it is desirable."""
+
+    prompt: Text
+    completion: Text
+    label: bool
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+Row = Preference | Unpaired
 
 
 def as_messages(prompt: Any) -> list[Message]:
@@ -21,3 +93,236 @@ def as_messages(prompt: Any) -> list[Message]:
         "A prompt is text, a list of messages like {'role': 'user', 'content': ...}, "
         f"or an object with .messages; got {type(prompt).__name__}: {prompt!r:.80}"
     )
+
+
+def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
+    """Report everything that is wrong with a file, or with rows in memory.
+
+    Args:
+        rows: The path of a JSON Lines file, or dicts, or `Preference`s and `Unpaired`s
+            (then "line" is the row's number, from 1). Nothing is changed.
+    """
+    return check_rows(rows)[1]
+
+
+def load_preferences(path_or_name: str | Path) -> list[Row]:
+    """Load a JSON Lines file (.gz too), or a preference set of the hub.
+
+    Args:
+        path_or_name: A path; or a hub name, by itself for its "train" split or as
+            "name:split", in which a slice is welcome: "name:test[:1000]".
+
+    Raises:
+        BadPreferences: Any row is unusable. The message reports all of them.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        rows, report = check_rows(path)
+        if not report.ok:
+            raise BadPreferences(str(report))
+        return [_from_row(row) for row in rows]
+    name = str(path_or_name)
+    if path.suffix in (".jsonl", ".json", ".gz") or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"No preference file {name!r} in {Path.cwd()}. Give the path of a JSON "
+            "Lines file, or the name of a data set on the hub."
+        )
+    import datasets
+
+    name, _, part = name.partition(":")
+    try:
+        dataset = datasets.load_dataset(name, split=part or "train")
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"Cannot load {name!r}: no file of that name, and no data set with split "
+            f"{part or 'train'!r} came from the hub.\n{error}"
+        ) from error
+    return from_trl(dataset)
+
+
+def save_preferences(rows: Iterable[Row], path: str | Path) -> None:
+    """Write JSON Lines that `load_preferences` and TRL read."""
+    path = Path(path)
+    lines = [
+        json.dumps(as_row(row), ensure_ascii=False, allow_nan=False) for row in rows
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def to_trl(rows: Sequence[Row]) -> "Dataset":
+    """Turn rows into the data set that TRL's trainers take.
+
+    `meta` becomes a JSON string: its keys differ from row to row, a table's do not.
+    """
+    import datasets
+
+    if len({type(row) for row in rows}) > 1:
+        raise TypeError(
+            "TRL takes paired or unpaired rows, not both at once: keep only "
+            "Preference or only Unpaired rows"
+        )
+    table = [as_row(row) for row in rows]
+    names = list(dict.fromkeys(name for row in table for name in row))
+    for row in table:
+        if "meta" in row:
+            row["meta"] = json.dumps(row["meta"], ensure_ascii=False)
+    return datasets.Dataset.from_dict(
+        {name: [row.get(name) for row in table] for name in names}
+    )
+
+
+def from_trl(dataset: "Dataset") -> list[Row]:
+    """Turn a data set in TRL's formats into rows.
+
+    A prompt may be implicit, the beginning that chosen and rejected have in common, in
+    lists of messages and in HH dialogues. Other columns are left out.
+
+    Raises:
+        BadPreferences: Any row is unusable. The message reports all of them.
+    """
+    rows = [_explicit(dict(row)) for row in dataset]
+    usable, report = check_rows(rows)
+    if not report.ok:
+        raise BadPreferences(str(report))
+    return [_from_row(row) for row in usable]
+
+
+def load_hh(path: str | Path) -> list[Preference]:
+    """Load Anthropic's HH dialogues, .jsonl or .jsonl.gz, as messages.
+
+    Rows without a common beginning, or with identical answers, are skipped; the log
+    says how many.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as stream:
+        pairs = [json.loads(line) for line in stream if line.strip()]
+    rows = [
+        _explicit({"chosen": p["chosen"], "rejected": p["rejected"]}) for p in pairs
+    ]
+    usable, report = check_rows(rows)
+    if len(usable) < len(pairs):
+        skipped = (
+            f"{path.name}: skipped {len(pairs) - len(usable)} of {len(pairs)} rows"
+        )
+        logger.warning("%s (no common beginning, or no different answers)", skipped)
+    return [_from_row(row) for row in usable]
+
+
+def split(
+    rows: Sequence[Row],
+    fractions: Sequence[float],
+    seed: int,
+    by: Callable[[Row], Any] | None = None,
+) -> list[list[Row]]:
+    """Split rows at random, no prompt in two parts.
+
+    Args:
+        rows: Are kept in their order inside each part.
+        fractions: One for each part, adding up to 1: `train, test = split(rows,
+            (0.9, 0.1), seed=0)`.
+        seed: The same seed gives the same parts.
+        by: Rows for which it returns the same stay together too (an entity, say).
+    """
+    if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"fractions are positive and add up to 1, got {tuple(fractions)}, "
+            f"which add up to {sum(fractions):g}"
+        )
+    groups = _groups(rows, by)
+    random.Random(seed).shuffle(groups)
+    parts: list[list[int]] = [[] for _ in fractions]
+    for group in groups:
+        missing = [
+            fraction * len(rows) - len(part)
+            for fraction, part in zip(fractions, parts, strict=True)
+        ]
+        parts[missing.index(max(missing))] += group
+    return [[rows[i] for i in sorted(part)] for part in parts]
+
+
+def leaks(a: Iterable[Row], b: Iterable[Row]) -> list[str]:
+    """Texts of the prompts in both; case and spacing do not make a difference."""
+    known = {_prompt_text(row) for row in a}
+    return sorted(known & {_prompt_text(row) for row in b})
+
+
+def duplicates(rows: Sequence[Row]) -> list[tuple[int, ...]]:
+    """Indices of the rows that say the same: one tuple for each set of them."""
+    found: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        content = {k: v for k, v in vars(row).items() if k in _CONTENT}
+        found.setdefault(json.dumps(content, sort_keys=True), []).append(i)
+    return [tuple(same) for same in found.values() if len(same) > 1]
+
+
+_CONTENT = ("prompt", "chosen", "rejected", "completion", "label", "dimension")
+
+
+def _from_row(row: dict[str, Any]) -> Row:
+    kind = Preference if "chosen" in row else Unpaired
+    names = kind.__dataclass_fields__
+    return kind(**{k: v for k, v in row.items() if k in names and v is not None})
+
+
+def _explicit(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a data set as it would stand in a file, with its prompt spelt out."""
+    row = {name: value for name, value in row.items() if value is not None}
+    if isinstance(row.get("meta"), str):
+        row["meta"] = json.loads(row["meta"])
+    known = {*Preference.__dataclass_fields__, *Unpaired.__dataclass_fields__}
+    row = {name: value for name, value in row.items() if name in known}
+    if "prompt" in row or "chosen" not in row or "rejected" not in row:
+        return row
+    chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
+    if chosen is None or rejected is None:
+        return row
+    same = 0
+    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+        same += 1
+    return {
+        **row,
+        "prompt": chosen[:same],
+        "chosen": chosen[same:],
+        "rejected": rejected[same:],
+    }
+
+
+def _turns(answer: Text) -> list[Message] | None:
+    """Messages of a dialogue; None where text is no dialogue."""
+    if not isinstance(answer, str):
+        return answer
+    pieces = re.split(r"\n\n(Human|Assistant):", answer)
+    if len(pieces) < 3 or pieces[0].strip():
+        return None
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[speaker], "content": text.strip()}
+        for speaker, text in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+
+
+def _prompt_text(row: Row) -> str:
+    messages = as_messages(row.prompt)
+    text = "\n".join(message["content"] for message in messages)
+    return " ".join(text.split()).casefold()
+
+
+def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[int]]:
+    """Indices of rows that must stay together, directly or through others."""
+    group_of: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        keys = [("prompt", _prompt_text(row))]
+        if by is not None:
+            keys.append(("by", by(row)))
+        merged = [i]
+        for group in {id(g): g for k in keys if (g := group_of.get(k))}.values():
+            merged = group + merged
+            for key in [k for k, g in group_of.items() if g is group]:
+                group_of[key] = merged
+        for key in keys:
+            group_of[key] = merged
+    return list({id(group): group for group in group_of.values()}.values())
