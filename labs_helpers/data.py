@@ -16,13 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labs_helpers.data_checks import (
-    BadPreferences,
-    Finding,
-    PreferenceReport,
-    as_row,
-    check_rows,
-)
+from labs_helpers.data_checks import as_row, check_rows
+from labs_helpers.data_files import BadPreferences, Finding, PreferenceReport
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -193,22 +188,27 @@ def from_trl(dataset: "Dataset") -> list[Row]:
 def load_hh(path: str | Path) -> list[Preference]:
     """Load Anthropic's HH dialogues, .jsonl or .jsonl.gz, as messages.
 
-    Rows without a common beginning, or with identical answers, are skipped; the log
-    says how many.
+    Rows whose dialogues differ before the last answer, or not even there, are skipped;
+    the log says how many.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as stream:
         pairs = [json.loads(line) for line in stream if line.strip()]
-    rows = [
-        _explicit({"chosen": p["chosen"], "rejected": p["rejected"]}) for p in pairs
+    rows = [_explicit({k: pair[k] for k in ("chosen", "rejected")}) for pair in pairs]
+    usable = [
+        row
+        for row in check_rows(rows)[0]
+        if len(row["chosen"]) == len(row["rejected"]) == 1
     ]
-    usable, report = check_rows(rows)
-    if len(usable) < len(pairs):
-        skipped = (
-            f"{path.name}: skipped {len(pairs) - len(usable)} of {len(pairs)} rows"
+    if skipped := len(pairs) - len(usable):
+        logger.warning(
+            "%s: skipped %d of %d rows: not the same dialogue up to its last answer, "
+            "or no two different answers",
+            path.name,
+            skipped,
+            len(pairs),
         )
-        logger.warning("%s (no common beginning, or no different answers)", skipped)
     return [_from_row(row) for row in usable]
 
 
@@ -313,16 +313,21 @@ def _prompt_text(row: Row) -> str:
 
 def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[int]]:
     """Indices of rows that must stay together, directly or through others."""
-    group_of: dict[Any, list[int]] = {}
+    parent = list(range(len(rows)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    first_with: dict[Any, int] = {}
     for i, row in enumerate(rows):
         keys = [("prompt", _prompt_text(row))]
         if by is not None:
             keys.append(("by", by(row)))
-        merged = [i]
-        for group in {id(g): g for k in keys if (g := group_of.get(k))}.values():
-            merged = group + merged
-            for key in [k for k, g in group_of.items() if g is group]:
-                group_of[key] = merged
         for key in keys:
-            group_of[key] = merged
-    return list({id(group): group for group in group_of.values()}.values())
+            parent[root(i)] = root(first_with.setdefault(key, i))
+    groups: dict[int, list[int]] = {}
+    for i in range(len(rows)):
+        groups.setdefault(root(i), []).append(i)
+    return list(groups.values())

@@ -5,81 +5,19 @@ changes none; knows the format and nothing of training.
 """
 
 import difflib
-import gzip
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from labs_helpers.data_files import Finding, PreferenceReport, read_rows
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
 OPTIONAL = ("margin", "dimension", "annotator", "time", "meta")
 ROLES = ("system", "user", "assistant")
-SHOWN_OF_A_KIND = 10
-
-
-class BadPreferences(ValueError):
-    """A preference set with errors; the message is the report."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem: where it is, what it is, and what to do about it."""
-
-    file: str
-    line: int
-    field: str
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" + (f", {self.field}" if self.field else "")
-        return f"{where}: {self.problem}. {self.remedy}."
-
-
-@dataclass
-class PreferenceReport:
-    """What `check_preferences` found.
-
-    Attributes:
-        rows: The number of usable rows: those without an error.
-        total: The number of rows read.
-        errors: What makes a row unusable.
-        warnings: What is suspicious and usable.
-    """
-
-    rows: int = 0
-    total: int = 0
-    errors: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every row is usable."""
-        return not self.errors
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.rows} of {self.total} rows are usable: "
-            f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}."
-        ]
-        for title, findings in (("Error", self.errors), ("Warning", self.warnings)):
-            kinds: dict[tuple[str, str], list[Finding]] = {}
-            for finding in findings:
-                kinds.setdefault((finding.field, finding.remedy), []).append(finding)
-            for kind in kinds.values():
-                lines += [f"{title}: {finding}" for finding in kind[:SHOWN_OF_A_KIND]]
-                if len(kind) > SHOWN_OF_A_KIND:
-                    rest = kind[SHOWN_OF_A_KIND:]
-                    where = f"{len(rest)} more like the last, to line {rest[-1].line}"
-                    lines.append(f"{title}: {where}.")
-        return "\n".join(lines)
-
-
-def _count(findings: list[Finding], noun: str) -> str:
-    return f"{len(findings)} {noun}" + ("" if len(findings) == 1 else "s")
 
 
 def check_rows(
@@ -91,7 +29,7 @@ def check_rows(
     first_format: tuple[str, int] | None = None
     seen: dict[str, int] = {}
     numbered = (
-        _read(Path(source), report)
+        read_rows(Path(source), report)
         if isinstance(source, str | Path)
         else _number(source)
     )
@@ -154,52 +92,6 @@ def as_row(preference: Any) -> dict[str, Any]:
     }
 
 
-def _read(
-    path: Path, report: PreferenceReport
-) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
-    """Yield file, line number and row; None for a row that cannot be read."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as stream:
-        content = stream.read()
-
-    def unreadable(line: int, problem: str, remedy: str) -> tuple[str, int, None]:
-        report.errors.append(Finding(str(path), line, "", problem, remedy))
-        return str(path), line, None
-
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield unreadable(1, "is in UTF-16, expected UTF-8", _recode("UTF-16"))
-        return
-    if content.lstrip().startswith(b"["):
-        yield unreadable(
-            1,
-            "holds one JSON list, expected JSON Lines: one object a line",
-            "Write each object of the list on a line of its own, without commas between",
-        )
-        return
-    for line, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            yield str(path), line, json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            yield unreadable(
-                line,
-                f"is not UTF-8: byte 0x{byte:02x} at position {error.start + 1}",
-                _recode("WINDOWS-1252"),
-            )
-        except json.JSONDecodeError as error:
-            yield unreadable(
-                line,
-                f"is no JSON: {error.msg} at column {error.colno}",
-                "Write one complete JSON object on the line, as json.dumps does",
-            )
-
-
-def _recode(encoding: str) -> str:
-    return f"Save it as UTF-8: iconv -f {encoding} -t UTF-8 old > new"
-
-
 def _text(value: Any) -> str:
     """Text of a prompt or answer for comparisons: case and spacing do not count."""
     if isinstance(value, list):
@@ -226,6 +118,7 @@ class _RowCheck:
     line: int
     report: PreferenceReport
     failed: bool = False
+    has_prompt: bool = False
     format: str | None = None
 
     def error(self, name: str, problem: str, remedy: str) -> None:
@@ -244,6 +137,7 @@ class _RowCheck:
                 'Write {"prompt": ..., "chosen": ..., "rejected": ...}',
             )
             return
+        self.has_prompt = "prompt" in row
         is_unpaired = not {"chosen", "rejected"} & row.keys() and (
             {"completion", "label"} & row.keys()
         )
@@ -337,7 +231,7 @@ class _RowCheck:
                 "holds characters of a wrongly decoded text",
                 "Read the original as the encoding that it was written in",
             )
-        if _is_dialogue(text):
+        if _is_dialogue(text) and self.has_prompt:
             self.warn(
                 name,
                 "holds 'Human:' or 'Assistant:' turns in its text",

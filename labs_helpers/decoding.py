@@ -7,7 +7,6 @@ token is chosen.
 import inspect
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor

@@ -35,9 +35,8 @@ def bradley_terry_loss(
         difference = difference - margin
     loss = -F.logsigmoid(difference).mean()
     if center_weight:
-        loss = (
-            loss + center_weight * (chosen_rewards + rejected_rewards).square().mean()
-        )
+        center = (chosen_rewards + rejected_rewards).square().mean()
+        loss = loss + center_weight * center
     return loss
 
 
@@ -56,7 +55,8 @@ def sequence_logprobs(
 
     Two tokens out of four equally likely ones: 2 ln 1/4.
 
-    >>> sequence_logprobs(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), torch.ones(1, 2))
+    >>> tokens, mask = torch.tensor([[0, 3]]), torch.ones(1, 2)
+    >>> sequence_logprobs(torch.zeros(1, 2, 4), tokens, mask)
     tensor([-2.7726])
     """
     counts = mask.bool()
