@@ -1,0 +1,124 @@
+"""Check an answer: run it, compare it with the reference, name what is wrong.
+
+A wrong answer is compared with every mistake of the exercise's bank, then with the
+mistakes that people make everywhere; what neither knows is shown on the smallest input.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from labs_helpers.course.checks.exercise import Diagnosis, Exercise
+from labs_helpers.course.checks.generic import Finding, general, unfinished
+from labs_helpers.course.checks.observe import (
+    observe,
+    same_gradients,
+    same_values,
+    undisturbed_randomness,
+)
+from labs_helpers.course.checks.smallest import smallest_counterexample
+from labs_helpers.course.checks.trials import (
+    Trial,
+    is_right,
+    run_trials,
+    wrong_flavours,
+)
+
+
+def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:
+    """Run an answer on fresh random inputs and say what is wrong with it, if anything.
+
+    Args:
+        exercise: holds reference, inputs and mistakes.
+        answer: the student's function.
+        seed: of the inputs.
+    """
+    problem = _unusable(exercise, answer)
+    if problem is not None:
+        return _wrong(exercise, problem)
+    with undisturbed_randomness():
+        trials = run_trials(exercise, answer, seed)
+        if not all(is_right(exercise, trial) for trial in trials):
+            return _diagnose(exercise, answer, trials, seed)
+    printed = any(trial.seen.printed for trial in trials)
+    note = "What your function prints is not shown here." if printed else ""
+    points = float(exercise.points)
+    return Diagnosis(True, None, note, points, points)
+
+
+def _diagnose(
+    exercise: Exercise, answer: Any, trials: Sequence[Trial], seed: int
+) -> Diagnosis:
+    finding = (
+        unfinished(trials)
+        or _in_bank(exercise, trials)
+        or general(exercise, answer, trials)
+    )
+    if finding is not None:
+        return _wrong(exercise, finding)
+    wrong = wrong_flavours(exercise, trials)
+    where = "."
+    if len(wrong) < len(exercise.flavours):
+        where = f" for these inputs: {', '.join(wrong)}. For others it is."
+    return Diagnosis(
+        correct=False,
+        mistake=None,
+        message=f"It runs, but the result is not right{where} "
+        "The smallest input found on which it differs:",
+        points=0.0,
+        max_points=float(exercise.points),
+        counterexample=smallest_counterexample(exercise, answer, wrong, seed),
+    )
+
+
+def _in_bank(exercise: Exercise, trials: Sequence[Trial]) -> Finding | None:
+    """Find the mistake that agrees with the answer on every input."""
+    gradients_too = all(trial.right_value for trial in trials)
+    wanted = exercise.gradients if gradients_too else ()
+    for mistake in exercise.mistakes:
+        if all(_agrees(mistake.function, trial, wanted) for trial in trials):
+            return Finding(mistake.name, mistake.message)
+    return None
+
+
+def _agrees(function: Any, trial: Trial, wanted: tuple[str, ...]) -> bool:
+    other, seen = observe(function, trial.inputs, wanted), trial.seen
+    if not same_values(other, seen, rtol=1e-4):
+        # Two ways to write one mistake may overflow to different things.
+        overflow = not (other.finite or seen.finite) and trial.expected.finite
+        return overflow and other.shapes == seen.shapes
+    return not wanted or same_gradients(other, seen, rtol=1e-4)
+
+
+def _unusable(exercise: Exercise, answer: Any) -> Finding | None:
+    """Name what keeps an answer from being called at all."""
+    if not callable(answer):
+        return Finding(
+            "not a function",
+            f"the check needs your function itself, and got {type(answer).__name__}. "
+            "Give its name without parentheses.",
+        )
+    asked = inspect.signature(exercise.reference).parameters
+    try:
+        own = inspect.signature(answer)
+    except ValueError:  # some builtins have none
+        return None
+    try:
+        own.bind(**dict.fromkeys(asked))
+    except TypeError:
+        return Finding(
+            "other parameters",
+            f"the exercise asks for ({', '.join(asked)}) and your function takes "
+            f"({', '.join(own.parameters)}).",
+        )
+    return None
+
+
+def _wrong(exercise: Exercise, finding: Finding) -> Diagnosis:
+    return Diagnosis(
+        correct=False,
+        mistake=finding.name,
+        message=finding.message,
+        points=0.0,
+        max_points=float(exercise.points),
+    )

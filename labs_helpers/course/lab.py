@@ -1,0 +1,314 @@
+"""A lab as its notebook sees it: set-up, claims, predictions, checks, report.
+
+`start` prepares a session and returns the `Lab`. What a claim is, how an answer is
+checked and what the report looks like are other modules' business.
+"""
+
+import os
+import platform
+import random
+import time
+from collections.abc import Callable
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils import logging as transformers_logging
+
+from labs_helpers.course.checks import (
+    CheckFailed,
+    Diagnosis,
+    check,
+    exercises_of,
+    is_lent,
+    lend,
+)
+from labs_helpers.course.profile import Profile, load_profile, short_name
+from labs_helpers.course.report import ExerciseResult, Report
+from labs_helpers.course.results import Claim, merge_results, number, results_folder
+from labs_helpers.models import default_device_and_dtype
+from labs_helpers.task import Task
+
+TITLES = {
+    1: "Reward models",
+    2: "Direct preference optimisation",
+    3: "Reinforcement learning from human feedback",
+    4: "Constitutional AI",
+}
+PACKAGES = ("alignment-labs", "torch", "transformers", "peft", "trl", "datasets")
+
+
+def start(number: int) -> "Lab":
+    """Set up lab `number`: seeds, profile and device; prints what it found."""
+    if number not in TITLES:
+        labs = ", ".join(map(str, TITLES))
+        raise ValueError(f"There is no lab {number!r}: choose one of {labs}.")
+    profile = load_profile()
+    seed_everything(profile.seed)
+    # A bar for every small model that is loaded would drown the lab's own output.
+    transformers_logging.disable_progress_bar()
+    lab = Lab(number, profile)
+    versions = lab.versions
+    print(f"{lab.title} · profile {profile.title} · seed {profile.seed}")
+    print(" · ".join(f"{name} {versions[name]}" for name in list(versions)[:4]))
+    print(default_device_and_dtype().reason)
+    return lab
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries still draw from it
+    torch.manual_seed(seed)
+
+
+class Lab:
+    """One session of one lab. Get yours from `start`."""
+
+    def __init__(self, number: int, profile: Profile):
+        self.number = number
+        self.profile = profile
+        self._started = time.perf_counter()
+        self._claims: dict[str, Claim] = {}
+        self._exercises = exercises_of(number)
+        self._diagnoses: dict[str, Diagnosis] = {}
+        self._attempts: dict[str, int] = {}
+        self._predictions: dict[str, tuple[Any, Any]] = {}
+
+    @property
+    def title(self) -> str:
+        """Number and name."""
+        return f"Lab {self.number} · {TITLES[self.number]}"
+
+    @property
+    def sizes(self) -> Any:
+        """Sizes of this lab in this profile: `lab.sizes.batch_size`."""
+        return self.profile.sizes(self.number)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what computes the results."""
+        found = {"python": platform.python_version()}
+        for package in PACKAGES:
+            try:
+                found[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        return found
+
+    @cached_property
+    def task(self) -> Task:
+        """What is to be aligned, by the profile. Built when first asked for."""
+        return load_task(self.profile)
+
+    def needs_truth(self) -> bool:
+        """Say whether the task knows the true reward, in one line if it does not."""
+        if self.task.truth is None:
+            print(
+                f"This section compares with the true reward, which {self.task.name} "
+                "does not have: skipped."
+            )
+        return self.task.truth is not None
+
+    # Claims and predictions
+
+    def claim(
+        self,
+        id: str,
+        value: Any,
+        *,
+        text: str,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        ci: tuple[float, float] | None = None,
+    ) -> None:
+        """State a measured claim and print it with its verdict.
+
+        Args:
+            id: names the claim in results.json; claiming it again replaces it.
+            value: a number, or an estimate with `value` and `ci`.
+            text: the sentence.
+            at_least: what the value, or the lower end of its interval, must reach.
+            at_most: what the value, or the upper end, must not exceed.
+            ci: the 95 % interval.
+        """
+        if hasattr(value, "ci"):
+            value, ci = value.value, ci or value.ci
+        claim = Claim(
+            id=id,
+            text=text,
+            value=float(value),
+            ci=None if ci is None else (float(ci[0]), float(ci[1])),
+            at_least=None if at_least is None else float(at_least),
+            at_most=None if at_most is None else float(at_most),
+            judged=self.profile.judge_claims,
+        )
+        self._claims[id] = claim
+        reason = "" if claim.judged else f" (profile {self.profile.name})"
+        print(f"Claim: {claim.text}")
+        print(f"  {claim.measured} · {claim.bound}: {claim.verdict}{reason}")
+
+    def predict(self, key: str, value: Any) -> None:
+        """Write down what you expect, before the experiment; None: nothing yet."""
+        self._predictions[key] = (value, None)
+        if value is None:
+            print("No prediction yet: write yours in place of None.")
+        else:
+            print(f"Noted. You predict {_words(value)}.")
+
+    def compare(self, key: str, outcome: Any) -> None:
+        """Show the outcome beside the prediction of the same key."""
+        if key not in self._predictions:
+            made = ", ".join(map(repr, self._predictions)) or "none yet"
+            raise KeyError(f"no prediction {key!r}; there are: {made}")
+        predicted, _ = self._predictions[key]
+        self._predictions[key] = (predicted, outcome)
+        if predicted is None:
+            print(f"It is {_words(outcome)}. You made no prediction.")
+        else:
+            print(
+                f"You predicted {_words(predicted)}; it is {_words(outcome)}"
+                f"{_distance(predicted, outcome)}."
+            )
+
+    # Exercises
+
+    def check(
+        self, id: str, answer: Callable[..., Any], *, seed: int | None = None
+    ) -> Callable[..., Any]:
+        """Check an exercise and return the function that the lab goes on with.
+
+        It is yours when it is right, the reference otherwise. Every attempt meets new
+        random inputs; the same attempt in a new session meets the same ones.
+
+        Args:
+            id: of the exercise, such as "1.2".
+            answer: your function.
+            seed: of the inputs, in place of the attempt's.
+        """
+        exercise = self._exercise(id)
+        if is_lent(answer):
+            print(
+                f"{id} · {exercise.title}: this is the reference that the lab lent "
+                "you. Run the cell with your own function, then check again."
+            )
+            return answer
+        self._attempts[id] = self._attempts.get(id, 0) + 1
+        if seed is None:
+            seed = 1000 * self.profile.seed + self._attempts[id]
+        diagnosis = check(exercise, answer, seed=seed)
+        self._diagnoses[id] = diagnosis
+        print(f"{id} · {exercise.title}: {diagnosis}")
+        if diagnosis.correct:
+            return answer
+        if self.profile.strict:
+            raise CheckFailed(f"{id} · {exercise.title}: {diagnosis.message}")
+        print("The lab goes on with the reference implementation.")
+        return lend(exercise)
+
+    def points(self, id: str) -> float:
+        """Points of the last check of an exercise: the last value of a graded cell."""
+        self._exercise(id)
+        return self._diagnoses[id].points if id in self._diagnoses else 0.0
+
+    def _exercise(self, id: str) -> Any:
+        if id not in self._exercises:
+            raise KeyError(
+                f"lab {self.number} has no exercise {id!r}; it has "
+                f"{', '.join(self._exercises) or 'none'}"
+            )
+        return self._exercises[id]
+
+    # Report
+
+    def report(self) -> Report:
+        """Write results.json and return the table of claims and exercises."""
+        seconds = time.perf_counter() - self._started
+        exercises = [self._result(id) for id in self._exercises]
+        entry = {
+            "seconds": round(seconds, 1),
+            "claims": [claim.to_json() for claim in self._claims.values()],
+            "exercises": [
+                {
+                    "id": row.id,
+                    "points": row.points,
+                    "max_points": row.max_points,
+                    "diagnosis": row.diagnosis,
+                }
+                for row in exercises
+            ],
+        }
+        header = {
+            "profile": self.profile.name,
+            "versions": self.versions,
+            "device": _device(),
+        }
+        minutes = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        try:
+            path = merge_results(results_folder(), self.number, entry, header)
+            closing = f"{minutes}. Written to {os.path.relpath(path)}."
+        except OSError as error:
+            closing = f"{minutes}. Not saved: {error}"
+        predictions = [
+            (key, _words(value), _words(outcome))
+            for key, (value, outcome) in self._predictions.items()
+        ]
+        title = f"{self.title} · profile {self.profile.name}"
+        claims = list(self._claims.values())
+        return Report(title, claims, exercises, predictions, closing)
+
+    def _result(self, id: str) -> ExerciseResult:
+        exercise, diagnosis = self._exercises[id], self._diagnoses.get(id)
+        return ExerciseResult(
+            id=id,
+            title=exercise.title,
+            points=self.points(id),
+            max_points=float(exercise.points),
+            diagnosis="not checked" if diagnosis is None else diagnosis.name,
+        )
+
+
+def load_task(profile: Profile) -> Task:
+    """Build the task that a profile names: the embedded world, or a preference set."""
+    if profile.embedded:
+        from labs_helpers.world.task import town_task
+
+        return town_task()
+    from labs_helpers.data import load_preferences
+    from labs_helpers.task import task_from_preferences
+
+    rows = load_preferences(profile.data)
+    return task_from_preferences(rows, short_name(profile.data))
+
+
+def _device() -> str:
+    hardware = default_device_and_dtype()
+    if hardware.device.type == "cpu":
+        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name()
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if hasattr(value, "ci"):
+        return str(value)
+    try:
+        return number(float(value))
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _distance(predicted: Any, outcome: Any) -> str:
+    """How far a prediction was off, where that makes sense."""
+    if isinstance(predicted, bool | str) or isinstance(outcome, bool | str):
+        return ": as you said" if predicted == outcome else ""
+    try:
+        value = float(getattr(outcome, "value", outcome))
+        return f", {number(abs(float(predicted) - value))} away"
+    except (TypeError, ValueError):
+        return ""

@@ -1,0 +1,155 @@
+"""Which model, data and sizes a lab runs with: the profile, and what overrides it.
+
+In go `LABS_PROFILE`, `LABS_MODEL`, `LABS_REWARD_MODEL`, `LABS_DATA`, `LABS_STRICT` and
+profiles.toml; out comes one `Profile`. Loads no model and no data.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "data" / "models"
+PROFILES = Path(__file__).with_name("profiles.toml")
+
+
+class UnknownProfile(ValueError):
+    """LABS_PROFILE names no profile of profiles.toml."""
+
+
+class Sizes(Mapping[str, Any]):
+    """The sizes of one lab, by attribute: `sizes.batch_size`."""
+
+    def __init__(self, where: str, values: Mapping[str, Any]):
+        self._where = where
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._values:
+            raise AttributeError(
+                f"[{self._where}] in {PROFILES.name} has no {name!r}; "
+                f"it has {', '.join(self._values) or 'nothing'}"
+            )
+        return self._values[name]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value}" for name, value in self._values.items())
+        return f"[{self._where}] {values}"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a lab runs with.
+
+    Attributes:
+        name: smoke, tiny, small or gpu.
+        purpose: one line for people.
+        model: what `load_policy` takes: the folder of an embedded model, your folder,
+            or a name on the hub.
+        reward_model: likewise; None where the labs train their own.
+        data: None for the embedded world, else what `load_preferences` takes.
+        judge_claims: whether the bounds of claims are meant for this profile.
+        strict: whether a failed check is an error.
+        seed: of everything that is random.
+        labs: the sizes by lab number.
+    """
+
+    name: str
+    purpose: str
+    model: str
+    reward_model: str | None = None
+    data: str | None = None
+    judge_claims: bool = False
+    strict: bool = False
+    seed: int = 0
+    labs: Mapping[int, Sizes] = field(default_factory=dict)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether prompts and truth come from the embedded world."""
+        return self.data is None
+
+    def sizes(self, lab: int) -> Sizes:
+        """Sizes of one lab."""
+        return self.labs.get(lab, Sizes(f"{self.name}.lab{lab}", {}))
+
+    @property
+    def title(self) -> str:
+        """The name with its model and data, for people."""
+        data = "embedded world" if self.data is None else self.data
+        return f"{self.name} ({short_name(self.model)}, {data})"
+
+
+def short_name(name_or_dir: str) -> str:
+    """Return a model's name for people: the last part of its folder or hub name."""
+    return Path(name_or_dir).name
+
+
+def embedded_models() -> dict[str, Path]:
+    """Every embedded model that a profile names, with its folder, there or not."""
+    tables = _tables().values()
+    names = [table.get(key) for table in tables for key in ("model", "reward_model")]
+    return {name: MODELS / name for name in names if name and name.startswith("town-")}
+
+
+def load_profile(name: str | None = None) -> Profile:
+    """Read a profile with its overrides; by default the one of `LABS_PROFILE`."""
+    tables = _tables()
+    name = name or os.environ.get("LABS_PROFILE") or _default_name()
+    if name not in tables:
+        raise UnknownProfile(
+            f"There is no profile {name!r}. Set LABS_PROFILE to one of "
+            f"{', '.join(tables)}, or leave it unset."
+        )
+    table = dict(tables[name])
+    labs = {
+        int(key.removeprefix("lab")): Sizes(f"{name}.{key}", table.pop(key))
+        for key in list(table)
+        if key.startswith("lab")
+    }
+    overrides = {
+        key: os.environ[f"LABS_{key.upper()}"]
+        for key in ("model", "reward_model", "data")
+        if os.environ.get(f"LABS_{key.upper()}")
+    }
+    if overrides:
+        # The bounds are set for what the profile names itself.
+        table["judge_claims"] = False
+    if "model" in overrides and "reward_model" not in overrides:
+        # An embedded reward model knows nothing of another model's answers.
+        table["reward_model"] = None
+    table |= overrides
+    for key in ("model", "reward_model"):
+        table[key] = _located(table.get(key))
+    strict = os.environ.get("LABS_STRICT", "0") not in ("", "0")
+    return Profile(name=name, strict=strict, labs=labs, **table)
+
+
+@cache
+def _tables() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(PROFILES.read_text(encoding="utf-8"))
+
+
+def _default_name() -> str:
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "tiny"
+
+
+def _located(name: str | None) -> str | None:
+    return str(MODELS / name) if name and name.startswith("town-") else name
