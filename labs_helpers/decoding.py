@@ -13,13 +13,15 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from labs_helpers.models import Policy
+
 
 class Decoder:
     """A model reading on from its cache, for rows padded on the left."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Policy,
         mask: Bool[Tensor, "B L"],
         room: int,
     ):
@@ -91,5 +93,5 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def _causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def _causal_lm(model: Policy) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model

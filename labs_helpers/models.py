@@ -24,6 +24,7 @@ from transformers import (
 from labs_helpers.data import as_messages
 from labs_helpers.policies import (
     Hardware,
+    Policy,
     default_device_and_dtype,
     encode_chat,
     evaluating,
@@ -37,6 +38,7 @@ from labs_helpers.policies import (
 
 __all__ = [
     "Hardware",
+    "Policy",
     "RewardModel",
     "default_device_and_dtype",
     "encode_chat",
@@ -76,7 +78,7 @@ class RewardModel(nn.Module):
     @classmethod
     def from_policy(
         cls,
-        policy: PreTrainedModel | PeftModel,
+        policy: Policy,
         heads: tuple[str, ...] = ("reward",),
         tokenizer: PreTrainedTokenizerBase | None = None,
         lora: int | LoraConfig | None = None,

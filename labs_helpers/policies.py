@@ -25,6 +25,8 @@ from transformers import (
 
 from labs_helpers.data import Message
 
+Policy = PreTrainedModel | PeftModel
+
 
 class Hardware(NamedTuple):
     """Where to compute, in which precision, and why."""
@@ -56,6 +58,7 @@ def default_device_and_dtype() -> Hardware:
 
 @contextmanager
 def named_origin(name_or_dir: str | Path) -> Iterator[None]:
+    """Say what could not be loaded, and what can."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -104,7 +107,7 @@ def load_policy(
     lora: int | LoraConfig | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> PreTrainedModel | PeftModel:
+) -> Policy:
     """Load a causal language model with dropout off, in evaluation mode.
 
     Args:
@@ -143,6 +146,7 @@ def without_dropout(config: Any) -> Any:
 
 
 def with_lora(model: nn.Module, lora: int | LoraConfig, task: str) -> PeftModel:
+    """Add an adapter of this rank to all linear layers, or the one configured."""
     if isinstance(lora, int):
         lora = LoraConfig(
             r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type=task

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import as_messages
 from labs_helpers.decoding import Decoder
-from labs_helpers.models import encode_chat, evaluating
+from labs_helpers.models import Policy, encode_chat, evaluating
 
 # What keys, values and logits of one chunk may take on a CPU, where small chunks that
 # fit its caches are no slower; on a GPU a quarter of what is free.
@@ -57,7 +57,7 @@ class Rollout:
 
 
 def sample(
-    model: PreTrainedModel,
+    model: Policy,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Any],
     *,
@@ -127,7 +127,7 @@ def sample(
 
 
 def _sample_chunk(
-    model: PreTrainedModel,
+    model: Policy,
     prompts: list[list[int]],
     uniforms: Float[Tensor, "B max_new"],
     temperature: float,
@@ -221,9 +221,7 @@ def _rollout(
     )
 
 
-def _end_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Int[Tensor, " E"]:
+def _end_tokens(model: Policy, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " E"]:
     """What ends an answer: the tokenizer's end token and those of the model."""
     config = getattr(model, "generation_config", None)
     ends = getattr(config, "eos_token_id", None)
@@ -237,7 +235,7 @@ def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id if pad is None else pad
 
 
-def _rows_per_chunk(model: PreTrainedModel, length: int) -> int:
+def _rows_per_chunk(model: Policy, length: int) -> int:
     """How many rows of this length fit the memory that a chunk may take."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
