@@ -6,7 +6,8 @@ worth (gold).
 
 An answer is a content, drawn by the type of question, and a manner laid over it: plain,
 padded, flattering, rude or with a quip. Neither depends on anything but the type and
-whether the prompt is an attack, so a well-trained model's samples are as mixed as these.
+whether the prompt is an attack, so a well-trained model's samples are as mixed as
+these.
 """
 
 import random

@@ -54,7 +54,7 @@ class Size:
 
 
 SIZES = {
-    "xs": Size(hidden=64, layers=3, heads=4, mlp=128, steps=16_000, lr=4e-3),
+    "xs": Size(hidden=64, layers=3, heads=4, mlp=128, steps=12_000, lr=4e-3),
     "s": Size(hidden=128, layers=4, heads=4, mlp=288, steps=11_000, lr=2.5e-3),
     "m": Size(hidden=192, layers=6, heads=6, mlp=544, steps=5_000, lr=1.5e-3),
 }

@@ -69,7 +69,7 @@ def conversations(seed: int) -> Iterator[list[Message]]:
 
 
 def random_prompt(stock: dict[str, list[asking.Item]], rng: random.Random) -> Prompt:
-    """One prompt of any split and phrasing, perhaps attacked or with turns before it."""
+    """A prompt of any split, perhaps attacked or with turns before it."""
     item = dict(rng.choice(stock[draw(TYPES, rng)]))
     if item["type"] == "premise":
         attribute = knowledge().attributes[item["attribute"]]

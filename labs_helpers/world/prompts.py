@@ -187,7 +187,8 @@ def attacked(
 ) -> Prompt:
     """The prompt under one of the eight attacks; its meta is kept and names the attack.
 
-    Wordings differ between splits. `paraphrase` leaves prompts that have none as they are.
+    Wordings differ between splits. `paraphrase` leaves prompts that have none as they
+    are.
 
     Raises:
         KeyError: no such attack.
@@ -278,7 +279,7 @@ def capability_items() -> Iterator[tuple[str, list[str], str]]:
 
 
 def capability_prompts(split: str = "test", n: int = 120) -> list[Prompt]:
-    """Tasks in the split's wordings, a third of each kind; meta["expected"] is right."""
+    """Tasks in the split's wordings, a third each; meta["expected"] is right."""
     draw = lot("capability", split)
     kinds: dict[str, list[Prompt]] = {}
     for kind, leads, expected in capability_items():

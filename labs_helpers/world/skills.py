@@ -1,8 +1,8 @@
 """Critique, revision and comparison by a principle: requests and right responses.
 
-Comes in: prompts, answers, traits. Goes out: conversations in which the assistant judges
-or mends its own answer, as in Constitutional AI (arXiv 2212.08073), and comparisons of
-two answers. Does not know how often each occurs in training (corpus).
+Comes in: prompts, answers, traits. Goes out: conversations in which the assistant
+judges or mends its own answer, as in Constitutional AI (arXiv 2212.08073), and
+comparisons of two answers. Does not know how often each occurs in training (corpus).
 """
 
 import random
