@@ -53,11 +53,15 @@ class RewardJudge:
     ) -> np.ndarray:
         """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
         _require_pairs(prompts, a, b)
-        rewards = self.reward_model.score([*prompts, *prompts], [*a, *b])
-        head = self.head
-        if isinstance(head, str):
-            head = self.reward_model.heads.index(head)
-        rewards_a, rewards_b = rewards[:, head].double().numpy().reshape(2, -1)
+        heads = self.reward_model.heads
+        if self.head not in (*heads, *range(len(heads))):
+            raise ValueError(
+                f"the reward model has no head {self.head!r}; its heads are "
+                f"{', '.join(heads)}"
+            )
+        head = heads.index(self.head) if isinstance(self.head, str) else self.head
+        rewards = self.reward_model.score([*prompts, *prompts], [*a, *b])[:, head]
+        rewards_a, rewards_b = rewards.double().numpy().reshape(2, -1)
         return _outcomes(rewards_a - rewards_b, self.tie_margin)
 
 

@@ -123,8 +123,7 @@ def task_from_preferences(
             f"{name} has {len(rows)} rows and no preference pair among them: a task "
             "needs rows with prompt, chosen and rejected"
         )
-    fractions = dict(zip(SPLITS, (0.8, 0.1, 0.1), strict=True))
-    parts = split(pairs, fractions, seed)
+    parts = dict(zip(SPLITS, split(pairs, (0.8, 0.1, 0.1), seed), strict=True))
 
     def preferences(part: str) -> list[Preference]:
         if part not in parts:
