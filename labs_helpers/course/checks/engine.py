@@ -5,11 +5,10 @@ mistakes that people make everywhere; what neither knows is shown on the smalles
 """
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
-from labs_helpers.course.checks.exercise import Diagnosis, Exercise
-from labs_helpers.course.checks.generic import Finding, general, unfinished
+from labs_helpers.course.checks.exercise import Diagnosis, Exercise, Finding
+from labs_helpers.course.checks.generic import general, unfinished
 from labs_helpers.course.checks.observe import (
     observe,
     same_gradients,
@@ -19,6 +18,7 @@ from labs_helpers.course.checks.observe import (
 from labs_helpers.course.checks.smallest import smallest_counterexample
 from labs_helpers.course.checks.trials import (
     Trial,
+    Trials,
     is_right,
     run_trials,
     wrong_flavours,
@@ -46,9 +46,7 @@ def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:
     return Diagnosis(True, None, note, points, points)
 
 
-def _diagnose(
-    exercise: Exercise, answer: Any, trials: Sequence[Trial], seed: int
-) -> Diagnosis:
+def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Diagnosis:
     finding = (
         unfinished(trials)
         or _in_bank(exercise, trials)
@@ -71,7 +69,7 @@ def _diagnose(
     )
 
 
-def _in_bank(exercise: Exercise, trials: Sequence[Trial]) -> Finding | None:
+def _in_bank(exercise: Exercise, trials: Trials) -> Finding | None:
     """Find the mistake that agrees with the answer on every input."""
     gradients_too = all(trial.right_value for trial in trials)
     wanted = exercise.gradients if gradients_too else ()

@@ -7,7 +7,7 @@ Runs nothing.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,13 @@ class Exercise:
     difficulty: int = 1
     minutes: int = 5
     points: int = 1
+
+
+class Finding(NamedTuple):
+    """The name of a mistake and what to tell the student."""
+
+    name: str
+    message: str
 
 
 @dataclass(frozen=True)

@@ -74,19 +74,19 @@ def observe(
     printed = io.StringIO()
     with _quiet(printed):
         try:
-            result = function(**given)
+            kind, leaves = _leaves(function(**given))
+            values = tuple(map(_array, leaves))
         except Exception as error:
             return Observation(error=error, printed=printed.getvalue(), atol=atol)
     changed = tuple(
         name for name, value in inputs.items() if not _identical(value, given[name])
     )
-    kind, leaves = _leaves(result)
     gradients, gradient_error = None, None
-    if wanted and leaves:
+    if wanted and values:
         gradients, gradient_error = _gradients(function, inputs, wanted)
     return Observation(
         kind=kind,
-        values=tuple(map(_array, leaves)),
+        values=values,
         dtypes=tuple(_dtype(leaf) for leaf in leaves),
         gradients=gradients,
         gradient_error=gradient_error,
@@ -129,8 +129,6 @@ def close(a: np.ndarray, b: np.ndarray, rtol: float = RTOL, atol: float = 1e-6) 
     """Whether two arrays agree in shape and, up to a tolerance, in values."""
     if a.shape != b.shape:
         return False
-    if a.dtype.kind not in "fiub" or b.dtype.kind not in "fiub":
-        return bool(np.all(a == b))
     a, b = a.astype(np.float64), b.astype(np.float64)
     return np.allclose(a, b, rtol, atol, equal_nan=True)
 
@@ -185,10 +183,11 @@ def _gradients(
 
 def _leaves(result: Any) -> tuple[str, tuple[Any, ...]]:
     if isinstance(result, Tensor):
-        return "tensor", (result,)
+        return ("complex", ()) if result.is_complex() else ("tensor", (result,))
     if isinstance(result, np.ndarray):
-        return "array", (result,)
-    if isinstance(result, int | float | np.number | np.bool_):
+        readable = result.dtype.kind in "fiub"
+        return ("array", (result,)) if readable else (f"array of {result.dtype}", ())
+    if isinstance(result, int | float | np.integer | np.floating | np.bool_):
         return "number", (result,)
     if isinstance(result, tuple | list) and result:
         if all(isinstance(item, Tensor) for item in result):

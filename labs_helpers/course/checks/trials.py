@@ -15,6 +15,7 @@ from labs_helpers.course.checks.observe import (
 )
 
 SIZES = (1, 2, 3, 5)
+NUMBERS = ("number", "array", "tensor")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,17 @@ class Trial:
     seen: Observation
 
     @property
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Expected and seen values."""
+        return list(zip(self.expected.values, self.seen.values, strict=False))
+
+    @property
     def right_value(self) -> bool:
         """Whether the result has the right values and shape."""
         return same_values(self.expected, self.seen)
+
+
+Trials = Sequence[Trial]
 
 
 def run_trials(exercise: Exercise, answer: Any, seed: int) -> list[Trial]:
@@ -58,7 +67,7 @@ def is_right(exercise: Exercise, trial: Trial) -> bool:
     if seen.changed or seen.error is not None or not trial.right_value:
         return False
     if is_metric(exercise, trial):
-        return seen.kind in ("number", "array", "tensor")
+        return seen.kind in NUMBERS
     same_type = (expected.kind, expected.dtypes) == (seen.kind, seen.dtypes)
     return same_type and same_gradients(expected, seen)
 
@@ -68,7 +77,7 @@ def is_metric(exercise: Exercise, trial: Trial) -> bool:
     return not exercise.gradients and trial.expected.shapes == ((),)
 
 
-def wrong_flavours(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
+def wrong_flavours(exercise: Exercise, trials: Trials) -> list[str]:
     """Kinds of input on which an answer is wrong at least once."""
     wrong = {trial.flavour for trial in trials if not is_right(exercise, trial)}
     return [flavour for flavour in exercise.flavours if flavour in wrong]
