@@ -198,7 +198,7 @@ def load_hh(path: str | Path) -> list[Preference]:
     rows = [_explicit({k: pair[k] for k in ("chosen", "rejected")}) for pair in pairs]
     usable = [
         row
-        for row in check_rows(rows)[0]
+        for row in check_rows(row for row in rows if "prompt" in row)[0]
         if len(row["chosen"]) == len(row["rejected"]) == 1
     ]
     if skipped := len(pairs) - len(usable):
