@@ -291,9 +291,8 @@ def against_size(
             _level(axes, *ceiling)
         if min(sizes) > 0:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(_thousands))
             axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-            axes.set_xticks(sizes)
+            axes.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.legend()
     return figure
@@ -409,7 +408,3 @@ def _errorbar(
 ) -> None:
     values = [estimate.value for estimate in estimates]
     axes.errorbar(x, values, yerr=_distances(estimates), label=label)
-
-
-def _thousands(value: float, _position: int) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:g}"

@@ -1,0 +1,108 @@
+"""Every figure has labelled axes, keeps out of pyplot and draws what it is given."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from labs_helpers import plots
+from labs_helpers.estimates import Estimate
+from labs_helpers.history import History
+from labs_helpers.optimum import OveroptimisationFit
+
+ESTIMATES = [Estimate(0.2 * i, 0.2 * i - 0.1, 0.2 * i + 0.1, 50) for i in range(3)]
+RUN = History([{"step": i, "loss": 1 / i, "accuracy": 0.5} for i in range(1, 9)])
+VALUES = np.linspace(0, 1, 40)
+LABELS = (VALUES > 0.4).astype(float)
+
+FIGURES = {
+    "training_curve": lambda: plots.training_curve(
+        {"one": RUN, "two": RUN}, reference=(0.69, "ln 2")
+    ),
+    "one_training_curve": lambda: plots.training_curve(RUN, "accuracy", "accuracy"),
+    "reliability_diagram": lambda: plots.reliability_diagram({"a": (VALUES, LABELS)}),
+    "bars_with_intervals": lambda: plots.bars_with_intervals(
+        ["a", "b", "c"], ESTIMATES, (0.5, "chance"), "win rate"
+    ),
+    "best_of_n_curves": lambda: plots.best_of_n_curves(
+        [1, 2, 4], {"gold": np.arange(12.0).reshape(4, 3), "proxy": np.eye(3)}
+    ),
+    "agreement_heatmap": lambda: plots.agreement_heatmap(
+        ["a", "b"], [[1, 0.3], [np.nan, 1]]
+    ),
+    "histograms": lambda: plots.histograms(
+        {"a": VALUES, "b": VALUES**2}, "reward", reference=(0.5, "half")
+    ),
+    "against_size": lambda: plots.against_size(
+        [10, 100, 1000], {"a": ESTIMATES}, "pairs", "accuracy", (0.8, "ceiling")
+    ),
+    "scatter_against_truth": lambda: plots.scatter_against_truth(
+        VALUES, {"a": VALUES**2, "b": VALUES}, diagonal=True
+    ),
+    "overoptimisation": lambda: plots.overoptimisation(
+        [0, 1, 2], ESTIMATES, ESTIMATES, OveroptimisationFit("rl", 0.5, 0.4, 0.9)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_labelled_and_renders(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    axes = figure.axes[0]
+    assert axes.get_xlabel()
+    assert axes.get_ylabel() or axes.get_yticklabels()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_stays_inside_the_figure(name):
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    edge = figure.bbox
+    for text in figure.findobj(mpl.text.Text):
+        if text.get_text() and text.get_visible() and text.axes in figure.axes:
+            box = text.get_window_extent()
+            if box.width:
+                assert box.x0 >= -1, text
+                assert box.x1 <= edge.x1 + 1, text
+
+
+def test_drawing_leaves_no_trace_in_pyplot():
+    before = dict(mpl.rcParams)
+    for draw in FIGURES.values():
+        draw()
+    assert dict(mpl.rcParams) == before
+    assert pyplot.get_fignums() == []
+
+
+def test_series_differ_in_colour_and_marker():
+    lines = FIGURES["training_curve"]().axes[0].get_lines()[:2]
+    assert lines[0].get_color() != lines[1].get_color()
+    assert lines[0].get_marker() != lines[1].get_marker()
+
+
+def test_intervals_are_drawn_where_they_are():
+    axes = FIGURES["against_size"]().axes[0]
+    segments = axes.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(
+        [segment[:, 1] for segment in segments], [e.ci for e in ESTIMATES]
+    )
+
+
+def test_an_unknown_interval_is_no_error():
+    figure = plots.bars_with_intervals(["a"], [Estimate(0.5, np.nan, np.nan, 1)])
+    assert isinstance(figure, Figure)
+
+
+def test_steps_without_the_column_are_passed_over():
+    run = History([{"step": 1, "loss": 1.0}, {"step": 2}, {"step": 3, "loss": 0.5}])
+    line = plots.training_curve(run).axes[0].get_lines()[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 3])
+
+
+def test_a_peak_beyond_the_data_is_not_drawn():
+    fit = OveroptimisationFit("bon", 1.0, 0.01, 1.0)
+    axes = plots.overoptimisation([0, 1, 2], ESTIMATES, fit=fit).axes[0]
+    assert "peak of the fit" not in axes.get_legend_handles_labels()[1]
