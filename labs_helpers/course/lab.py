@@ -25,9 +25,10 @@ from labs_helpers.course.checks import (
     is_lent,
     lend,
 )
-from labs_helpers.course.profile import Profile, load_profile, short_name
+from labs_helpers.course.profile import Profile, load_profile
 from labs_helpers.course.report import ExerciseResult, Report
 from labs_helpers.course.results import Claim, merge_results, number, results_folder
+from labs_helpers.course.tasks import load_task
 from labs_helpers.models import default_device_and_dtype
 from labs_helpers.task import Task
 
@@ -268,19 +269,6 @@ class Lab:
             max_points=float(exercise.points),
             diagnosis="not checked" if diagnosis is None else diagnosis.name,
         )
-
-
-def load_task(profile: Profile) -> Task:
-    """Build the task that a profile names: the embedded world, or a preference set."""
-    if profile.embedded:
-        from labs_helpers.world.task import town_task
-
-        return town_task()
-    from labs_helpers.data import load_preferences
-    from labs_helpers.task import task_from_preferences
-
-    rows = load_preferences(profile.data)
-    return task_from_preferences(rows, short_name(profile.data))
 
 
 def _device() -> str:

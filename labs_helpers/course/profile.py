@@ -91,13 +91,13 @@ class Profile:
     @property
     def title(self) -> str:
         """The name with its model and data, for people."""
-        data = "embedded world" if self.data is None else self.data
+        data = "embedded world" if self.data is None else short_name(self.data, 2)
         return f"{self.name} ({short_name(self.model)}, {data})"
 
 
-def short_name(name_or_dir: str) -> str:
-    """Return a model's name for people: the last part of its folder or hub name."""
-    return Path(name_or_dir).name
+def short_name(name_or_path: str, parts: int = 1) -> str:
+    """Return the name of a model or a data set for people: its last parts."""
+    return "/".join(Path(name_or_path).parts[-parts:])
 
 
 def embedded_models() -> dict[str, Path]:

@@ -188,7 +188,9 @@ def _has_nan(value: Any) -> bool:
 
 def _rows(trial: Trial) -> int:
     """Return the length of the first input that has one."""
-    return next((len(v) for v in trial.inputs.values() if np.ndim(v)), 1)
+    given = trial.inputs.values()
+    rows = [v for v in given if isinstance(v, list) or getattr(v, "ndim", 0)]
+    return len(rows[0]) if rows else 1
 
 
 def _ratios(trials: Trials) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,112 @@
+"""The command `labs`: one subcommand for each thing that people do with the course."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from labs_helpers.course.profile import ROOT, UnknownProfile, load_profile
+from labs_helpers.course.results import results_folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="labs", description="Four labs on preference alignment of language models."
+    )
+    parser.add_argument(
+        "--version", action="version", version=metadata.version("alignment-labs")
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_doctor(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.action(options)
+    except (UnknownProfile, FileNotFoundError) as error:
+        print(f"labs: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("labs: interrupted", file=sys.stderr)
+        return 130
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "run", help="execute labs and judge their claims", description=run.__doc__
+    )
+    command.add_argument(
+        "labs", nargs="*", type=int, metavar="LAB", help="numbers; all by default"
+    )
+    command.add_argument(
+        "--profile", help="smoke, tiny, small or gpu; by default LABS_PROFILE"
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="by default build/labs"
+    )
+    command.add_argument(
+        "--in-place", action="store_true", help="also write notebooks back, cleaned"
+    )
+    command.set_defaults(action=run)
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="say what this machine has and what is missing",
+        description=doctor.__doc__,
+    )
+    command.set_defaults(action=doctor)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Execute lab notebooks and write them, HTML and results.json to one folder.
+
+    The exit code is 1 if a cell raises or, on tiny, a claim does not hold.
+    """
+    paths = find_notebooks(options.labs)
+    profile = load_profile(options.profile)
+    try:
+        from labs_helpers.course import notebooks
+    except ModuleNotFoundError as error:
+        print(
+            f"labs: {error.name} is missing. Install what runs notebooks: "
+            "pip install 'alignment-labs[lab]'",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"Profile {profile.title}: {', '.join(path.name for path in paths)}")
+    return notebooks.run(
+        paths, profile, options.out or results_folder(), options.in_place
+    )
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Say what machine, profile and versions there are, and what to do about gaps.
+
+    The exit code is 0 if the labs can run.
+    """
+    from labs_helpers.course.doctor import diagnose
+
+    return diagnose()
+
+
+def find_notebooks(labs: Sequence[int]) -> list[Path]:
+    """Find the notebooks of labs, all if none is named, in order."""
+    folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
+    folder = next((f for f in folders if f.is_dir()), folders[0])
+    found = {
+        int(p.name.split("_")[0]): p for p in sorted(folder.glob("[0-9]*_*.ipynb"))
+    }
+    if not found:
+        raise FileNotFoundError(
+            f"no notebooks in {folder}. Run labs in the folder of the project."
+        )
+    missing = sorted(set(labs) - set(found))
+    if missing:
+        raise FileNotFoundError(
+            f"there is no lab {', '.join(map(str, missing))} in {folder}; there is "
+            f"{', '.join(map(str, found))}"
+        )
+    return [found[number] for number in sorted(set(labs) or found)]

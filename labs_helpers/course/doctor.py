@@ -1,0 +1,202 @@
+"""What this machine has, what the labs need, and what to do about the difference."""
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from labs_helpers.course.profile import (
+    Profile,
+    UnknownProfile,
+    embedded_models,
+    load_profile,
+)
+from labs_helpers.course.results import results_folder
+
+DISTRIBUTION = "alignment-labs"
+# Without the first the labs do not run; the others are for some people.
+NEEDED_EXTRA = "lab"
+MINIMUM_MEMORY_GB = 3.0
+MARKS = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: ok, note (labs run without it) or missing."""
+
+    state: str
+    name: str
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{MARKS[self.state]}  {self.name:<14} {self.text}"
+        return f"{line}\n{'':25}-> {self.remedy}" if self.remedy else line
+
+
+def diagnose() -> int:
+    """Print every finding; return 0 if the labs can run, else 1."""
+    able = True
+    for finding in examine():
+        print(finding)
+        able = able and finding.state != "missing"
+    print("\nThe labs can run." if able else "\nThe labs cannot run yet: see MISSING.")
+    return 0 if able else 1
+
+
+def examine() -> Iterator[Finding]:
+    """Look at Python, packages, machine, profile, models and folders."""
+    yield _python()
+    yield from packages(metadata.requires(DISTRIBUTION) or [])
+    yield _device()
+    yield _cores()
+    yield _memory()
+    try:
+        profile = load_profile()
+    except UnknownProfile as error:
+        yield Finding("missing", "profile", str(error))
+    except ImportError as error:
+        yield Finding("missing", "profile", f"unknown: {error}", "see packages above")
+    else:
+        yield Finding("ok", "profile", f"{profile.title}: {profile.purpose}")
+        yield from _profile_needs(profile)
+        yield from _embedded(embedded_models(), profile.model)
+    yield _folder(results_folder())
+
+
+def packages(requirements: list[str]) -> Iterator[Finding]:
+    """Compare what is installed with a distribution's requirements.
+
+    Packages that the labs need are listed one by one, others in one line an extra.
+    """
+    extras: dict[str, list[str]] = {}
+    for line in requirements:
+        requirement = Requirement(line)
+        extra = _extra(requirement)
+        state, text = _installed(requirement)
+        if extra not in ("", NEEDED_EXTRA):
+            if state != "ok":
+                extras.setdefault(extra, []).append(requirement.name)
+            continue
+        what = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
+        remedy = "" if state == "ok" else f"pip install '{what}'"
+        yield Finding(state, requirement.name, text, remedy)
+    for extra, names in extras.items():
+        yield Finding(
+            "note",
+            f"[{extra}]",
+            f"not there: {', '.join(names)}; the labs run without",
+            f"if you want it: pip install '{DISTRIBUTION}[{extra}]'",
+        )
+
+
+def _extra(requirement: Requirement) -> str:
+    """Return the extra that a requirement belongs to; empty for the package itself."""
+    if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        return ""
+    declared = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    extras = (e for e in declared if requirement.marker.evaluate({"extra": e}))
+    return next(extras, "other")
+
+
+def _installed(requirement: Requirement) -> tuple[str, str]:
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return "missing", f"not installed, wanted {requirement.specifier or 'any'}"
+    if not requirement.specifier.contains(version, prereleases=True):
+        return "missing", f"{version}, wanted {requirement.specifier}"
+    return "ok", version
+
+
+def _python() -> Finding:
+    # An older Python could not have installed the package.
+    return Finding("ok", "Python", f"{platform.python_version()} ({sys.executable})")
+
+
+def _device() -> Finding:
+    try:
+        from labs_helpers.models import default_device_and_dtype
+    except ImportError as error:
+        return Finding("missing", "device", f"unknown: {error}", "see packages above")
+    hardware = default_device_and_dtype()
+    return Finding("ok", "device", f"{hardware.device.type}: {hardware.reason}")
+
+
+def _cores() -> Finding:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if cores >= 2:
+        return Finding("ok", "cores", str(cores))
+    return Finding("note", "cores", "1", "the labs take about twice as long on one")
+
+
+def _memory() -> Finding:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return Finding("note", "memory", "this system does not say how much")
+    if total >= MINIMUM_MEMORY_GB:
+        return Finding("ok", "memory", f"{total:.0f} GB")
+    remedy = f"close other programs: a lab needs up to {MINIMUM_MEMORY_GB:g} GB"
+    return Finding("note", "memory", f"{total:.1f} GB", remedy)
+
+
+def _profile_needs(profile: Profile) -> Iterator[Finding]:
+    """Say where model and data of the profile come from, if not from the project."""
+    named = {"model": profile.model, "reward model": profile.reward_model}
+    for what, name in {**named, "data": profile.data}.items():
+        if name is None or Path(name).name in embedded_models():
+            continue
+        if Path(name).exists():
+            yield Finding("ok", what, f"{name}, on this disk")
+        elif _is_cached(name, "dataset" if what == "data" else "model"):
+            yield Finding("ok", what, f"{name}, downloaded before")
+        else:
+            variable = f"LABS_{what.upper().replace(' ', '_')}"
+            yield Finding(
+                "note",
+                what,
+                f"{name} is not on this disk",
+                f"it is fetched from the hub, or set {variable} to a local one",
+            )
+
+
+def _is_cached(name: str, kind: str) -> bool:
+    from huggingface_hub import constants
+
+    folder = f"{kind}s--{name.replace('/', '--')}"
+    return (Path(constants.HF_HUB_CACHE) / folder).is_dir()
+
+
+def _embedded(models: dict[str, Path], wanted: str) -> Iterator[Finding]:
+    for name, folder in models.items():
+        weights = folder / "model.safetensors"
+        if weights.exists():
+            size = weights.stat().st_size / 1e6
+            yield Finding("ok", name, f"{size:.1f} MB")
+        else:
+            yield Finding(
+                "missing" if str(folder) == wanted else "note",
+                name,
+                f"no weights in {folder}",
+                "get it with git, or: python -m labs_helpers.world.build",
+            )
+
+
+def _folder(folder: Path) -> Finding:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        remedy = "choose another with LABS_OUT"
+        return Finding("missing", "results", f"cannot write: {error}", remedy)
+    return Finding("ok", "results", f"{folder}, {free:.0f} GB free")

@@ -1,0 +1,246 @@
+"""Execute lab notebooks, clean them for committing, write HTML.
+
+Each notebook gets a fresh kernel in its own folder, with the profile in its
+environment. What came of it stands in the executed notebook and in results.json, which
+the notebook's last cell writes. Knows nothing of what the labs are about.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert.exporters import HTMLExporter
+from nbformat import NotebookNode
+
+from labs_helpers.course.profile import Profile
+from labs_helpers.course.progress import CellProgress, headings
+from labs_helpers.course.report import claims_table, text_table
+from labs_helpers.course.results import (
+    Claim,
+    forget_results,
+    read_results,
+    write_atomically,
+)
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
+VIEW = "application/vnd.jupyter.widget-view+json"
+NOTEBOOK_METADATA = ("widgets", "colab", "accelerator")
+CELL_METADATA = ("execution", "colab", "outputId", "collapsed", "ExecuteTime")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a notebook did not reach its end."""
+
+    notebook: str
+    cell: int
+    heading: str
+    error: str
+
+    def __str__(self) -> str:
+        where = f" ({self.heading})" if self.heading else ""
+        return f"{self.notebook}, code cell {self.cell}{where}:\n  {self.error}"
+
+
+def run(
+    paths: Sequence[Path], profile: Profile, out: Path, in_place: bool = False
+) -> int:
+    """Execute labs one after another; print their claims; return the exit code.
+
+    Args:
+        paths: notebooks whose names begin with the number of their lab.
+        profile: that they run with.
+        out: for executed notebooks, HTML and results.json.
+        in_place: also write each executed notebook back, cleaned.
+
+    Returns:
+        1 if a cell raised, a lab left no results or a judged claim does not hold.
+    """
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
+    for path in paths:
+        lab = lab_number(path)
+        forget_results(out, lab)
+        notebook = nbformat.read(path, as_version=4)
+        failure = execute(notebook, path, profile, out)
+        _save(notebook, path.stem, out)
+        if failure is not None:
+            failures.append(str(failure))
+        elif str(lab) not in read_results(out).get("labs", {}):
+            failures.append(
+                f"{path.name} left no results:\n  its last cell is to be lab.report()"
+            )
+        elif in_place:
+            write_atomically(path, nbformat.writes(clean(notebook)) + "\n")
+    failures += _print_claims(out, [lab_number(path) for path in paths])
+    if failures:
+        print("\nFailed:", *failures, sep="\n")
+    print(f"\nExecuted notebooks, HTML and results.json are in {os.path.relpath(out)}.")
+    return 1 if failures else 0
+
+
+def lab_number(path: Path) -> int:
+    """Read the lab's number off a notebook's name."""
+    number = re.match(r"\d+", path.name)
+    if number is None:
+        raise ValueError(f"{path.name} does not begin with the number of a lab")
+    return int(number.group())
+
+
+def execute(
+    notebook: NotebookNode, path: Path, profile: Profile, out: Path
+) -> Failure | None:
+    """Execute a notebook, which then holds its outputs, and say what went wrong."""
+    cells = notebook.cells
+    running = 0
+
+    def starts(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal running
+        running = cell_index
+        progress.cell_starts(cell_index)
+
+    def ends(cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
+        progress.cell_ends(cell_index)
+
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=starts,
+        on_cell_executed=ends,
+    )
+    with CellProgress(path.stem, cells, _seconds(out / path.name)) as progress:
+        try:
+            client.execute(env=kernel_environment(profile, out))
+        except CellExecutionError as error:
+            reason = f"{error.ename}: {_plain(error.evalue)}"
+        except DeadKernelError:
+            reason = "the kernel died. Was there enough memory? See `labs doctor`."
+        else:
+            return None
+    number = sum(cell.cell_type == "code" for cell in cells[: running + 1])
+    return Failure(path.name, number, headings(cells)[running], reason)
+
+
+def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
+    """Return what the kernel's environment holds."""
+    environment = {
+        **os.environ,
+        "LABS_PROFILE": profile.name,
+        "LABS_STRICT": "1",
+        "LABS_OUT": str(out),
+        # Two busy threads on shared cores wait for each other: let them sleep.
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    # Figures belong into the notebook, whatever draws them outside.
+    environment.pop("MPLBACKEND", None)
+    # The kernel works in another folder.
+    for name in ("LABS_MODEL", "LABS_REWARD_MODEL", "LABS_DATA"):
+        if name in environment and Path(environment[name]).exists():
+            environment[name] = str(Path(environment[name]).resolve())
+    return environment
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Copy a notebook without what changes from run to run or breaks viewers.
+
+    Ids, counts and outputs stay. Widget state goes, and with it progress bars.
+    """
+    notebook = copy.deepcopy(notebook)
+    for key in NOTEBOOK_METADATA:
+        notebook.metadata.pop(key, None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    for cell in notebook.cells:
+        for key in CELL_METADATA:
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in map(_clean_output, cell.outputs) if out]
+    return notebook
+
+
+def to_html(notebook: NotebookNode, title: str) -> str:
+    """Render a notebook in JupyterLab's style."""
+    exporter = HTMLExporter(template_name="lab")
+    exporter.log.setLevel("ERROR")
+    return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
+
+
+def _clean_output(output: NotebookNode) -> NotebookNode | None:
+    if output.output_type == "stream":
+        is_bar = output.name == "stderr" and PROGRESS_BAR.search(output.text)
+        return None if is_bar else output
+    data: Mapping[str, Any] = output.get("data", {})
+    if VIEW in data:
+        # Without its state a view draws nothing; the text is what remains.
+        del output.data[VIEW]
+        text = output.data.get("text/plain", "")
+        if not text or PROGRESS_BAR.search(text) or re.match(r"\w+\(", text):
+            return None
+    return output
+
+
+def _save(notebook: NotebookNode, name: str, out: Path) -> None:
+    write_atomically(out / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+    write_atomically(out / f"{name}.html", to_html(notebook, name))
+
+
+def _seconds(executed: Path) -> dict[str, float]:
+    """Read off an executed notebook how long each cell took."""
+    try:
+        cells = nbformat.read(executed, as_version=4).cells
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for cell in cells:
+        times = cell.metadata.get("execution", {})
+        begin, end = times.get("iopub.execute_input"), times.get("iopub.status.idle")
+        if begin and end:
+            spent = datetime.fromisoformat(end) - datetime.fromisoformat(begin)
+            found[cell.id] = max(spent.total_seconds(), 0.01)
+    return found
+
+
+def _print_claims(out: Path, labs: Sequence[int]) -> list[str]:
+    """Print the tables of claims; return those that do not hold."""
+    results = read_results(out)
+    failed = []
+    for lab in labs:
+        entry = results.get("labs", {}).get(str(lab))
+        if entry is None:
+            continue
+        claims = [Claim.from_json(row) for row in entry["claims"]]
+        points = [
+            sum(x[k] for x in entry["exercises"]) for k in ("points", "max_points")
+        ]
+        print(
+            f"\nLab {lab} · profile {results['profile']} · {entry['seconds']:.0f} s · "
+            f"{points[0]:g} of {points[1]:g} points"
+        )
+        if claims:
+            print(text_table(*claims_table(claims)))
+        failed += [
+            f"Lab {lab}, claim {claim.id}:\n  {claim.text}: {claim.measured}, wanted "
+            f"{claim.bound}"
+            for claim in claims
+            if claim.holds is False
+        ]
+    return failed
+
+
+def _plain(text: str) -> str:
+    """Put an error's message on one line."""
+    return " ".join(ANSI.sub("", text).split())[:400]
