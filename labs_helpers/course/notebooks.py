@@ -34,7 +34,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
 VIEW = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK_METADATA = ("widgets", "colab", "accelerator")
-CELL_METADATA = ("execution", "colab", "outputId", "collapsed", "ExecuteTime")
+CELL_METADATA = ("colab", "outputId", "collapsed", "ExecuteTime")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def run(
         forget_results(out, lab)
         notebook = nbformat.read(path, as_version=4)
         failure = execute(notebook, path, profile, out)
+        notebook = clean(notebook)
         _save(notebook, path.stem, out)
         if failure is not None:
             failures.append(str(failure))
@@ -81,7 +82,7 @@ def run(
                 f"{path.name} left no results:\n  its last cell is to be lab.report()"
             )
         elif in_place:
-            write_atomically(path, nbformat.writes(clean(notebook)) + "\n")
+            write_atomically(path, nbformat.writes(without_times(notebook)) + "\n")
     failures += _print_claims(out, [lab_number(path) for path in paths])
     if failures:
         print("\nFailed:", *failures, sep="\n")
@@ -116,6 +117,7 @@ def execute(
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_start=starts,
@@ -156,9 +158,9 @@ def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Copy a notebook without what changes from run to run or breaks viewers.
+    """Copy a notebook without widget state, progress bars and viewers' own metadata.
 
-    Ids, counts and outputs stay. Widget state goes, and with it progress bars.
+    Ids, counts, outputs and the cells' times stay.
     """
     notebook = copy.deepcopy(notebook)
     for key in NOTEBOOK_METADATA:
@@ -169,6 +171,14 @@ def clean(notebook: NotebookNode) -> NotebookNode:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in map(_clean_output, cell.outputs) if out]
+    return notebook
+
+
+def without_times(notebook: NotebookNode) -> NotebookNode:
+    """Copy a notebook without the times of its cells, which differ in every run."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
     return notebook
 
 

@@ -36,7 +36,12 @@ class CellProgress:
     def __enter__(self) -> "CellProgress":
         total = sum(self._weights[i] for i in self._cells)
         self._bar = tqdm(
-            total=total, desc=self.name, bar_format=FORMAT, disable=None, leave=False
+            total=total,
+            desc=self.name,
+            bar_format=FORMAT,
+            disable=None,
+            leave=False,
+            dynamic_ncols=True,
         )
         self._clock = threading.Thread(target=self._tick, daemon=True)
         self._clock.start()
