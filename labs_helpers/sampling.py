@@ -134,16 +134,15 @@ def _sample_chunk(
     ends: Int[Tensor, " E"],
     pad: int,
 ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """Sample one answer a row; what follows an end token there is meaningless."""
+    """Sample one answer a row, for prompts in ascending length.
+
+    What follows an end token is meaningless there.
+    """
     room = uniforms.shape[1]
     # Each different prompt is read once, then copied to all the rows that answer it.
     different = {ids: i for i, ids in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    longest = max(map(len, different))
-    tokens = torch.tensor([[pad] * (longest - len(ids)) + [*ids] for ids in different])
-    lengths = torch.tensor([len(ids) for ids in different])
-    is_prompt = torch.arange(longest + room) >= longest - lengths[:, None]
-    decoder = Decoder(model, is_prompt.to(model.device), room)
-    logits = decoder.read(tokens.to(model.device))
+    decoder = Decoder(model, list(different), room, pad)
+    logits = decoder.read_prompts()
     if len(different) < len(prompts):
         copies = [different[tuple(ids)] for ids in prompts]
         copies = torch.tensor(copies, device=model.device)
@@ -165,7 +164,7 @@ def _sample_chunk(
             decoder.keep(running.nonzero()[:, 0])
             rows, token = rows[running], token[running]
             running = running[running]
-        logits = decoder.read(token[:, None])
+        logits = decoder.read(token)
     return answers[:, : step + 1], logprobs[:, : step + 1]
 
 

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
-from labs_helpers import sampling
+from labs_helpers import decoding, sampling
 from labs_helpers.sampling import sample
 
 PROMPTS = ["Who cleans the town hall?", "Why?", "How do I open a mailbox?"]
@@ -209,6 +209,18 @@ class TestBatching:
         monkeypatch.setattr(sampling, "KEEP_BELOW", 0.0)
         kept = sample(chatty, tiny_tokenizer, PROMPTS, **settings)
         assert same(dropped, kept)
+
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_reading_prompts_in_groups_changes_no_answer(
+        self, tiny_policy, tiny_tokenizer, monkeypatch, attention
+    ):
+        policy = tiny_policy(attn_implementation=attention)
+        settings = {"max_new_tokens": 6, "n": 2, "seed": 1}
+        together = sample(policy, tiny_tokenizer, PROMPTS, **settings)
+        monkeypatch.setattr(decoding, "GROUP_ROWS", 1)
+        groups = sample(policy, tiny_tokenizer, PROMPTS, **settings)
+        assert same(together, groups)
+        assert_logprobs_are_exact(policy, groups)
 
     def test_answers_to_a_prompt_are_consecutive(self, tiny_policy, tiny_tokenizer):
         rollout = sample(tiny_policy(), tiny_tokenizer, PROMPTS, max_new_tokens=2, n=2)
