@@ -29,7 +29,8 @@ class CellProgress:
         self._weights = [seconds.get(cell.get("id"), usual) for cell in cells]
         self._done = 0.0
         self._heading = ""
-        self._left: float | None = None
+        expected = sum(self._weights[i] for i in self._cells)
+        self._left = expected if known else None
         self._started = self._since = time.monotonic()
         self._stop = threading.Event()
 

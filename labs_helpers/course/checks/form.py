@@ -7,6 +7,8 @@ import linecache
 import traceback
 from typing import Any
 
+import numpy as np
+
 from labs_helpers.course.checks.exercise import Exercise
 from labs_helpers.course.checks.observe import close, observe, same_values
 from labs_helpers.course.checks.trials import NUMBERS, Trials, is_metric
@@ -118,7 +120,11 @@ def not_reduced(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """All values where their mean is asked."""
     for trial in trials:
         for expected, seen in trial.pairs:
-            if expected.ndim or not seen.size or not close(expected, seen.mean()):
+            if (
+                expected.ndim
+                or not seen.size
+                or not close(expected, np.array(seen.mean()))
+            ):
                 return None
     if not trials[-1].seen.shapes or all(trial.right_value for trial in trials):
         return None

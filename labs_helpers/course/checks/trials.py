@@ -41,13 +41,15 @@ class Trial:
 Trials = Sequence[Trial]
 
 
-def run_trials(exercise: Exercise, answer: Any, seed: int) -> list[Trial]:
+def run_trials(
+    exercise: Exercise, answer: Any, seed: int, sizes: Sequence[int] = SIZES
+) -> list[Trial]:
     """Run reference and answer on inputs of every flavour and size."""
     rng = np.random.default_rng(seed)
     return [
         run_trial(exercise, answer, flavour, exercise.inputs(rng, size, flavour))
         for flavour in exercise.flavours
-        for size in SIZES
+        for size in sizes
     ]
 
 

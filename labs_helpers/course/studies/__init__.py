@@ -1,0 +1,107 @@
+"""Studies: experiments too long for a lab, run once, committed as CSV, drawn in the lab.
+
+`labs study NAME` runs one and writes data/studies/NAME.csv; every row says with which
+versions, on what device and when it was measured. What is measured stands in the module
+of the lab.
+"""
+
+import csv
+import platform
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labs_helpers.course.profile import ROOT
+from labs_helpers.evaluation import Estimate
+from labs_helpers.models import default_device_and_dtype
+
+FOLDER = ROOT / "data" / "studies"
+Row = dict[str, Any]
+Study = Callable[[], Iterable[Row]]
+
+
+def studies() -> dict[str, Study]:
+    """Every study by name."""
+    from labs_helpers.course.studies import lab1
+
+    return dict(lab1.STUDIES)
+
+
+def run(name: str, folder: Path = FOLDER) -> Path:
+    """Run a study, writing each row as soon as it is measured; return the file.
+
+    Raises:
+        KeyError: no such study; the message lists them.
+    """
+    known = studies()
+    if name not in known:
+        raise KeyError(f"no study {name!r}; there are {', '.join(known)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    unfinished = path.with_suffix(".csv.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = None
+        for row in known[name]():
+            row = {**row, **_origin()}
+            if writer is None:
+                writer = csv.DictWriter(file, row, lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+            file.flush()
+            print({key: row[key] for key in list(row)[:-4]}, flush=True)
+    unfinished.replace(path)
+    return path
+
+
+def read(name: str, folder: Path = FOLDER) -> list[Row]:
+    """The rows of a committed study, numbers as numbers.
+
+    Raises:
+        FileNotFoundError: it has not been run; the message says how to.
+    """
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `labs study {name}` first")
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def origin(rows: list[Row]) -> str:
+    """Where a study's figures come from, in one line."""
+    first = rows[0]
+    return f"measured {first['date']} on {first['device']} with torch {first['torch']}"
+
+
+def columns(name: str, estimate: Estimate) -> Row:
+    """An estimate as three columns."""
+    values = (estimate.value, estimate.low, estimate.high)
+    ends = ("", "_low", "_high")
+    return {f"{name}{end}": round(v, 5) for end, v in zip(ends, values, strict=True)}
+
+
+def _origin() -> Row:
+    hardware = default_device_and_dtype()
+    device = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if hardware.device.type == "cuda":
+        device = torch.cuda.get_device_name()
+    return {
+        "torch": torch.__version__.split("+")[0],
+        "transformers": metadata.version("transformers"),
+        "device": device,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _number(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text

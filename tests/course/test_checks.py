@@ -1,0 +1,245 @@
+"""The check engine, on an exercise small enough to see through."""
+
+import functools
+import inspect
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from labs_helpers.course.checks import (
+    CheckFailed,
+    Exercise,
+    Mistake,
+    check,
+    is_lent,
+    lend,
+)
+from labs_helpers.course.checks.observe import close
+
+
+def mean_square(x, weight=1.0):
+    """Weighted mean of squares."""
+    return weight * x.square().mean()
+
+
+def inputs(rng, size, flavour):
+    """Numbers, large ones where the flavour says so."""
+    scale = 50.0 if flavour == "large" else 1.0
+    x = torch.tensor(rng.normal(scale=scale, size=size), dtype=torch.float32)
+    given = {"x": x}
+    return given | {"weight": 2.0} if flavour == "weighted" else given
+
+
+EXERCISE = Exercise(
+    id="9.1",
+    title="Mean of squares",
+    reference=mean_square,
+    inputs=inputs,
+    mistakes=(
+        Mistake(
+            "square of the mean",
+            lambda x, weight=1.0: weight * x.mean().square(),
+            "the order of mean and square is the other way round.",
+        ),
+        Mistake(
+            "weight forgotten",
+            lambda x, weight=1.0: x.square().mean(),
+            "the weight changes nothing.",
+        ),
+    ),
+    flavours=("plain", "weighted", "large"),
+    gradients=("x",),
+    points=2,
+)
+
+
+def changed(change):
+    """Make an answer of the reference's result."""
+
+    @functools.wraps(mean_square)
+    def answer(*args, **kwargs):
+        return change(mean_square(*args, **kwargs))
+
+    return answer
+
+
+def not_written(x, weight=1.0):
+    raise NotImplementedError
+
+
+def changes_input(x, weight=1.0):
+    result = weight * x.square().mean()
+    x.data.zero_()
+    return result
+
+
+def overflows(x, weight=1.0):
+    return weight * x.square().exp().log().mean()
+
+
+def through_numpy(x, weight=1.0):
+    return torch.tensor(weight * np.square(x.numpy()).mean())
+
+
+def reports_all(x, weight=1.0):
+    return weight * x.square()
+
+
+def sums(x, weight=1.0):
+    return weight * x.square().sum()
+
+
+def half_the_gradient(x, weight=1.0):
+    return weight * (x * x.detach()).mean()
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        (EXERCISE.mistakes[0].function, "square of the mean"),
+        (EXERCISE.mistakes[1].function, "weight forgotten"),
+        (not_written, "not written yet"),
+        (changed(lambda result: None), "returns nothing"),
+        (changed(lambda result: print(result)), "prints its result"),
+        (changed(lambda result: ...), "not written yet"),
+        (changed(lambda result: -result), "opposite sign"),
+        (changed(lambda result: 2 * result), "constant factor"),
+        (sums, "sum for mean"),
+        (reports_all, "not reduced"),
+        (changed(lambda result: result[None]), "an axis too many"),
+        (changed(lambda result: result.item()), "leaves torch"),
+        (through_numpy, "leaves torch"),
+        (changed(lambda result: result.detach()), "no gradient"),
+        (half_the_gradient, "another gradient"),
+        (changed(lambda result: result.double()), "another dtype"),
+        (changed(lambda result: result.half()), "half precision"),
+        (changed(lambda result: result.int()), "whole numbers"),
+        (changed(lambda result: (result, result)), "another kind of result"),
+        (changed(lambda result: str(result)), "another kind of result"),
+        (
+            changed(lambda result: np.array([{}, []], dtype=object)),
+            "another kind of result",
+        ),
+        (changed(lambda result: result + torch.rand(())), "is random"),
+        (changed(lambda result: 0 * result + 3), "constant"),
+        (changed(lambda result: result * float("nan")), "never finite"),
+        (overflows, "unstable"),
+        (changes_input, "changes its input"),
+        (changed(lambda result: result.new_zeros(0)), "another shape"),
+        (changed(lambda result: 1 / 0), "raises an error"),
+        (lambda values: values, "other parameters"),
+        (3, "not a function"),
+    ],
+)
+def test_mistake_of_any_exercise_is_named(answer, name):
+    diagnosis = check(EXERCISE, answer)
+    assert not diagnosis.correct
+    assert diagnosis.mistake == name
+    assert len(diagnosis.message.split()) >= 4
+
+
+def test_error_names_the_students_line_and_no_trace():
+    def answer(x, weight=1.0):
+        unwanted = x.reshape(7, 7)
+        return unwanted.mean()
+
+    message = check(EXERCISE, answer).message
+    assert "`unwanted = x.reshape(7, 7)`" in message
+    assert "RuntimeError" in message
+    assert "x (1,)" in message
+    assert "\n" not in message
+
+
+def test_error_on_some_inputs_says_on_which():
+    def answer(x, weight=1.0):
+        return mean_square(x, {1.0: 1.0}[weight])
+
+    assert "for some inputs (weighted)" in check(EXERCISE, answer).message
+
+
+def test_unknown_mistake_is_shrunk_in_size_and_values():
+    diagnosis = check(EXERCISE, changed(lambda result: result + 1))
+    assert diagnosis.mistake is None
+    assert diagnosis.counterexample.inputs["x"].tolist() == [0.0]
+    text = str(diagnosis)
+    for part in ("(1,)", "result, expected", "0.", "result, yours", "1."):
+        assert part in text
+
+
+def test_unknown_mistake_says_for_which_inputs():
+    def answer(x, weight=1.0):
+        return mean_square(x, weight) + (0.0 if weight == 1.0 else 5.0)
+
+    diagnosis = check(EXERCISE, answer)
+    assert "weighted" in diagnosis.message
+    assert "large" not in diagnosis.message
+    assert diagnosis.counterexample.inputs["weight"] != 1.0
+
+
+def test_wrong_gradient_alone_is_shown_when_it_has_no_name():
+    def answer(x, weight=1.0):
+        return mean_square(x, weight) + (x - x.detach()).sum()
+
+    diagnosis = check(EXERCISE, answer)
+    assert diagnosis.mistake == "another gradient"
+
+
+def test_right_answer_may_print():
+    def answer(x, weight=1.0):
+        print("debugging")
+        return mean_square(x, weight)
+
+    diagnosis = check(EXERCISE, answer)
+    assert diagnosis.correct
+    assert "not shown" in str(diagnosis)
+
+
+def test_check_leaves_random_states_alone(capsys):
+    states = random.getstate(), torch.get_rng_state()
+    check(EXERCISE, changed(lambda result: print(result) or result + torch.rand(())))
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert capsys.readouterr().out == ""
+
+
+def test_inputs_differ_between_seeds():
+    def recorded(seen):
+        return lambda x, weight=1.0: seen.append(x.clone()) or mean_square(x, weight)
+
+    first, again, other = [], [], []
+    check(EXERCISE, recorded(first), seed=1)
+    check(EXERCISE, recorded(again), seed=1)
+    check(EXERCISE, recorded(other), seed=2)
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_lent_reference_is_marked():
+    lent = lend(EXERCISE)
+    assert is_lent(lent)
+    assert not is_lent(mean_square)
+    assert lent(torch.ones(2)) == 1
+    assert inspect.signature(lent) == inspect.signature(mean_square)
+
+
+def test_failed_check_shows_its_message_alone():
+    assert CheckFailed("9.1: sign")._render_traceback_() == ["CheckFailed: 9.1: sign"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (np.inf, 5.0, False),
+        (5.0, np.inf, False),
+        (np.inf, np.inf, True),
+        (np.nan, np.nan, True),
+        (np.nan, 1.0, False),
+        (100.0, 100.0005, True),
+        (100.0, 100.01, False),
+        (0.0, 1e-7, True),
+    ],
+)
+def test_close(a, b, equal):
+    assert close(np.array(a), np.array(b)) == equal

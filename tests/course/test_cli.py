@@ -1,0 +1,140 @@
+"""The command line: finding labs, doctor's findings, errors for people."""
+
+import pytest
+
+from labs_helpers.course import cli, doctor
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("1_a.ipynb", "3_c.ipynb", "notes.ipynb"):
+        (folder / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_all_notebooks_by_default(project):
+    names = [path.name for path in cli.find_notebooks([])]
+    assert names == ["1_a.ipynb", "3_c.ipynb"]
+
+
+def test_chosen_notebooks_in_order(project):
+    assert [p.name for p in cli.find_notebooks([3, 1, 3])] == ["1_a.ipynb", "3_c.ipynb"]
+
+
+def test_lab_that_is_not_there(project, capsys):
+    assert cli.main(["run", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "no lab 2" in error
+    assert "there is 1, 3" in error
+
+
+def test_run_hands_over_its_options(project, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "labs_helpers.course.notebooks.run", lambda *args: calls.append(args) or 0
+    )
+    out = tmp_path / "elsewhere"
+    code = cli.main(["run", "3", "--profile", "tiny", "--out", str(out), "--in-place"])
+    assert code == 0
+    paths, profile, folder, in_place = calls[0]
+    assert [path.name for path in paths] == ["3_c.ipynb"]
+    assert (profile.name, folder, in_place) == ("tiny", out, True)
+
+
+def test_unknown_profile_is_one_line(project, capsys):
+    assert cli.main(["run", "--profile", "big"]) == 1
+    error = capsys.readouterr().err
+    assert "'big'" in error
+    assert error.count("\n") == 1
+
+
+def test_missing_extra_says_what_to_install(project, monkeypatch, capsys):
+    monkeypatch.delattr("labs_helpers.course.notebooks", raising=False)
+    monkeypatch.setitem(
+        __import__("sys").modules, "labs_helpers.course.notebooks", None
+    )
+    assert cli.main(["run"]) == 1
+    assert "alignment-labs[lab]" in capsys.readouterr().err
+
+
+def findings(monkeypatch, requirements):
+    return {f.name: f for f in doctor.packages(requirements)}
+
+
+def test_doctor_tells_versions(monkeypatch):
+    found = findings(monkeypatch, ["numpy>=2.0", "torch>=99", "no-such-package>=1"])
+    assert found["numpy"].state == "ok"
+    assert found["torch"].state == "missing"
+    assert "wanted >=99" in found["torch"].text
+    assert "not installed" in found["no-such-package"].text
+    assert found["no-such-package"].remedy == "pip install 'alignment-labs'"
+
+
+def test_doctor_groups_what_only_some_people_need(monkeypatch):
+    found = findings(
+        monkeypatch,
+        [
+            "no-such-a; extra == 'grade'",
+            "no-such-b; extra == 'grade'",
+            "no-such-c; extra == 'lab'",
+        ],
+    )
+    assert found["[grade]"].state == "note"
+    assert "no-such-a, no-such-b" in found["[grade]"].text
+    assert found["no-such-c"].state == "missing"
+    assert found["no-such-c"].remedy == "pip install 'alignment-labs[lab]'"
+
+
+def test_doctor_exit_code_and_text(monkeypatch, capsys):
+    good = doctor.Finding("ok", "cores", "2")
+    note = doctor.Finding("note", "memory", "1 GB", "buy some")
+    bad = doctor.Finding("missing", "torch", "not installed", "pip install it")
+    monkeypatch.setattr(doctor, "examine", lambda: iter([good, note]))
+    assert cli.main(["doctor"]) == 0
+    monkeypatch.setattr(doctor, "examine", lambda: iter([good, bad]))
+    assert cli.main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    assert "-> buy some" in printed
+    assert "-> pip install it" in printed
+    assert "cannot run yet" in printed
+
+
+def test_doctor_looks_at_everything(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    names = {finding.name for finding in doctor.examine()}
+    wanted = {"Python", "torch", "device", "cores", "memory", "profile", "results"}
+    assert wanted | {"town-xs", "town-s"} <= names
+
+
+def test_doctor_names_an_unknown_profile(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    monkeypatch.setenv("LABS_PROFILE", "big")
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert found["profile"].state == "missing"
+    assert "tiny" in found["profile"].text
+
+
+def test_doctor_says_where_a_real_model_comes_from(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    monkeypatch.setenv("LABS_MODEL", str(tmp_path))
+    monkeypatch.setenv("LABS_DATA", "nobody/has-this-one")
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert found["model"].state == "ok"
+    assert found["data"].state == "note"
+    assert "LABS_DATA" in found["data"].remedy
+
+
+def test_doctor_notices_a_folder_that_it_cannot_write(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    finding = doctor._folder(tmp_path / "file")
+    assert finding.state == "missing"
+    assert "LABS_OUT" in finding.remedy
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip()

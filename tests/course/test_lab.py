@@ -1,0 +1,278 @@
+"""A lab's session: claims, predictions, checks, results."""
+
+import json
+
+import pytest
+
+from labs_helpers.course import start
+from labs_helpers.course.checks import CheckFailed
+from labs_helpers.course.results import (
+    Claim,
+    forget_results,
+    merge_results,
+    read_results,
+)
+from labs_helpers.estimates import Estimate
+from labs_helpers.losses import bradley_terry_loss
+
+HEADER = {"profile": "tiny", "versions": {}, "device": "cpu"}
+
+
+@pytest.fixture
+def lab(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LABS_PROFILE", "tiny")
+    monkeypatch.setenv("LABS_STRICT", "0")
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    lab = start(1)
+    capsys.readouterr()
+    return lab
+
+
+def written(tmp_path):
+    return json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_start_prints_what_it_found(monkeypatch, capsys):
+    start(1)
+    printed = capsys.readouterr().out
+    for part in ("Lab 1 · Reward models", "smoke", "seed 0", "torch", "float32"):
+        assert part in printed
+    assert printed.count("\n") == 3
+
+
+def test_start_names_the_labs_there_are():
+    with pytest.raises(ValueError, match=r"no lab 7.*1, 2, 3, 4"):
+        start(7)
+
+
+# Claims
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "ci", "holds"),
+    [
+        ({"at_least": 0.9}, 0.95, None, True),
+        ({"at_least": 0.9}, 0.85, None, False),
+        ({"at_least": 0.9}, 0.95, (0.91, 0.99), True),
+        ({"at_least": 0.9}, 0.95, (0.89, 0.99), False),
+        ({"at_most": 0.01}, 0.005, (0.001, 0.009), True),
+        ({"at_most": 0.01}, 0.005, (0.001, 0.02), False),
+        ({"at_least": 0.0, "at_most": 1.0}, 0.5, (0.1, 1.2), False),
+        ({"at_least": 0.9}, float("nan"), None, False),
+        ({"at_least": 0.9}, 0.95, (float("-inf"), float("inf")), False),
+    ],
+)
+def test_claim_holds_if_the_near_end_clears_the_bound(bounds, value, ci, holds):
+    assert Claim("id", "text", value, ci, **bounds).holds is holds
+
+
+def test_claim_needs_a_bound():
+    with pytest.raises(ValueError, match="'id' has no bound"):
+        Claim("id", "text", 1.0)
+
+
+def test_claim_refuses_an_interval_upside_down():
+    with pytest.raises(ValueError, match="low, high"):
+        Claim("id", "text", 1.0, (2.0, 1.0), at_least=0.0)
+
+
+def test_claim_survives_json():
+    claim = Claim("id", "text", float("nan"), (0.0, float("inf")), at_most=1.0)
+    row = json.loads(json.dumps(claim.to_json(), allow_nan=False))
+    assert str(Claim.from_json(row)) == str(claim)
+    assert row["holds"] is False
+
+
+def test_lab_prints_a_claim_and_writes_it(lab, tmp_path, capsys):
+    lab.claim("a", 0.95, ci=(0.93, 0.97), at_least=0.9, text="It is good")
+    printed = capsys.readouterr().out
+    for part in ("It is good", "0.95 (95 % 0.93 to 0.97)", "at least 0.9", "holds"):
+        assert part in printed
+    lab.report()
+    assert written(tmp_path)["labs"]["1"]["claims"] == [
+        {
+            "id": "a",
+            "text": "It is good",
+            "value": 0.95,
+            "ci": [0.93, 0.97],
+            "at_least": 0.9,
+            "holds": True,
+        }
+    ]
+
+
+def test_claim_takes_an_estimate(lab, capsys):
+    lab.claim("a", Estimate(0.9, 0.8, 1.0, 50), at_least=0.85, text="It is good")
+    printed = capsys.readouterr().out
+    assert "0.8 to 1" in printed
+    assert "does not hold" in printed
+
+
+def test_claim_again_replaces(lab, tmp_path):
+    for value in (0.1, 0.2):
+        lab.claim("a", value, at_least=0.0, text="It is good")
+    lab.report()
+    claims = written(tmp_path)["labs"]["1"]["claims"]
+    assert [claim["value"] for claim in claims] == [0.2]
+
+
+def test_claim_is_not_judged_outside_tiny(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    lab = start(1)
+    lab.claim("a", 0.1, at_least=0.9, text="It is good")
+    assert "not judged (profile smoke)" in capsys.readouterr().out
+    lab.report()
+    assert written(tmp_path)["labs"]["1"]["claims"][0]["holds"] is None
+
+
+# Predictions
+
+
+@pytest.mark.parametrize(
+    ("predicted", "outcome", "printed"),
+    [
+        (0.7, 0.82, "You predicted 0.7; it is 0.82, 0.12 away."),
+        ("chosen", "chosen", "You predicted chosen; it is chosen: as you said."),
+        ("chosen", "rejected", "You predicted chosen; it is rejected."),
+        (True, False, "You predicted yes; it is no."),
+        (None, 0.82, "It is 0.82. You made no prediction."),
+    ],
+)
+def test_prediction_beside_outcome(lab, capsys, predicted, outcome, printed):
+    lab.predict("key", predicted)
+    lab.compare("key", outcome)
+    assert capsys.readouterr().out.splitlines()[-1] == printed
+
+
+def test_comparing_without_predicting_lists_the_keys(lab):
+    lab.predict("accuracy", 0.5)
+    with pytest.raises(KeyError, match=r"'acuracy'.*'accuracy'"):
+        lab.compare("acuracy", 0.6)
+
+
+# Exercises
+
+
+def test_right_answer_comes_back_with_its_points(lab, capsys):
+    def answer(chosen_rewards, rejected_rewards, margin=None, center_weight=0.0):
+        return bradley_terry_loss(
+            chosen_rewards, rejected_rewards, margin, center_weight
+        )
+
+    assert lab.check("1.2", answer) is answer
+    assert lab.points("1.2") == 3
+    assert "correct, 3 of 3 points" in capsys.readouterr().out
+
+
+def test_wrong_answer_is_replaced_visibly(lab, capsys):
+    def answer(values, lengths):
+        return values[:, -1]
+
+    function = lab.check("1.3", answer)
+    printed = capsys.readouterr().out
+    assert function is not answer
+    assert lab.points("1.3") == 0
+    for part in ("0 of 2 points", "Last column: ", "goes on with the reference"):
+        assert part in printed
+
+
+def test_lent_reference_earns_nothing(lab, capsys):
+    lent = lab.check("1.3", lambda values, lengths: values[:, -1])
+    assert lab.check("1.3", lent) is lent
+    assert lab.points("1.3") == 0
+    assert "lab lent you" in capsys.readouterr().out
+
+
+def test_last_attempt_counts(lab, tmp_path):
+    from labs_helpers.course.checks.lab1.last_token import last_token_rewards
+
+    lab.check("1.3", lambda values, lengths: values[:, -1])
+    lab.check("1.3", last_token_rewards)
+    lab.report()
+    rows = {row["id"]: row for row in written(tmp_path)["labs"]["1"]["exercises"]}
+    assert rows["1.3"] == {
+        "id": "1.3",
+        "points": 2.0,
+        "max_points": 2.0,
+        "diagnosis": "correct",
+    }
+    assert rows["1.4"]["diagnosis"] == "not checked"
+
+
+def test_strict_raises(monkeypatch):
+    lab = start(1)
+    with pytest.raises(CheckFailed, match=r"1.3.*padding token"):
+        lab.check("1.3", lambda values, lengths: values[:, -1])
+
+
+def test_unknown_exercise_lists_the_known(lab):
+    with pytest.raises(KeyError, match=r"'1.9'.*1.1, 1.2"):
+        lab.check("1.9", len)
+    with pytest.raises(KeyError, match=r"'1.9'"):
+        lab.points("1.9")
+
+
+# Task
+
+
+def test_section_that_needs_truth_says_so_in_one_line(lab, monkeypatch, capsys):
+    from labs_helpers.task import Task
+
+    task = Task("HH-RLHF", lambda split: [], lambda split: [])
+    monkeypatch.setattr("labs_helpers.course.lab.load_task", lambda profile: task)
+    assert lab.needs_truth() is False
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+# Report and results
+
+
+def test_report_in_text_and_html(lab):
+    lab.claim("a", 0.1, at_least=0.9, text="<b> is good")
+    lab.predict("key", 1)
+    lab.compare("key", 2)
+    report = lab.report()
+    for part in ("Lab 1", "<b> is good", "does not hold", "0 of 17 points", "key"):
+        assert part in repr(report)
+    html = report._repr_html_()
+    assert "&lt;b&gt; is good" in html
+    assert "<b>" not in html
+
+
+def test_report_survives_a_folder_that_it_cannot_write(lab, monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("LABS_OUT", str(blocked))
+    assert "Not saved" in repr(lab.report())
+
+
+def test_results_of_labs_are_merged(tmp_path):
+    merge_results(tmp_path, 2, {"seconds": 2}, HEADER)
+    merge_results(tmp_path, 1, {"seconds": 1}, HEADER)
+    merge_results(tmp_path, 2, {"seconds": 3}, HEADER)
+    results = read_results(tmp_path)
+    assert list(results["labs"]) == ["1", "2"]
+    assert results["labs"]["2"] == {"seconds": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_results_of_another_profile_make_way(tmp_path):
+    merge_results(tmp_path, 1, {"seconds": 1}, HEADER)
+    merge_results(tmp_path, 2, {"seconds": 2}, {**HEADER, "profile": "smoke"})
+    results = read_results(tmp_path)
+    assert results["profile"] == "smoke"
+    assert list(results["labs"]) == ["2"]
+
+
+def test_forgetting_a_lab_keeps_the_others(tmp_path):
+    forget_results(tmp_path, 1)
+    merge_results(tmp_path, 1, {"seconds": 1}, HEADER)
+    merge_results(tmp_path, 2, {"seconds": 2}, HEADER)
+    forget_results(tmp_path, 1)
+    assert list(read_results(tmp_path)["labs"]) == ["2"]
+
+
+def test_broken_results_say_what_to_do(tmp_path):
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ValueError, match=r"results.json.*Delete it"):
+        read_results(tmp_path)

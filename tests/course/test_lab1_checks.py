@@ -1,0 +1,214 @@
+"""Lab 1's exercises: right answers pass, every known mistake is refused and named."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from labs_helpers.course.checks import check, exercises_of
+from labs_helpers.course.checks.observe import observe
+from labs_helpers.course.checks.trials import SIZES, is_right, run_trials
+
+EXERCISES = exercises_of(1)
+MISTAKES = [
+    pytest.param(exercise, mistake, id=f"{exercise.id} {mistake.name}")
+    for exercise in EXERCISES.values()
+    for mistake in exercise.mistakes
+]
+
+
+# Right answers in other styles than the reference's: a loop, and something vectorised.
+
+
+def ceiling_loop(gold_a, gold_b, temperature):
+    total = 0.0
+    for a, b in zip(gold_a, gold_b, strict=True):
+        p = 1 / (1 + np.exp(np.clip(-(a - b).item() / temperature, -500, 500)))
+        total += max(p, 1 - p)
+    return total / len(gold_a)
+
+
+def ceiling_absolute(gold_a, gold_b, temperature):
+    return (
+        F.softplus((gold_a - gold_b).abs() / temperature)
+        .mul(0)
+        .add(torch.sigmoid((gold_b - gold_a).abs() / temperature))
+        .mean()
+    )
+
+
+def bradley_terry_loop(chosen_rewards, rejected_rewards, margin=None, center_weight=0):
+    total = 0
+    for i in range(len(chosen_rewards)):
+        difference = chosen_rewards[i] - rejected_rewards[i]
+        if margin is not None:
+            difference = difference - margin[i]
+        total = total + torch.log1p(torch.exp(-difference.abs())) + F.relu(-difference)
+        total = total + center_weight * (chosen_rewards[i] + rejected_rewards[i]) ** 2
+    return total / len(chosen_rewards)
+
+
+def bradley_terry_einsum(
+    chosen_rewards, rejected_rewards, margin=None, center_weight=0
+):
+    pairs = torch.stack([chosen_rewards, rejected_rewards], dim=1)
+    signs = pairs.new_tensor([1.0, -1.0])
+    logits = torch.einsum("bi,i->b", pairs, signs)
+    logits = logits if margin is None else logits - margin
+    level = torch.einsum("bi,bj->", pairs, pairs) / len(pairs)
+    return F.softplus(-logits, threshold=50).mean() + center_weight * level
+
+
+def last_token_loop(values, lengths):
+    return torch.stack(
+        [row[int(n) - 1] for row, n in zip(values, lengths, strict=True)]
+    )
+
+
+def last_token_gather(values, lengths):
+    return values.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1)
+
+
+def multi_head_loop(chosen, rejected, dimension):
+    losses = []
+    for c, r, d in zip(chosen, rejected, dimension.tolist(), strict=True):
+        losses.append(-F.logsigmoid(c[d] - r[d]))
+    return sum(losses) / len(losses)
+
+
+def multi_head_einsum(chosen, rejected, dimension):
+    asked = F.one_hot(dimension, chosen.shape[1]).to(chosen.dtype)
+    difference = torch.einsum("bh,bh->b", chosen - rejected, asked)
+    return F.softplus(-difference, threshold=50).mean()
+
+
+def gap_loop(margins, temperature, known_probabilities):
+    gaps = []
+    for margin, p in zip(margins.tolist(), known_probabilities.tolist(), strict=True):
+        gaps.append((1 / (1 + np.exp(-margin / temperature)) - p) ** 2)
+    return float(np.mean(gaps))
+
+
+def gap_einsum(margins, temperature, known_probabilities):
+    gap = torch.sigmoid(margins / temperature) - known_probabilities
+    return torch.einsum("b,b->", gap, gap) / len(gap)
+
+
+def best_of_n_loop(proxy, gold, n):
+    total = 0.0
+    for scores, truths in zip(proxy, gold, strict=True):
+        best = 0
+        for i in range(1, n):
+            best = i if scores[i] > scores[best] else best
+        total += truths[best]
+    return total / len(proxy)
+
+
+def best_of_n_torch(proxy, gold, n):
+    best = torch.tensor(proxy)[:, :n].max(dim=1, keepdim=True).indices
+    return torch.tensor(gold).gather(1, best).mean()
+
+
+def pair_batch_loop(chosen, rejected, heads, pad):
+    pairs = list(zip(chosen, rejected, heads.tolist(), strict=True))
+    pairs.sort(key=lambda pair: -(len(pair[0]) + len(pair[1])))
+    rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+    longest = max(len(row) for row in rows)
+    tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return tokens, lengths, torch.tensor([pair[2] for pair in pairs])
+
+
+def pair_batch_argsort(chosen, rejected, heads, pad):
+    both = [*chosen, *rejected]
+    lengths = torch.tensor([len(row) for row in both])
+    tokens = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in both], batch_first=True, padding_value=pad
+    )
+    order = lengths.view(2, -1).sum(0).argsort(descending=True)
+    rows = torch.cat([order, order + len(chosen)])
+    return tokens[rows], lengths[rows], heads[order]
+
+
+STYLES = {
+    "1.1": (ceiling_loop, ceiling_absolute),
+    "1.2": (bradley_terry_loop, bradley_terry_einsum),
+    "1.3": (last_token_loop, last_token_gather),
+    "1.4": (multi_head_loop, multi_head_einsum),
+    "1.5": (gap_loop, gap_einsum),
+    "1.6": (best_of_n_loop, best_of_n_torch),
+    "1.7": (pair_batch_loop, pair_batch_argsort),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_right_answers_in_three_styles_pass_200_seeds(exercise):
+    for seed in range(200):
+        size = SIZES[seed % len(SIZES)]
+        trials = run_trials(exercise, exercise.reference, seed, sizes=[size])
+        assert all(is_right(exercise, trial) for trial in trials), seed
+        for answer in STYLES[exercise.id]:
+            for trial in trials:
+                seen = observe(answer, trial.inputs, exercise.gradients)
+                own = dataclasses.replace(trial, seen=seen)
+                assert is_right(exercise, own), (seed, answer, trial.inputs, seen)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_right_answers_earn_all_points(exercise):
+    for answer in (exercise.reference, *STYLES[exercise.id]):
+        diagnosis = check(exercise, answer, seed=1)
+        assert diagnosis.correct, diagnosis
+        assert diagnosis.points == exercise.points
+
+
+@pytest.mark.parametrize(("exercise", "mistake"), MISTAKES)
+def test_mistake_is_refused_and_named(exercise, mistake):
+    for seed in (1, 2):
+        diagnosis = check(exercise, mistake.function, seed=seed)
+        assert not diagnosis.correct
+        assert diagnosis.points == 0
+        assert diagnosis.mistake == mistake.name
+        assert diagnosis.message == mistake.message
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_bank_is_large_and_its_sentences_help(exercise):
+    names = [mistake.name for mistake in exercise.mistakes]
+    assert len(names) >= 6
+    assert len(set(names)) == len(names)
+    for mistake in exercise.mistakes:
+        assert len(mistake.message.split()) >= 8, mistake.name
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_mistake_outside_the_bank_is_shown_on_its_smallest_input(exercise):
+    def answer(**inputs):
+        result = exercise.reference(**inputs)
+        if isinstance(result, tuple):
+            return result[0] + 1, *result[1:]
+        return result + 0.25
+
+    answer.__signature__ = inspect.signature(exercise.reference)
+    diagnosis = check(exercise, answer)
+    assert diagnosis.mistake is None
+    example = diagnosis.counterexample
+    given = example.inputs.values()
+    sizes = [len(v) for v in given if isinstance(v, list) or getattr(v, "ndim", 0)]
+    assert min(sizes) == (2 if exercise.id == "1.7" else 1)
+    assert "yours" in str(diagnosis)
+    assert "expected" in str(diagnosis)
+
+
+def test_a_mistake_that_only_shows_in_pairs_gets_two_rows():
+    def answer(chosen, rejected, dimension):
+        difference = (chosen - rejected)[torch.arange(len(dimension)), dimension]
+        return -F.logsigmoid(difference).median()  # of two, the lower one
+
+    diagnosis = check(EXERCISES["1.4"], answer)
+    assert diagnosis.mistake is None
+    assert diagnosis.counterexample.inputs["chosen"].shape[0] == 2
