@@ -105,10 +105,13 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
 
     Args:
         path_or_name: A path; or a hub name, by itself for its "train" split or as
-            "name:split", in which a slice is welcome: "name:test[:1000]".
+            "name:split", in which a slice is welcome: "name:test[:1000]". You cannot
+            correct what is on the hub, so unusable rows there are skipped, and the log
+            says how many.
 
     Raises:
-        BadPreferences: Any row is unusable. The message reports all of them.
+        BadPreferences: A file has an unusable row, or a set of the hub no usable one.
+            The message reports all of them.
     """
     path = Path(path_or_name)
     if path.is_file():
@@ -132,7 +135,19 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             f"Cannot load {name!r}: no file of that name, and no data set with split "
             f"{part or 'train'!r} came from the hub.\n{error}"
         ) from error
-    return from_trl(dataset)
+    usable, report = check_rows(_explicit(row) for row in dataset)
+    if not usable:
+        raise BadPreferences(str(report))
+    if skipped := report.total - report.rows:
+        first = report.errors[0]
+        logger.warning(
+            "%s: skipped %d of %d rows, the first because %s",
+            name,
+            skipped,
+            report.total,
+            first,
+        )
+    return [_from_row(row) for row in usable]
 
 
 def save_preferences(rows: Iterable[Row], path: str | Path) -> None:
@@ -173,13 +188,13 @@ def from_trl(dataset: "Dataset") -> list[Row]:
     """Turn a data set in TRL's formats into rows.
 
     A prompt may be implicit, the beginning that chosen and rejected have in common, in
-    lists of messages and in HH dialogues. Other columns are left out.
+    lists of messages and in HH dialogues; messages beside a prompt in plain text are
+    taken to begin with it. Other columns are left out.
 
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
     """
-    rows = [_explicit(dict(row)) for row in dataset]
-    usable, report = check_rows(rows)
+    usable, report = check_rows(_explicit(row) for row in dataset)
     if not report.ok:
         raise BadPreferences(str(report))
     return [_from_row(row) for row in usable]
@@ -275,7 +290,12 @@ def _explicit(row: dict[str, Any]) -> dict[str, Any]:
         row["meta"] = json.loads(row["meta"])
     known = {*Preference.__dataclass_fields__, *Unpaired.__dataclass_fields__}
     row = {name: value for name, value in row.items() if name in known}
-    if "prompt" in row or "chosen" not in row or "rejected" not in row:
+    if "chosen" not in row or "rejected" not in row:
+        return row
+    repeats_prompt = isinstance(row.get("prompt"), str) and not (
+        isinstance(row["chosen"], str) or isinstance(row["rejected"], str)
+    )
+    if "prompt" in row and not repeats_prompt:
         return row
     chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
     if chosen is None or rejected is None:

@@ -316,6 +316,21 @@ class TestLoadAndSave:
         load_preferences("some/set")
         assert asked == [("some/set", "test[:10]"), ("some/set", "train")]
 
+    def test_unusable_rows_of_the_hub_are_skipped_and_counted(
+        self, monkeypatch, caplog
+    ):
+        rows = [GOOD, {**GOOD, "chosen": ""}]
+        monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
+        with caplog.at_level(logging.WARNING):
+            assert load_preferences("some/set") == [Preference(**GOOD)]
+        assert "skipped 1 of 2 rows, the first because rows:2, chosen" in caplog.text
+
+    def test_a_set_of_the_hub_without_a_usable_row(self, monkeypatch):
+        rows = [{"question": "Why?", "answer": "So."}]
+        monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
+        with pytest.raises(BadPreferences, match="prompt: is missing"):
+            load_preferences("some/set")
+
     def test_an_unreachable_hub_name_is_named(self, monkeypatch):
         def load_dataset(name, split):
             raise ConnectionError("no network")
@@ -344,9 +359,11 @@ class TestTrl:
         with pytest.raises(TypeError, match="paired or unpaired rows, not both"):
             to_trl([Preference(**GOOD), Unpaired(**UNPAIRED)])
 
-    def test_an_implicit_prompt_is_what_both_begin_with(self):
+    @pytest.mark.parametrize("prompt", [{}, {"prompt": "Who cleans?"}])
+    def test_an_implicit_prompt_is_what_both_begin_with(self, prompt):
         rows = [
             {
+                **prompt,
                 "chosen": CHAT["prompt"] + CHAT["chosen"],
                 "rejected": CHAT["prompt"] + CHAT["rejected"],
                 "score": 3.0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labs_helpers.course.profile import ROOT, UnknownProfile, load_profile
 from labs_helpers.course.results import results_folder
+from labs_helpers.course.studies import UnknownStudy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,10 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_doctor(commands)
+    _add_study(commands)
     options = parser.parse_args(arguments)
     try:
         return options.action(options)
-    except (UnknownProfile, FileNotFoundError) as error:
+    except (UnknownProfile, UnknownStudy, FileNotFoundError) as error:
         print(f"labs: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -60,6 +62,14 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(action=doctor)
 
 
+def _add_study(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "study", help="run a long experiment into a CSV", description=study.__doc__
+    )
+    command.add_argument("name", nargs="?", help="without it, the studies are listed")
+    command.set_defaults(action=study)
+
+
 def run(options: argparse.Namespace) -> int:
     """Execute lab notebooks and write them, HTML and results.json to one folder.
 
@@ -90,6 +100,18 @@ def doctor(options: argparse.Namespace) -> int:
     from labs_helpers.course.doctor import diagnose
 
     return diagnose()
+
+
+def study(options: argparse.Namespace) -> int:
+    """Run one study and write data/studies/NAME.csv."""
+    from labs_helpers.course import studies
+
+    if options.name is None:
+        for name, experiment in studies.studies().items():
+            print(f"{name:28}{(experiment.__doc__ or '').splitlines()[0]}")
+        return 0
+    print(f"written to {studies.run(options.name)}")
+    return 0
 
 
 def find_notebooks(labs: Sequence[int]) -> list[Path]:

@@ -15,11 +15,12 @@ lot, so the panel's probability is the mean over its members.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from scipy.special import expit
 
-from labs_helpers.data import Preference
+from labs_helpers.data import Message, Preference
 from labs_helpers.task import Prompt
 from labs_helpers.world.gold import score
 from labs_helpers.world.phrasebook import read
@@ -122,7 +123,7 @@ def label(
     rows = []
     for pair, i, chance in zip(pairs, whose, draws, strict=True):
         who = annotators[i]
-        asked = who if dimension in (None, "overall") else who.judging(dimension)
+        asked = _asked(who, dimension)
         first = chance < probabilities([pair], [asked])[0]
         chosen, rejected = (pair.a, pair.b) if first else (pair.b, pair.a)
         rows.append(
@@ -138,10 +139,34 @@ def label(
     return rows
 
 
-def differing(pairs: Sequence[Pair], dimension: str = "gold") -> list[Pair]:
-    """The pairs whose answers differ in a dimension (or in gold)."""
-    return [
+def known(
+    rows: Sequence[Preference], annotators: Sequence[Annotator] = (UNBIASED,)
+) -> np.ndarray:
+    """P(chosen is preferred to rejected) of labelled rows, in their dimension: (B,)."""
+    found = []
+    for row in rows:
+        prompt = Prompt(tuple(row.prompt), row.meta)
+        pair = Pair(prompt, _text(row.chosen), _text(row.rejected))
+        asked = [_asked(who, row.dimension) for who in annotators]
+        found.append(probabilities([pair], asked)[0])
+    return np.array(found)
+
+
+def differing(
+    pairs: Sequence[Pair], dimension: str = "gold", n: int | None = None
+) -> list[Pair]:
+    """The first n pairs (all, if None) whose answers differ in a dimension or gold."""
+    differ = (
         x
         for x in pairs
         if score(x.prompt, x.a)[dimension] != score(x.prompt, x.b)[dimension]
-    ]
+    )
+    return list(islice(differ, n))
+
+
+def _asked(who: Annotator, dimension: str | None) -> Annotator:
+    return who if dimension in (None, "overall") else who.judging(dimension)
+
+
+def _text(answer: str | list[Message]) -> str:
+    return answer if isinstance(answer, str) else answer[-1]["content"]

@@ -2,7 +2,8 @@
 
 Comes in: data/world/*.yaml. Goes out: data/models/town-{xs,s,m}, each an ordinary
 Hugging Face directory with weights, tokenizer, chat template and a build.json that says
-from what and how it was made. Does not measure what the models can do (report).
+from what and how it was made; town-s's recorded answers, and town-s-reward, trained on
+comparisons of them. Does not measure what the models can do (report).
 """
 
 import argparse
@@ -18,13 +19,21 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labs_helpers.data import Message
-from labs_helpers.fit import FitConfig, SFTObjective, fit
+from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
+from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.sampling import sample
+from labs_helpers.world.annotators import differing, label
 from labs_helpers.world.corpus import conversations, corpus_hash
+from labs_helpers.world.gold import DIMENSIONS
 from labs_helpers.world.knowledge import DATA
+from labs_helpers.world.prompts import prompts
+from labs_helpers.world.recorded import ANSWERS, pairs, record
 
 MODELS = DATA / "models"
 VOCABULARY = 1536
 CONTEXT = 512
+ANSWERS_PER_PROMPT = {"train": 6, "validation": 8, "test": 8}
+REWARD_PAIRS, REWARD_EPOCHS, REWARD_LR = 8000, 1, 1e-3
 PAD, END, USER, ASSISTANT = SPECIAL = (
     "<|pad|>",
     "<|end|>",
@@ -54,9 +63,9 @@ class Size:
 
 
 SIZES = {
-    "xs": Size(hidden=64, layers=3, heads=4, mlp=128, steps=12_000, lr=4e-3),
-    "s": Size(hidden=128, layers=4, heads=4, mlp=288, steps=11_000, lr=2.5e-3),
-    "m": Size(hidden=192, layers=6, heads=6, mlp=544, steps=5_000, lr=1.5e-3),
+    "xs": Size(hidden=64, layers=3, heads=4, mlp=128, steps=8_000, lr=4e-3),
+    "s": Size(hidden=128, layers=4, heads=4, mlp=288, steps=8_000, lr=2.5e-3),
+    "m": Size(hidden=192, layers=6, heads=6, mlp=544, steps=4_000, lr=1.5e-3),
 }
 
 
@@ -135,18 +144,17 @@ class TownObjective(SFTObjective):
         return {"tokens": tokens, "answer": answer, "length": len(tokens)}
 
 
-def build(name: str, folder: Path, steps: int | None = None) -> None:
+def build(name: str, folder: Path) -> None:
     """Train `town-<name>` and save it under `folder`."""
     size = SIZES[name]
-    steps = steps or size.steps
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     model = new_model(size, tokenizer)
-    rows = list(itertools.islice(conversations(seed=2), steps * size.batch_size))
+    rows = list(itertools.islice(conversations(seed=2), size.steps * size.batch_size))
     config = FitConfig(
         lr=size.lr,
         batch_size=size.batch_size,
-        steps=steps,
+        steps=size.steps,
         warmup=0.03,
         weight_decay=0.02,
         log_every=100,
@@ -160,7 +168,7 @@ def build(name: str, folder: Path, steps: int | None = None) -> None:
     tokenizer.save_pretrained(target)
     record = {
         "corpus": corpus_hash(),
-        "size": asdict(size) | {"steps": steps},
+        "size": asdict(size),
         "parameters": sum(p.numel() for p in model.parameters()),
         "conversations": len(rows),
         "loss": round(float(history["loss"][-10:].mean()), 4),
@@ -171,15 +179,69 @@ def build(name: str, folder: Path, steps: int | None = None) -> None:
     print(f"town-{name}: {record}")
 
 
+def build_answers(folder: Path) -> None:
+    """Let town-s answer every prompt several times, and write it down."""
+    policy = load_policy(folder / "town-s")
+    tokenizer = load_tokenizer(folder / "town-s")
+    rows = []
+    for split, n in ANSWERS_PER_PROMPT.items():
+        asked = prompts(split)
+        drawn = sample(policy, tokenizer, asked, max_new_tokens=64, n=n, seed=0)
+        for i, prompt in enumerate(asked):
+            answers = dict.fromkeys(drawn.texts[i * n : (i + 1) * n])
+            rows.append(
+                {
+                    "split": split,
+                    "prompt": prompt.content,
+                    "meta": dict(prompt.meta),
+                    "answers": [text for text in answers if text],
+                }
+            )
+    record(ANSWERS, rows)
+    print(f"{ANSWERS.name}: {sum(len(row['answers']) for row in rows)} answers")
+
+
+def build_reward(folder: Path) -> None:
+    """Train `town-s-reward`: one head for gold and one for each dimension."""
+    heads = ("overall", *DIMENSIONS)
+    torch.manual_seed(0)
+    model = RewardModel.from_policy(load_policy(folder / "town-s"), heads=heads)
+    stock = pairs("train")
+    rows = []
+    for i, head in enumerate(heads):
+        dimension = "gold" if head == "overall" else head
+        differ = differing(stock, dimension, REWARD_PAIRS)
+        rows += label(differ, seed=i, dimension=head)
+    config = FitConfig(lr=REWARD_LR, batch_size=64, epochs=REWARD_EPOCHS)
+    history = fit(model, rows, RewardObjective(model), config)
+    target = folder / "town-s-reward"
+    model.save_pretrained(target)
+    record = {
+        "corpus": corpus_hash(),
+        "heads": list(heads),
+        "pairs": len(rows),
+        "loss": round(float(history["loss"][-10:].mean()), 4),
+        "seconds": round(history.seconds),
+        "torch": torch.__version__.split("+")[0],
+    }
+    (target / "build.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"town-s-reward: {record}")
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Rebuild the embedded world's models.")
-    parser.add_argument("names", nargs="*", default=list(SIZES), help="xs, s, m")
+    parser = argparse.ArgumentParser(description="Rebuild the embedded models.")
+    steps = [*SIZES, "answers", "reward"]
+    parser.add_argument("names", nargs="*", default=steps, help=", ".join(steps))
     parser.add_argument("--folder", type=Path, default=MODELS)
-    parser.add_argument("--steps", type=int, help="fewer steps, to try something out")
     arguments = parser.parse_args()
     for name in arguments.names:
-        build(name, arguments.folder, arguments.steps)
+        if name == "answers":
+            build_answers(arguments.folder)
+        elif name == "reward":
+            build_reward(arguments.folder)
+        else:
+            build(name, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from labs_helpers.world.gold import kept_traits
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.skills import turn
 
-KINDS = {"answer": 0.42, "critique": 0.36, "comparison": 0.14, "capability": 0.08}
+KINDS = {"answer": 0.38, "critique": 0.36, "comparison": 0.16, "capability": 0.1}
 TYPES = {
     "fact": 0.34,
     "unknown": 0.1,

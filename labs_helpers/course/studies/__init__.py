@@ -1,4 +1,4 @@
-"""Studies: experiments too long for a lab, run once, committed as CSV, drawn in the lab.
+"""Studies: experiments too long for a lab, run once and committed as CSV.
 
 `labs study NAME` runs one and writes data/studies/NAME.csv; every row says with which
 versions, on what device and when it was measured. What is measured stands in the module
@@ -24,6 +24,10 @@ Row = dict[str, Any]
 Study = Callable[[], Iterable[Row]]
 
 
+class UnknownStudy(ValueError):
+    """There is no study of this name."""
+
+
 def studies() -> dict[str, Study]:
     """Every study by name."""
     from labs_helpers.course.studies import lab1
@@ -35,11 +39,11 @@ def run(name: str, folder: Path = FOLDER) -> Path:
     """Run a study, writing each row as soon as it is measured; return the file.
 
     Raises:
-        KeyError: no such study; the message lists them.
+        UnknownStudy: no such study; the message lists them.
     """
     known = studies()
     if name not in known:
-        raise KeyError(f"no study {name!r}; there are {', '.join(known)}")
+        raise UnknownStudy(f"no study {name!r}; there are {', '.join(known)}")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
     unfinished = path.with_suffix(".csv.part")

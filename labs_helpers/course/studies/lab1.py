@@ -4,6 +4,7 @@ All on town-s, judged by gold on held-out prompts.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -26,6 +27,7 @@ from labs_helpers.evaluation import (
 from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer
 from labs_helpers.sampling import sample
+from labs_helpers.task import Prompt
 from labs_helpers.world import recorded
 from labs_helpers.world.annotators import BIASED, UNBIASED, differing, known, label
 from labs_helpers.world.gold import score
@@ -91,9 +93,9 @@ def margins() -> Iterator[Row]:
     rows, p = _held_out()
     for seed in range(3):
         pairs = differing(recorded.pairs("train", seed=seed), n=3000)
-        labelled = label(pairs, seed=seed)
-        for row in labelled:
-            row.margin = abs(_gold_gap(row))
+        labelled = [
+            replace(row, margin=abs(_gold_gap(row))) for row in label(pairs, seed=seed)
+        ]
         variants = {
             "plain": {},
             "margin": {"margin": True},
@@ -117,13 +119,9 @@ def margins() -> Iterator[Row]:
 
 
 def _gold_gap(row: Preference) -> float:
-    from labs_helpers.task import Prompt
-
     prompt = Prompt(tuple(row.prompt), row.meta)
-    a, b = (
-        score(prompt, side[-1]["content"])["gold"]
-        for side in (row.chosen, row.rejected)
-    )
+    sides = (row.chosen, row.rejected)
+    a, b = (score(prompt, side[-1]["content"])["gold"] for side in sides)
     return a - b
 
 
@@ -132,8 +130,8 @@ def overoptimisation() -> Iterator[Row]:
 
     One row for each proxy, seed and n: gold and proxy of the chosen answer, and how much
     gold is lost against choosing by gold, paired over prompts.
-    """
-    policy, tokenizer = _policy(), load_tokenizer(MODELS / "town-s")
+    One row for each proxy, seed and n: gold and proxy of the chosen answer, and what
+    is lost against choosing by gold, paired over prompts.
     asked = prompts("test")
     texts = sample(policy, tokenizer, asked, max_new_tokens=64, n=64, seed=11).texts
     repeated = [p for p in asked for _ in range(64)]
