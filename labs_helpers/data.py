@@ -303,6 +303,8 @@ def _explicit(row: dict[str, Any]) -> dict[str, Any]:
     same = 0
     while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
         same += 1
+    if repeats_prompt and same == 0:
+        return row
     return {
         **row,
         "prompt": chosen[:same],

@@ -128,10 +128,10 @@ def _gold_gap(row: Preference) -> float:
 def overoptimisation() -> Iterator[Row]:
     """Best of n up to 64 under reward models from few, more and all comparisons.
 
-    One row for each proxy, seed and n: gold and proxy of the chosen answer, and how much
-    gold is lost against choosing by gold, paired over prompts.
     One row for each proxy, seed and n: gold and proxy of the chosen answer, and what
     is lost against choosing by gold, paired over prompts.
+    """
+    policy, tokenizer = _policy(), load_tokenizer(MODELS / "town-s")
     asked = prompts("test")
     texts = sample(policy, tokenizer, asked, max_new_tokens=64, n=64, seed=11).texts
     repeated = [p for p in asked for _ in range(64)]
