@@ -5,14 +5,11 @@ a notebook displays the figure that a cell ends with. Colours are those of Okabe
 Ito, which colour-blind readers tell apart; series differ by marker too.
 """
 
-import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -20,27 +17,15 @@ from labs_helpers.calibration import reliability
 from labs_helpers.estimates import Estimate, mean
 from labs_helpers.history import History
 from labs_helpers.optimum import OveroptimisationFit
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#666666"
-STYLE = {
-    "axes.grid": True,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS, marker=MARKERS),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.axisbelow": True,
-    "axes.titlesize": 13,
-    "axes.labelsize": 12,
-    "errorbar.capsize": 4,
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-    "lines.markersize": 6,
-}
+from labs_helpers.plot_style import (
+    COLOURS,
+    GREY,
+    distances,
+    errorbar,
+    level,
+    new_figure,
+    style,
+)
 
 
 def training_curve(
@@ -59,8 +44,8 @@ def training_curve(
     """
     if isinstance(histories, History):
         histories = {"": histories}
-    with _style():
-        figure, axes = _figure()
+    with style():
+        figure, axes = new_figure()
         for name, history in histories.items():
             values = history[column]
             logged = np.isfinite(values)
@@ -72,7 +57,7 @@ def training_curve(
                 markersize=5 if few else 0,
             )
         if reference:
-            _level(axes, *reference)
+            level(axes, *reference)
         axes.set(xlabel="optimiser step", ylabel=ylabel or column.replace("_", " "))
         if len(histories) > 1 or reference:
             axes.legend()
@@ -88,12 +73,12 @@ def reliability_diagram(
         predictions: by name, the stated probabilities and the labels (1 or 0).
         bins: groups of like predictions, equally many in each.
     """
-    with _style():
-        figure, axes = _figure(5.6, 5.2)
+    with style():
+        figure, axes = new_figure(5.6, 5.2)
         axes.plot([0, 1], [0, 1], color=GREY, ls="--", marker="", label="calibrated")
         for name, (stated, labels) in predictions.items():
             table = reliability(stated, labels, bins)
-            _errorbar(
+            errorbar(
                 axes,
                 [row.predicted for row in table],
                 [row.observed for row in table],
@@ -124,11 +109,11 @@ def bars_with_intervals(
         reference: a level to compare with, and what it is.
         xlabel: what is measured, with its unit.
     """
-    with _style():
-        figure, axes = _figure(7.5, 1.5 + 0.48 * len(labels))
+    with style():
+        figure, axes = new_figure(7.5, 1.5 + 0.48 * len(labels))
         places = np.arange(len(labels))
         axes.barh(places, [e.value for e in estimates], 0.62, color=COLOURS[0])
-        lows, highs = _distances(estimates)
+        lows, highs = distances(estimates)
         axes.errorbar(
             [e.value for e in estimates],
             places,
@@ -147,7 +132,7 @@ def bars_with_intervals(
                 va="center",
             )
         if reference:
-            _level(axes, *reference, vertical=True)
+            level(axes, *reference, vertical=True)
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
         axes.set(xlabel=xlabel, yticks=places, yticklabels=labels)
         axes.invert_yaxis()
@@ -168,8 +153,8 @@ def best_of_n_curves(
             over prompts.
         ylabel: what the curves measure.
     """
-    with _style():
-        figure, axes = _figure()
+    with style():
+        figure, axes = new_figure()
         for name, curve in curves.items():
             estimates = [mean(column) for column in np.asarray(curve).T]
             (line,) = axes.plot(ns, [e.value for e in estimates], label=name)
@@ -204,9 +189,9 @@ def agreement_heatmap(
         lowest: end of the colour scale, which begins at 1.
     """
     matrix = np.ma.masked_invalid(np.asarray(matrix, float))
-    with _style():
+    with style():
         size = 2.6 + 0.72 * len(names)
-        figure, axes = _figure(size + 1.0, size)
+        figure, axes = new_figure(size + 1.0, size)
         image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1)
         for i, j in zip(*np.nonzero(~np.ma.getmaskarray(matrix)), strict=True):
             dark = (matrix[i, j] - lowest) / (1 - lowest) < 0.55
@@ -245,8 +230,8 @@ def histograms(
     values = {name: np.asarray(group, float) for name, group in groups.items()}
     edges = np.histogram_bin_edges(np.concatenate([*values.values()]), bins)
     lines = itertools.cycle(("-", "--", "-.", ":"))
-    with _style():
-        figure, axes = _figure()
+    with style():
+        figure, axes = new_figure()
         for (name, group), colour, line in zip(
             values.items(), itertools.cycle(COLOURS), lines
         ):
@@ -261,7 +246,7 @@ def histograms(
                 label=f"{name} (n = {len(group)})",
             )
         if reference:
-            _level(axes, *reference, vertical=True)
+            level(axes, *reference, vertical=True)
         axes.set(xlabel=xlabel, ylabel="share of its group")
         axes.legend()
     return figure
@@ -283,12 +268,12 @@ def against_size(
         ylabel: what is measured, with its unit.
         ceiling: the level that nothing can exceed, and its name.
     """
-    with _style():
-        figure, axes = _figure()
+    with style():
+        figure, axes = new_figure()
         for name, estimates in series.items():
-            _errorbar(axes, sizes, estimates, label=name)
+            errorbar(axes, sizes, estimates, label=name)
         if ceiling:
-            _level(axes, *ceiling)
+            level(axes, *ceiling)
         if min(sizes) > 0:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
@@ -315,8 +300,8 @@ def scatter_against_truth(
         diagonal: draw the line of equality, where both have one scale.
     """
     truth = np.asarray(truth, float)
-    with _style():
-        figure, axes = _figure(6.2, 5.2)
+    with style():
+        figure, axes = new_figure(6.2, 5.2)
         for name, values in estimates.items():
             axes.plot(
                 truth, values, ls="none", markersize=5, alpha=0.45, mew=0, label=name
@@ -348,11 +333,11 @@ def overoptimisation(
         ylabel: what the rewards are.
     """
     distance = np.asarray(distance, float)
-    with _style():
-        figure, axes = _figure()
-        _errorbar(axes, distance, gold, "gold (true)")
+    with style():
+        figure, axes = new_figure()
+        errorbar(axes, distance, gold, "gold (true)")
         if proxy is not None:
-            _errorbar(axes, distance, proxy, "proxy (optimised)")
+            errorbar(axes, distance, proxy, "proxy (optimised)")
         if fit is not None:
             grid = np.linspace(0, distance.max(), 200)
             law = "d (a − b d)" if fit.kind == "bon" else "d (a − b log d)"
@@ -369,42 +354,3 @@ def overoptimisation(
         axes.set(xlabel="distance d = √KL from the start (√nats)", ylabel=ylabel)
         axes.legend()
     return figure
-
-
-class _NotebookFigure(Figure):
-    """A figure outside of pyplot: nothing to close, and yet a notebook shows it."""
-
-    def _repr_png_(self) -> bytes:
-        picture = io.BytesIO()
-        self.savefig(picture, format="png")
-        return picture.getvalue()
-
-
-def _style() -> Any:
-    return mpl.rc_context(STYLE)
-
-
-def _figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
-    figure = _NotebookFigure(figsize=(width, height))
-    return figure, figure.subplots()
-
-
-def _distances(estimates: Sequence[Estimate]) -> np.ndarray:
-    """How far each interval reaches below and above its value."""
-    pairs = [(e.value - e.low, e.high - e.value) for e in estimates]
-    return np.nan_to_num(np.maximum(np.array(pairs, float), 0)).T
-
-
-def _level(axes: Axes, value: float, label: str, vertical: bool = False) -> None:
-    draw: Callable[..., Any] = axes.axvline if vertical else axes.axhline
-    draw(value, color=GREY, ls="--", lw=1.6, marker="", label=label)
-
-
-def _errorbar(
-    axes: Axes,
-    x: ArrayLike,
-    estimates: Sequence[Estimate],
-    label: str,
-) -> None:
-    values = [estimate.value for estimate in estimates]
-    axes.errorbar(x, values, yerr=_distances(estimates), label=label)
