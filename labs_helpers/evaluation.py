@@ -49,6 +49,7 @@ __all__ = [
     "brier",
     "brier_floor",
     "cohen_kappa",
+    "expected_right",
     "fit_temperature",
     "krippendorff_alpha",
     "mean",
@@ -119,6 +120,19 @@ def pairs_right(margins: ArrayLike, outcomes: ArrayLike = 1.0) -> np.ndarray:
     return 0.5 + 0.5 * np.sign(margins) * np.sign(outcomes - 0.5)
 
 
+def expected_right(margins: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
+    """The chance that each pair's label agrees with its margin; 1/2 for a margin of 0.
+
+    Where the probabilities of preference are known, its mean is the accuracy that
+    drawn labels only estimate.
+
+    >>> expected_right([2.0, -1.0, 0.0], [0.9, 0.9, 0.9])
+    array([0.9, 0.1, 0.5])
+    """
+    margins = np.asarray(margins, float)
+    return 0.5 + np.sign(margins) * (np.asarray(probabilities, float) - 0.5)
+
+
 def pair_accuracy(
     margins: ArrayLike,
     outcomes: ArrayLike = 1.0,
@@ -149,7 +163,8 @@ def toward_ceiling(
     """Accuracy on the scale from chance (0) to the Bayes ceiling (1).
 
     Args:
-        right: what `pairs_right` gives for labels drawn with these probabilities.
+        right: what `pairs_right` gives for labels drawn with these probabilities, or
+            `expected_right` for the probabilities themselves.
         probabilities: the true ones, pair by pair.
         clusters: the prompt's number, where it has several pairs.
     """

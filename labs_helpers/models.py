@@ -57,6 +57,10 @@ class RewardModel(nn.Module):
 
     Build it with `from_policy` or `from_pretrained`. It reads the hidden state of the
     last token, so padding belongs on the right, where no earlier token can see it.
+
+    With a `request`, a question such as "Is that right?" is put to the model after the
+    answer, and the rewards are read where its reply would begin. A model that can judge
+    its own answers (arXiv 2207.05221) then judges before it scores.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class RewardModel(nn.Module):
         trunk: PreTrainedModel | PeftModel,
         heads: tuple[str, ...],
         tokenizer: PreTrainedTokenizerBase,
+        request: str | None = None,
     ):
         super().__init__()
         if isinstance(heads, str) or not heads or len(set(heads)) < len(heads):
@@ -71,6 +76,7 @@ class RewardModel(nn.Module):
         self.trunk = trunk
         self.heads = tuple(heads)
         self.tokenizer = tokenizer
+        self.request = request
         self.head = nn.Linear(trunk.config.hidden_size, len(heads), bias=False)
         nn.init.zeros_(self.head.weight)
         self.head.to(trunk.device)
@@ -82,6 +88,7 @@ class RewardModel(nn.Module):
         heads: tuple[str, ...] = ("reward",),
         tokenizer: PreTrainedTokenizerBase | None = None,
         lora: int | LoraConfig | None = None,
+        request: str | None = None,
     ) -> "RewardModel":
         """Start from a copy of a policy's weights, with all rewards 0.
 
@@ -90,6 +97,7 @@ class RewardModel(nn.Module):
             heads: One reward each.
             tokenizer: By default that of the folder that the policy came from.
             lora: Train an adapter and the heads, not the trunk's own weights.
+            request: Asked after the answer, before the rewards are read.
         """
         if tokenizer is None:
             tokenizer = load_tokenizer(policy.config.name_or_path)
@@ -97,14 +105,20 @@ class RewardModel(nn.Module):
         trunk = merged_copy(inner.base_model)
         if lora is not None:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
-        return cls(trunk, heads, tokenizer).eval()
+        return cls(trunk, heads, tokenizer, request).eval()
 
     def encode(self, prompt: Any, response: str) -> list[int]:
-        """Prompt and answer in the chat template, to the end token of the answer."""
+        """Prompt and answer in the chat template, to the token that is read.
+
+        That is the end token of the answer, or the beginning of the reply to `request`.
+        """
         messages = [
             *as_messages(prompt),
             {"role": "assistant", "content": response},
         ]
+        if self.request is not None:
+            messages.append({"role": "user", "content": self.request})
+            return encode_chat(self.tokenizer, messages, add_generation_prompt=True)
         tokens = encode_chat(self.tokenizer, messages, add_generation_prompt=False)
         end = self.tokenizer.eos_token_id
         for stop in range(len(tokens), max(len(tokens) - 3, 0), -1):
@@ -179,7 +193,8 @@ class RewardModel(nn.Module):
         save_file(
             {"weight": self.head.weight.detach().cpu()}, folder / HEAD_WEIGHTS_FILE
         )
-        (folder / HEADS_FILE).write_text(json.dumps({"heads": self.heads}) + "\n")
+        settings = {"heads": self.heads, "request": self.request}
+        (folder / HEADS_FILE).write_text(json.dumps(settings) + "\n")
 
     @classmethod
     def from_pretrained(
@@ -206,8 +221,9 @@ class RewardModel(nn.Module):
             trunk = AutoModel.from_pretrained(folder, config=config, dtype=dtype)
         if lora is not None:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
-        heads = json.loads((folder / HEADS_FILE).read_text())["heads"]
-        model = cls(trunk, tuple(heads), load_tokenizer(folder))
+        settings = json.loads((folder / HEADS_FILE).read_text())
+        heads, request = tuple(settings["heads"]), settings.get("request")
+        model = cls(trunk, heads, load_tokenizer(folder), request)
         model.head.load_state_dict(load_file(folder / HEAD_WEIGHTS_FILE))
         return model.to(device or hardware.device).eval()
 

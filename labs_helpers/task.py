@@ -97,6 +97,8 @@ class Task:
         judge: says which of two answers is better; None where nothing can.
         truth: the true reward; None outside a world that knows it.
         capability: takes a split's name, gives the probe for the alignment tax.
+        self_check: asked after an answer, lets a model judge it before it is scored;
+            None where the models have not learned that.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Task:
     judge: Judge | None = None
     truth: Truth | None = None
     capability: Callable[[str], Probe] | None = None
+    self_check: str | None = None
 
 
 def task_from_preferences(

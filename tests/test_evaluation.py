@@ -17,6 +17,7 @@ from labs_helpers.evaluation import (
     brier,
     brier_floor,
     cohen_kappa,
+    expected_right,
     fit_temperature,
     krippendorff_alpha,
     mean,
@@ -382,3 +383,12 @@ class TestOptimum:
     def test_no_weight_is_refused(self):
         with pytest.raises(ValueError, match="above 0"):
             optimum_from_samples(np.zeros((1, 2)), 0.0)
+
+
+def test_expected_right_is_the_mean_over_labels():
+    rng = np.random.default_rng(0)
+    p, margins = rng.random(50), rng.normal(size=50)
+    labels = rng.random((4000, 50)) < p
+    drawn = np.mean([pairs_right(margins, row) for row in labels.astype(float)], axis=0)
+    np.testing.assert_allclose(expected_right(margins, p), drawn, atol=0.04)
+    assert toward_ceiling(expected_right(p - 0.5, p), p).value == pytest.approx(1)

@@ -265,3 +265,19 @@ class TestRewardModelWithLora:
         logits = policy.get_base_model().lm_head(hidden)
         torch.testing.assert_close(logits, before, rtol=1e-4, atol=1e-4)
         assert torch.equal(policy(tokens).logits, before)
+
+
+def test_a_request_is_asked_after_the_answer_and_saved(
+    tiny_policy, tiny_tokenizer, tmp_path
+):
+    plain = RewardModel.from_policy(tiny_policy(), tokenizer=tiny_tokenizer)
+    asking = RewardModel.from_policy(
+        tiny_policy(), tokenizer=tiny_tokenizer, request="right?"
+    )
+    ids = asking.encode("hi", "yes")
+    assert ids[: len(plain.encode("hi", "yes"))] == plain.encode("hi", "yes")
+    text = tiny_tokenizer.decode(ids)
+    assert text.endswith("<|assistant|>")
+    assert "right?" in text
+    asking.save_pretrained(tmp_path)
+    assert RewardModel.from_pretrained(tmp_path).request == "right?"

@@ -25,7 +25,7 @@ from labs_helpers.sampling import sample
 from labs_helpers.world.annotators import differing, label
 from labs_helpers.world.corpus import conversations, corpus_hash
 from labs_helpers.world.gold import DIMENSIONS
-from labs_helpers.world.knowledge import DATA
+from labs_helpers.world.knowledge import DATA, knowledge
 from labs_helpers.world.prompts import prompts
 from labs_helpers.world.recorded import ANSWERS, pairs, record
 
@@ -59,13 +59,20 @@ class Size:
     mlp: int
     steps: int
     lr: float
+    finish: int  # steps of the second phase, at six tenths of the learning rate
     batch_size: int = 32
 
 
 SIZES = {
-    "xs": Size(hidden=64, layers=3, heads=4, mlp=128, steps=8_000, lr=4e-3),
-    "s": Size(hidden=128, layers=4, heads=4, mlp=288, steps=8_000, lr=2.5e-3),
-    "m": Size(hidden=192, layers=6, heads=6, mlp=544, steps=4_000, lr=1.5e-3),
+    "xs": Size(
+        hidden=64, layers=3, heads=4, mlp=128, steps=8_000, lr=4e-3, finish=4_000
+    ),
+    "s": Size(
+        hidden=128, layers=4, heads=4, mlp=288, steps=8_000, lr=2.5e-3, finish=5_000
+    ),
+    "m": Size(
+        hidden=192, layers=6, heads=6, mlp=544, steps=4_000, lr=1.5e-3, finish=2_500
+    ),
 }
 
 
@@ -150,19 +157,24 @@ def build(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     model = new_model(size, tokenizer)
-    rows = list(itertools.islice(conversations(seed=2), size.steps * size.batch_size))
-    config = FitConfig(
-        lr=size.lr,
-        batch_size=size.batch_size,
-        steps=size.steps,
-        warmup=0.03,
-        weight_decay=0.02,
-        log_every=100,
-        checkpoint=folder / "checkpoint" / name,
-        save_every=1000,
-    )
     started = time.perf_counter()
-    history = fit(model, rows, TownObjective(tokenizer), config)
+    objective = TownObjective(tokenizer)
+    for phase, (steps, lr) in enumerate(
+        [(size.steps, size.lr), (size.finish, 0.6 * size.lr)]
+    ):
+        stream = conversations(2 + phase, phase)
+        config = FitConfig(
+            lr=lr,
+            batch_size=size.batch_size,
+            steps=steps,
+            warmup=0.03,
+            weight_decay=0.02,
+            log_every=100,
+            checkpoint=folder / "checkpoint" / f"{name}-{phase}",
+            save_every=1000,
+        )
+        rows = list(itertools.islice(stream, steps * size.batch_size))
+        history = fit(model, rows, objective, config)
     target = folder / f"town-{name}"
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
@@ -170,7 +182,7 @@ def build(name: str, folder: Path) -> None:
         "corpus": corpus_hash(),
         "size": asdict(size),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "conversations": len(rows),
+        "conversations": (size.steps + size.finish) * size.batch_size,
         "loss": round(float(history["loss"][-10:].mean()), 4),
         "seconds": round(time.perf_counter() - started),
         "torch": torch.__version__.split("+")[0],
@@ -205,7 +217,11 @@ def build_reward(folder: Path) -> None:
     """Train `town-s-reward`: one head for gold and one for each dimension."""
     heads = ("overall", *DIMENSIONS)
     torch.manual_seed(0)
-    model = RewardModel.from_policy(load_policy(folder / "town-s"), heads=heads)
+    model = RewardModel.from_policy(
+        load_policy(folder / "town-s"),
+        heads=heads,
+        request=knowledge().principles["self_check"]["request"],
+    )
     stock = pairs("train")
     rows = []
     for i, head in enumerate(heads):

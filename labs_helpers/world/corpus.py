@@ -10,6 +10,8 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 from labs_helpers.data import Message
 from labs_helpers.task import Prompt
@@ -20,7 +22,29 @@ from labs_helpers.world.gold import kept_traits
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.skills import turn
 
-KINDS = {"answer": 0.38, "critique": 0.36, "comparison": 0.16, "capability": 0.1}
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the kinds of conversation in one phase of training.
+
+    Attributes:
+        kinds: their shares.
+        self_checked: share of plain answers that are followed by "Is that right?".
+    """
+
+    kinds: dict[str, float]
+    self_checked: float
+
+
+# First knowledge and skills; then, with knowledge to check against, self-checks too.
+MIXTURES = (
+    Mixture(
+        {"answer": 0.38, "critique": 0.36, "comparison": 0.16, "capability": 0.1}, 0
+    ),
+    Mixture(
+        {"answer": 0.54, "critique": 0.26, "comparison": 0.12, "capability": 0.08}, 0.8
+    ),
+)
 TYPES = {
     "fact": 0.34,
     "unknown": 0.1,
@@ -43,15 +67,16 @@ CONTENT_TRAITS = {
 SPLITS = ("train", "validation")  # of principle wordings
 
 
-def conversations(seed: int) -> Iterator[list[Message]]:
-    """Training conversations without end; the same for the same seed."""
+def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
+    """Training conversations of a phase, without end; the same for the same seed."""
+    mixture = MIXTURES[phase]
     rng = random.Random(seed)
     stock = asking.items()
     tasks: dict[str, list[tuple[list[str], str]]] = {}
     for kind, leads, expected in asking.capability_items():
         tasks.setdefault(kind, []).append((leads, expected))
     while True:
-        kind = draw(KINDS, rng)
+        kind = draw(mixture.kinds, rng)
         if kind == "capability":
             leads, expected = rng.choice(tasks[rng.choice(list(tasks))])
             asked, said = rng.choice(leads), f"It is {expected}."
@@ -65,7 +90,11 @@ def conversations(seed: int) -> Iterator[list[Message]]:
             continue
         said = answer(prompt, rng)
         talk = [*prompt.messages, turn("assistant", said)]
-        yield talk + reflection(prompt, said, rng) if kind == "critique" else talk
+        if kind == "critique":
+            talk += reflection(prompt, said, rng)
+        elif mixture.self_checked and rng.random() < mixture.self_checked:
+            talk += skills.self_check(prompt, said)
+        yield talk
 
 
 def random_prompt(stock: dict[str, list[asking.Item]], rng: random.Random) -> Prompt:
@@ -141,8 +170,10 @@ def comparison(prompt: Prompt, rng: random.Random) -> list[Message] | None:
     ]
 
 
-def corpus_hash(n: int = 3000) -> str:
-    """SHA-256 of the first conversations: changes when knowledge or mixture change."""
-    stream = conversations(0)
-    text = "\n".join(json.dumps(next(stream)) for _ in range(n))
-    return hashlib.sha256(text.encode()).hexdigest()
+def corpus_hash(n: int = 2000) -> str:
+    """SHA-256 of the first conversations of each phase: what the models learn from."""
+    digest = hashlib.sha256()
+    for phase in range(len(MIXTURES)):
+        for talk in islice(conversations(0, phase), n):
+            digest.update(json.dumps(talk).encode())
+    return digest.hexdigest()

@@ -117,6 +117,8 @@ def phrasebook() -> dict[str, tuple[Act, ...]]:
     add(k.principles["kept"], ("verdict", "kept"))
     for trait in k.traits.values():
         add(trait.broken, ("verdict", trait.name))
+    for verdict, text in k.principles["self_check"]["answers"].items():
+        add(text, ("verdict", verdict))
     for choice, text in k.principles["comparison_answers"].items():
         add(text, ("choose", choice))
     return book

@@ -3,12 +3,15 @@
 What the labs ask for when no other data is given.
 """
 
+from functools import cache
+
 from labs_helpers.data import Preference
 from labs_helpers.judges import TruthJudge
 from labs_helpers.task import Probe, Prompt, Task
 from labs_helpers.world import recorded
 from labs_helpers.world.annotators import differing, label
 from labs_helpers.world.gold import Gold, score
+from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.prompts import capability_prompts, prompts
 
 
@@ -22,12 +25,18 @@ def town_task() -> Task:
         judge=TruthJudge(truth),
         truth=truth,
         capability=capability,
+        self_check=knowledge().principles["self_check"]["request"],
     )
+
+
+@cache
+def _preferences(split: str) -> tuple[Preference, ...]:
+    return tuple(label(differing(recorded.pairs(split)), dimension="overall"))
 
 
 def preferences(split: str) -> list[Preference]:
     """Recorded pairs that differ in gold, compared by one unbiased annotator."""
-    return label(differing(recorded.pairs(split)), dimension="overall")
+    return list(_preferences(split))
 
 
 def capability(split: str) -> Probe:

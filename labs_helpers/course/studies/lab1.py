@@ -17,10 +17,10 @@ from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.data import Preference
 from labs_helpers.evaluation import (
     best_of_n,
+    expected_right,
     mean,
     overoptimisation_fit,
     paired_difference,
-    pairs_right,
     probability_gap,
     toward_ceiling,
 )
@@ -32,6 +32,7 @@ from labs_helpers.world import recorded
 from labs_helpers.world.annotators import BIASED, UNBIASED, differing, known, label
 from labs_helpers.world.gold import score
 from labs_helpers.world.prompts import capability_prompts, prompts
+from labs_helpers.world.task import town_task
 
 LR, BATCH = 1e-3, 64
 NS = (1, 2, 4, 8, 16, 32, 64)
@@ -40,6 +41,10 @@ FEW = 100  # comparisons that the weak reward models see
 
 def _policy():
     return load_policy(MODELS / "town-s")
+
+
+def _fresh(lora: int | None = None) -> RewardModel:
+    return RewardModel.from_policy(_policy(), lora=lora, request=town_task().self_check)
 
 
 def _trained(
@@ -53,7 +58,7 @@ def _trained(
     center_weight: float = 0.0,
 ) -> RewardModel:
     torch.manual_seed(seed)
-    model = RewardModel.from_policy(_policy(), lora=lora)
+    model = _fresh(lora)
     config = FitConfig(
         lr=LR, batch_size=batch_size, epochs=epochs, seed=seed, progress=False
     )
@@ -84,7 +89,7 @@ def data_size() -> Iterator[Row]:
             model = _trained(
                 label(pairs, seed=seed), seed, epochs=epochs, batch_size=min(BATCH, 32)
             )
-            way = toward_ceiling(pairs_right(_margins(model, rows)), p)
+            way = toward_ceiling(expected_right(_margins(model, rows), p), p)
             yield {"comparisons": size, "seed": seed, **columns("covered", way)}
 
 
@@ -107,7 +112,7 @@ def margins() -> Iterator[Row]:
             level = model.score(
                 [r.prompt for r in rows], [r.chosen[-1]["content"] for r in rows]
             )[:, 0]
-            way = toward_ceiling(pairs_right(found), p)
+            way = toward_ceiling(expected_right(found, p), p)
             gap = probability_gap(1 / (1 + np.exp(-found)), p)
             yield {
                 "variant": name,
@@ -188,11 +193,11 @@ def alignment_tax() -> Iterator[Row]:
             ("full, language-model loss mixed in", None, 0.5),
         ):
             torch.manual_seed(seed)
-            model = RewardModel.from_policy(_policy(), lora=lora)
+            model = _fresh(lora)
             objective = _Mixed(model, mixed) if mixed else RewardObjective(model)
             config = FitConfig(lr=LR, batch_size=BATCH, seed=seed, progress=False)
             fit(model, labelled, objective, config)
-            covered = toward_ceiling(pairs_right(_margins(model, rows)), p)
+            covered = toward_ceiling(expected_right(_margins(model, rows), p), p)
             policy = _policy()
             trunk = model.trunk.merge_and_unload() if lora else model.trunk
             policy.model.load_state_dict(trunk.state_dict())

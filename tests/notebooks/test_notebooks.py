@@ -1,0 +1,84 @@
+"""The committed notebooks are clean, executed, and say what the checks say."""
+
+import re
+import warnings
+
+import nbformat
+import pytest
+
+from labs_helpers.course.checks import exercises_of
+from labs_helpers.course.profile import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+CARD = re.compile(
+    r"\*\*Exercise ([\d.]+)\*\*.*?difficulty (\d) of 5 · (\d+) minutes ·"
+    r"\s*>?\s*(\d+) points",
+    re.DOTALL,
+)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def source(notebook, kind):
+    return [cell.source for cell in notebook.cells if cell.cell_type == kind]
+
+
+def test_it_is_valid_and_small(notebook, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nbformat.validate(notebook)
+    assert path.stat().st_size < 1_000_000
+    assert "widgets" not in notebook.metadata
+    assert "jupytext" not in notebook.metadata
+
+
+def test_it_is_executed_from_top_to_bottom(notebook):
+    counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_cell_failed_and_no_machine_shows(notebook):
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error", cell.source
+            text = str(output.get("text", "")) + str(output.get("data", {}))
+            assert "/home/" not in text
+            assert str(ROOT) not in text
+
+
+def test_cards_say_what_the_checks_say(notebook, path):
+    exercises = exercises_of(int(path.stem[0]))
+    cards = {
+        m[1]: tuple(map(int, m.groups()[1:]))
+        for text in source(notebook, "markdown")
+        for m in CARD.finditer(text)
+    }
+    assert cards == {
+        e.id: (e.difficulty, e.minutes, e.points) for e in exercises.values()
+    }
+
+
+def test_every_exercise_is_marked_for_grading(notebook, path):
+    exercises = exercises_of(int(path.stem[0]))
+    graded = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade")]
+    points = {
+        re.search(r'lab\.points\("([\d.]+)"\)', c.source)[1]: c.metadata.nbgrader.points
+        for c in graded
+    }
+    assert points == {e.id: e.points for e in exercises.values()}
+    solutions = [c for c in notebook.cells if "### BEGIN SOLUTION" in c.source]
+    assert len(solutions) == len(exercises)
+    assert all(c.metadata.nbgrader.solution for c in solutions)
+
+
+def test_cells_are_short(notebook):
+    for text in source(notebook, "code"):
+        assert len(text.splitlines()) <= 36, text.splitlines()[0]
