@@ -124,6 +124,7 @@ class Lab:
         at_least: float | None = None,
         at_most: float | None = None,
         ci: tuple[float, float] | None = None,
+        goal: bool = False,
     ) -> None:
         """State a measured claim and print it with its verdict.
 
@@ -134,6 +135,7 @@ class Lab:
             at_least: what the value, or the lower end of its interval, must reach.
             at_most: what the value, or the upper end, must not exceed.
             ci: the 95 % interval.
+            goal: the bound is wanted and not reached yet: a miss is shown, no failure.
         """
         if hasattr(value, "ci"):
             value, ci = value.value, ci or value.ci
@@ -145,6 +147,7 @@ class Lab:
             at_least=None if at_least is None else float(at_least),
             at_most=None if at_most is None else float(at_most),
             judged=self.profile.judge_claims,
+            goal=goal,
         )
         self._claims[id] = claim
         reason = "" if claim.judged else f" (profile {self.profile.name})"

@@ -246,7 +246,7 @@ def _print_claims(out: Path, labs: Sequence[int]) -> list[str]:
             f"Lab {lab}, claim {claim.id}:\n  {claim.text}: {claim.measured}, wanted "
             f"{claim.bound}"
             for claim in claims
-            if claim.holds is False
+            if claim.fails
         ]
     return failed
 

@@ -11,7 +11,12 @@ from labs_helpers.course.results import Claim
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
-COLOURS = {"holds": "#1b7837", "does not hold": "#b2182b", "correct": "#1b7837"}
+COLOURS = {
+    "holds": "#1b7837",
+    "does not hold": "#b2182b",
+    "goal not reached": "#b35806",
+    "correct": "#1b7837",
+}
 CELL = "text-align:left;vertical-align:top;padding:0.25em 0.8em"
 
 

@@ -24,6 +24,8 @@ class Claim:
 
     Attributes:
         judged: whether the bound is meant for the profile that it was measured in.
+        goal: the bound is where the labs want to be and are not yet: a miss is shown
+            as one, and does not fail the run.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Claim:
     at_least: float | None = None
     at_most: float | None = None
     judged: bool = True
+    goal: bool = False
 
     def __post_init__(self) -> None:
         if self.at_least is None and self.at_most is None:
@@ -56,10 +59,15 @@ class Claim:
         return enough and little and not math.isnan(self.value)
 
     @property
+    def fails(self) -> bool:
+        """Whether it was judged and missed, and is no goal."""
+        return self.holds is False and not self.goal
+
+    @property
     def verdict(self) -> str:
         """The outcome in words."""
-        words = {None: "not judged", True: "holds", False: "does not hold"}
-        return words[self.holds]
+        missed = "goal not reached" if self.goal else "does not hold"
+        return {None: "not judged", True: "holds", False: missed}[self.holds]
 
     @property
     def measured(self) -> str:
@@ -85,6 +93,7 @@ class Claim:
             "ci": None if self.ci is None else [_json_number(x) for x in self.ci],
             **{name: bound for name, bound in bounds.items() if bound is not None},
             "holds": self.holds,
+            **({"goal": True} if self.goal else {}),
         }
 
     @classmethod
@@ -99,6 +108,7 @@ class Claim:
             at_least=row.get("at_least"),
             at_most=row.get("at_most"),
             judged=row["holds"] is not None,
+            goal=row.get("goal", False),
         )
 
 

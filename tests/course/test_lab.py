@@ -83,6 +83,15 @@ def test_claim_survives_json():
     assert row["holds"] is False
 
 
+def test_a_missed_goal_is_shown_and_fails_nothing():
+    goal = Claim("a", "It is so.", 0.7, at_least=0.9, goal=True)
+    assert goal.holds is False
+    assert goal.verdict == "goal not reached"
+    assert not goal.fails
+    assert Claim.from_json(goal.to_json()) == goal
+    assert Claim("a", "It is so.", 0.7, at_least=0.9).fails
+
+
 def test_lab_prints_a_claim_and_writes_it(lab, tmp_path, capsys):
     lab.claim("a", 0.95, ci=(0.93, 0.97), at_least=0.9, text="It is good")
     printed = capsys.readouterr().out

@@ -82,10 +82,10 @@ def _held_out() -> tuple[tuple[Preference, ...], np.ndarray]:
 def data_size() -> Iterator[Row]:
     """Way to the ceiling against the number of comparisons, three seeds each."""
     rows, p = _held_out()
-    for size in (50, 150, 500, 1500, 5000):
+    for size in (50, 150, 500, 1500, 3000):
         for seed in range(3):
             pairs = differing(recorded.pairs("train", seed=seed), n=size)
-            epochs = max(1.0, min(10.0, 1500 / size))
+            epochs = max(1.0, min(10.0, 1000 / size))
             model = _trained(
                 label(pairs, seed=seed), seed, epochs=epochs, batch_size=min(BATCH, 32)
             )
@@ -97,7 +97,7 @@ def margins() -> Iterator[Row]:
     """Plain, with a margin from the strength of preference, and centred."""
     rows, p = _held_out()
     for seed in range(3):
-        pairs = differing(recorded.pairs("train", seed=seed), n=3000)
+        pairs = differing(recorded.pairs("train", seed=seed), n=1500)
         labelled = [
             replace(row, margin=abs(_gold_gap(row))) for row in label(pairs, seed=seed)
         ]
@@ -169,9 +169,9 @@ def overoptimisation() -> Iterator[Row]:
         weak.append(table(model))
         yield from rows(f"{FEW} biased", seed, weak[-1])
     yield from rows("ensemble of five", 0, np.mean([w / w.std() for w in weak], axis=0))
-    more = label(recorded.pairs("train", 3000, seed=9), [BIASED], 9)
-    yield from rows("3000 biased", 0, table(_trained(more, 0)))
-    full = label(differing(recorded.pairs("train")), [UNBIASED], 0)
+    more = label(recorded.pairs("train", 2000, seed=9), [BIASED], 9)
+    yield from rows("2000 biased", 0, table(_trained(more, 0)))
+    full = label(differing(recorded.pairs("train"), n=5000), [UNBIASED], 0)
     yield from rows(f"{len(full)} unbiased", 0, table(_trained(full, 0)))
     yield from rows("gold", 0, gold)
 
@@ -179,7 +179,7 @@ def overoptimisation() -> Iterator[Row]:
 def alignment_tax() -> Iterator[Row]:
     """What training on the policy's own trunk costs the policy, by way of training."""
     rows, p = _held_out()
-    pairs = differing(recorded.pairs("train", seed=1), n=3000)
+    pairs = differing(recorded.pairs("train", seed=1), n=1500)
     labelled = label(pairs, seed=1)
     yield {
         "training": "none",
