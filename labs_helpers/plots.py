@@ -248,7 +248,7 @@ def histograms(
         if reference:
             level(axes, *reference, vertical=True)
         axes.set(xlabel=xlabel, ylabel="share of its group")
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import time
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from importlib import metadata
@@ -48,8 +49,11 @@ def start(number: int) -> "Lab":
         raise ValueError(f"There is no lab {number!r}: choose one of {labs}.")
     profile = load_profile()
     seed_everything(profile.seed)
-    # A bar for every small model that is loaded would drown the lab's own output.
+    # Bars and reports for every small model that is loaded would drown the lab's own
+    # output; peft 0.21 asks transformers 5 by an attribute's old name.
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
     lab = Lab(number, profile)
     versions = lab.versions
     print(f"{lab.title} · profile {profile.title} · seed {profile.seed}")

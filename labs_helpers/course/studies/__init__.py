@@ -82,9 +82,8 @@ def origin(rows: list[Row]) -> str:
 
 def columns(name: str, estimate: Estimate) -> Row:
     """An estimate as three columns."""
-    values = (estimate.value, estimate.low, estimate.high)
-    ends = ("", "_low", "_high")
-    return {f"{name}{end}": round(v, 5) for end, v in zip(ends, values, strict=True)}
+    ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+    return {f"{name}{end}": round(float(value), 5) for end, value in ends.items()}
 
 
 def _origin() -> Row:
