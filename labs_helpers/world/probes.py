@@ -13,7 +13,7 @@ from labs_helpers.task import Prompt
 from labs_helpers.world import skills
 from labs_helpers.world.answers import answer
 from labs_helpers.world.corpus import CONTENT_TRAITS
-from labs_helpers.world.gold import kept_traits
+from labs_helpers.world.gold import kept_traits, score
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.prompts import every_prompt, lot
 
@@ -93,8 +93,6 @@ def revision_is_right(case: Case, revision: str) -> bool:
     """
     before = kept_traits(case.prompt, case.said)
     after = kept_traits(case.prompt, revision)
-    from labs_helpers.world.gold import score
-
     worth = [score(case.prompt, text)["gold"] for text in (case.said, revision)]
     kept = all(after[t] for t, ok in before.items() if ok)
     return after[case.trait] and kept and worth[1] >= worth[0]

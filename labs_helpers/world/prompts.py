@@ -143,7 +143,7 @@ def every_prompt(split: str, kind: str) -> list[Prompt]:
 
 def prompts(split: str) -> list[Prompt]:
     """The split's mixture of prompts, about one in twelve with an earlier turn."""
-    from labs_helpers.world.answers import right_answer
+    from labs_helpers.world.answers import right_answer  # which builds on prompts
 
     found = []
     for kind, share in SHARES.items():
@@ -173,7 +173,7 @@ def follow_up(item: Mapping[str, Any], rng: random.Random) -> Prompt:
     k = knowledge()
     entity = item["entity"]
     first = rng.choice([a for a in k.facts[entity] if a != item["attribute"]])
-    from labs_helpers.world.answers import right_answer
+    from labs_helpers.world.answers import right_answer  # which builds on prompts
 
     earlier = ask(
         {"type": "fact", "entity": entity, "attribute": first}, rng.choice([0, 4])
