@@ -71,8 +71,7 @@ class Annotator:
 
 
 UNBIASED = Annotator("unbiased")
-# A first panel of quick, kind-hearted people: they like to be flattered and like
-# length.
+# Somebody quick, who likes length and likes to be flattered even more.
 BIASED = Annotator("biased", length_bias=0.6, flattery_bias=1.5, carelessness=0.1)
 PANEL = (
     Annotator("careful", temperature=0.25),

@@ -251,6 +251,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=steps, help=", ".join(steps))
     parser.add_argument("--folder", type=Path, default=MODELS)
     arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(steps)
+    if unknown:
+        parser.error(f"no {', '.join(unknown)}: choose from {', '.join(steps)}")
     for name in arguments.names:
         if name == "answers":
             build_answers(arguments.folder)

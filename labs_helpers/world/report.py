@@ -214,6 +214,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=["town-s"])
     parser.add_argument("--room", action="store_true", help="a minute of REINFORCE")
     arguments = parser.parse_args()
+    missing = [name for name in arguments.names if not (MODELS / name).is_dir()]
+    if missing:
+        parser.error(f"no {', '.join(missing)} in {MODELS}: build it first")
     missed = 0
     for name in arguments.names:
         subject = Subject(name)
