@@ -3,13 +3,35 @@
 B sequences, T response tokens, V tokens in the vocabulary; a mask is 1 where a
 response token counts, the end-of-sequence token included. A loss is the mean over what
 counts. What is masked matters neither to the value nor to the gradient, not even a NaN
-there. Knows nothing of models, tokenizers or data.
+there. Knows nothing of models, tokenizers or data. The losses of the DPO family stand
+in `preference_losses`; every name of theirs can be imported from here.
 """
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from labs_helpers.preference_losses import (
+    PreferenceLoss,
+    dpo_loss,
+    ipo_loss,
+    kto_loss,
+    mismatched_kl,
+    slic_loss,
+)
+
+__all__ = [
+    "PreferenceLoss",
+    "bradley_terry_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "kto_loss",
+    "mismatched_kl",
+    "reinforce_loss",
+    "sequence_logprobs",
+    "slic_loss",
+]
 
 
 def bradley_terry_loss(

@@ -108,6 +108,23 @@ def _gao_terms(distance: ArrayLike, kind: str) -> np.ndarray:
     return np.stack([d, d**2 if kind == "bon" else xlogy(d, d)], axis=-1)
 
 
+def optimal_policy(
+    reference: Float[np.ndarray, "*prompts answers"],
+    rewards: Float[np.ndarray, "*prompts answers"],
+    kl_weight: float,
+) -> Float[np.ndarray, "*prompts answers"]:
+    """The policy that maximises E[r] - w KL, where all answers can be enumerated.
+
+    reference * exp(r / w), normalised (arXiv 2305.18290, eq. 4).
+
+    >>> optimal_policy(np.array([0.5, 0.5]), np.array([0.0, np.log(3)]), kl_weight=1.0)
+    array([0.25, 0.75])
+    """
+    _require_positive(kl_weight)
+    with np.errstate(divide="ignore"):  # an answer that the reference never gives
+        return softmax(np.log(reference) + rewards / kl_weight, axis=-1)
+
+
 class Optimum(NamedTuple):
     """The best policy by prompt; its objective is reward less weighted KL."""
 
@@ -125,9 +142,13 @@ def optimum_from_samples(
     w)]. The KL found cannot exceed log(samples): below some 512 samples a prompt the
     objective is biased low, the more so the smaller the weight.
     """
-    if kl_weight <= 0:
-        raise ValueError(f"the KL weight must be above 0, got {kl_weight}")
+    _require_positive(kl_weight)
     scaled = rewards / kl_weight
     objective = kl_weight * (logsumexp(scaled, axis=1) - np.log(rewards.shape[1]))
     reward = (softmax(scaled, axis=1) * rewards).sum(axis=1)
     return Optimum(objective, reward, (reward - objective) / kl_weight)
+
+
+def _require_positive(kl_weight: float) -> None:
+    if kl_weight <= 0:
+        raise ValueError(f"the KL weight must be above 0, got {kl_weight}")
