@@ -23,13 +23,23 @@ from labs_helpers.batching import bucketed_batches
 from labs_helpers.history import History
 from labs_helpers.models import default_device_and_dtype
 from labs_helpers.objectives import Encoded, Objective, RewardObjective, SFTObjective
+from labs_helpers.preference_objectives import (
+    KTOObjective,
+    PairObjective,
+    Reference,
+    SLiCObjective,
+)
 
 __all__ = [
     "FitConfig",
     "History",
+    "KTOObjective",
     "Objective",
+    "PairObjective",
+    "Reference",
     "RewardObjective",
     "SFTObjective",
+    "SLiCObjective",
     "TrainingStopped",
     "fit",
 ]
@@ -113,6 +123,9 @@ def fit(
         stack.enter_context(torch.random.fork_rng(_cuda_only(device)))
         torch.manual_seed(config.seed)
         run.resume()
+        if run.step < len(plan) and hasattr(objective, "prepare"):
+            with run.autocast:
+                objective.prepare(model, encoded)
         bar = tqdm(total=len(plan), initial=run.step, disable=not config.progress)
         stack.enter_context(bar)
         while run.step < len(plan):
@@ -178,6 +191,7 @@ class _Run:
             group["lr"] = lr
         parts = min(self.config.accumulate, len(batch))
         measured: dict[str, float] = {}
+        shares: dict[str, float] = {}  # not every part measures everything
         for part in (batch[i::parts] for i in range(parts)):
             share = len(part) / len(batch)
             with self.autocast:
@@ -187,6 +201,8 @@ class _Run:
             self.scaler.scale(loss * share).backward()
             for name, value in metrics.items():
                 measured[name] = measured.get(name, 0.0) + share * value
+                shares[name] = shares.get(name, 0.0) + share
+        measured = {name: value / shares[name] for name, value in measured.items()}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             self.trained.values(), self.config.max_grad_norm

@@ -23,13 +23,17 @@ Encoded = dict[str, Any]
 
 @runtime_checkable
 class Objective(Protocol):
-    """What `fit` needs to know of a training method."""
+    """What `fit` needs to know of a training method.
+
+    One that has a `prepare(model, rows)` too is shown all encoded rows and the model
+    once before the first step, to put into the rows what training does not change (a
+    reference's log-probs).
+    """
 
     def encode(self, row: Any) -> Encoded:
         """Turn a row into token ids; `length` must be its number of tokens.
 
-        `fit` calls this once a row and hands the same dicts to every later `loss`,
-        which may keep there what it computed once (a reference's log-probs).
+        `fit` calls this once a row and hands the same dicts to every later `loss`.
         """
 
     def loss(
@@ -106,7 +110,8 @@ class SFTObjective:
             if messages[i]["role"] != "assistant":
                 continue
             before = self._chat(messages[:i], add_generation_prompt=True)
-            until = self._chat(messages[: i + 1])
+            last = i + 1 == len(messages)
+            until = tokens if last else self._chat(messages[: i + 1])
             start, end = len(before), len(until)
             if tokens[:start] != before or tokens[:end] != until:
                 raise ValueError(

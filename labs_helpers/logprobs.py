@@ -1,0 +1,178 @@
+"""How likely a model finds given answers, with gradient or without, and KL from that.
+
+In go token ids with a mark at every token of the answer, or prompts and texts; out come
+log-probs. The model's vocabulary scores are computed at the answer's tokens only: over
+a large vocabulary they cost more than the model. Knows nothing of losses and data sets.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from labs_helpers.data import as_messages
+from labs_helpers.models import Policy, encode_chat, evaluating, pad_right
+from labs_helpers.sampling import Rollout
+
+Marked = tuple[Sequence[int], Sequence[int]]  # tokens, and 1 at those of the answer
+
+
+def answer_logprobs(
+    model: nn.Module, rows: Sequence[Marked]
+) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Log-probs of the answers' tokens, with gradient, in one forward pass.
+
+    Sequences are padded on the right and no attention mask is passed: a causal model's
+    real tokens never see what stands to their right, and without a mask the attention
+    takes its fast path.
+
+    Args:
+        model: A causal language model, with or without LoRA.
+        rows: Of each sequence its L tokens, and 1 or 0 for each of them.
+
+    Returns:
+        Log-probs, (B, T = longest L - 1), 0 where nothing is to be predicted; and
+        where something is. Column t belongs to token t + 1.
+    """
+    device = next(model.parameters()).device
+    tokens = pad_right([tokens for tokens, _ in rows], 0)[0].to(device)
+    answer = pad_right([answer for _, answer in rows], 0)[0].to(device)
+    predicted = answer[:, 1:].bool()
+    hidden = _hidden(model, tokens[:, :-1])[predicted]
+    scores = model.get_output_embeddings()(hidden).float()
+    found = -F.cross_entropy(scores, tokens[:, 1:][predicted], reduction="none")
+    logprobs = torch.zeros(predicted.shape, device=device)
+    return logprobs.masked_scatter(predicted, found), predicted
+
+
+def sequence_scores(
+    model: nn.Module, rows: Sequence[Marked], batch_size: int = 64
+) -> Float[Tensor, " B"]:
+    """Log-prob of each answer, summed, on the CPU and without gradient."""
+
+    def summed(batch: Sequence[Marked]) -> Tensor:
+        return answer_logprobs(model, batch)[0].sum(dim=1)
+
+    return _each(model, rows, summed, batch_size)
+
+
+def response_logprobs(
+    model: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    responses: Sequence[str],
+    *,
+    end: bool = True,
+    batch_size: int = 64,
+) -> Float[Tensor, " B"]:
+    """Log-prob of each response as the assistant's next turn, on the CPU, no gradient.
+
+    Args:
+        model: A causal language model, with or without LoRA.
+        tokenizer: Its tokenizer.
+        prompts: Text (one user message), lists of messages, or objects with .messages.
+        responses: One to each prompt.
+        end: Whether the token that ends the turn counts.
+        batch_size: Sequences in one forward pass.
+    """
+    rows = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        before = encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
+        said = tokenizer(response, add_special_tokens=False)["input_ids"]
+        said = [*said, tokenizer.eos_token_id] if end else said
+        rows.append(([*before, *said], [0] * len(before) + [1] * len(said)))
+    return sequence_scores(model, rows, batch_size)
+
+
+def rollout_logprobs(
+    model: Policy, rollout: Rollout, batch_size: int = 64
+) -> Float[Tensor, "B T"]:
+    """Log-probs of sampled tokens under any model, to be compared with the rollout's.
+
+    On the CPU, without gradient, 0 where masked, at temperature 1.
+    """
+
+    def each(batch: Sequence[Marked]) -> Tensor:
+        logprobs, predicted = answer_logprobs(model, batch)
+        width = rollout.response_mask.shape[1]
+        aligned = torch.zeros(len(batch), width, device=logprobs.device)
+        # Answers are one piece each, and begin where the row's first token counts.
+        counts = torch.arange(width, device=logprobs.device) < predicted.sum(
+            dim=1, keepdim=True
+        )
+        return aligned.masked_scatter(counts, logprobs[predicted])
+
+    return _each(model, _marked(rollout), each, batch_size)
+
+
+def rollout_kl(
+    policy: Policy, reference: Policy, rollout: Rollout, batch_size: int = 32
+) -> Float[Tensor, " B"]:
+    """KL of policy from reference, answer by answer, in nats, on the CPU.
+
+    Over the full vocabulary at every state of the policy's own answers. Its mean is
+    that of the log-prob differences of the sampled tokens, its variance far smaller.
+    """
+
+    def each(batch: Sequence[Marked]) -> Tensor:
+        tokens = pad_right([tokens for tokens, _ in batch], 0)[0].to(policy.device)
+        answer = pad_right([answer for _, answer in batch], 0)[0].to(policy.device)
+        predicted = answer[:, 1:].bool()
+        p, q = (
+            model.get_output_embeddings()(_hidden(model, tokens[:, :-1])[predicted])
+            .float()
+            .log_softmax(dim=1)
+            for model in (policy, reference)
+        )
+        kl = torch.zeros(predicted.shape, device=p.device)
+        return kl.masked_scatter(predicted, (p.exp() * (p - q)).sum(dim=1)).sum(dim=1)
+
+    with evaluating(reference):
+        return _each(policy, _marked(rollout), each, batch_size)
+
+
+def _hidden(model: nn.Module, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    return model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def _marked(rollout: Rollout) -> list[Marked]:
+    """The rollout's sequences without their padding."""
+    prompts = rollout.tokens[:, : rollout.prompt_mask.shape[1]]
+    parts = zip(
+        prompts,
+        rollout.prompt_mask,
+        rollout.responses,
+        rollout.response_mask,
+        strict=True,
+    )
+    rows = []
+    for prompt, prompt_mask, response, response_mask in parts:
+        before, said = prompt[prompt_mask].tolist(), response[response_mask].tolist()
+        rows.append(([*before, *said], [0] * len(before) + [1] * len(said)))
+    return rows
+
+
+def _each(
+    model: nn.Module,
+    rows: Sequence[Marked],
+    compute: Callable[[Sequence[Marked]], Tensor],
+    batch_size: int,
+) -> Tensor:
+    """Compute in batches of similar length; results in the order of the rows."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+    results = []
+    with evaluating(model):
+        for batch in _batches(order, batch_size):
+            results.append(compute([rows[i] for i in batch]).cpu())
+    if not results:
+        return torch.zeros(0)
+    return torch.cat(results)[torch.tensor(order).argsort()]
+
+
+def _batches(order: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
