@@ -1,19 +1,38 @@
-"""Who says which of two answers is better: the truth, or a reward model.
+"""Who says which answer is better: the truth, a reward model, a language model, people.
 
 A judge compares answers pair by pair. It does not know where the answers come from,
 and win rates are not its business (see `evaluation`).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.models import RewardModel
+from labs_helpers.data import as_messages
+from labs_helpers.estimates import Estimate, mean, proportion
+from labs_helpers.logprobs import response_logprobs
+from labs_helpers.models import Policy, RewardModel
 from labs_helpers.task import Judge, Truth
 
-__all__ = ["Judge", "RewardJudge", "TruthJudge"]
+__all__ = [
+    "BothOrders",
+    "Judge",
+    "LanguageModelJudge",
+    "RecordedJudge",
+    "RewardJudge",
+    "TruthJudge",
+]
+
+COMPARISON = (
+    "Question: {prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\n"
+    "Which answer is better? Reply with A or B only."
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,159 @@ class RewardJudge:
         rewards = self.reward_model.score([*prompts, *prompts], [*a, *b])[:, head]
         rewards_a, rewards_b = rewards.double().numpy().reshape(2, -1)
         return _outcomes(rewards_a - rewards_b, self.tie_margin)
+
+
+@dataclass(frozen=True)
+class BothOrders:
+    """What a judge said of each pair, asked with either answer in front.
+
+    Attributes:
+        a_first: the probability that `a` is better, with `a` shown first.
+        a_second: the same with `a` shown second.
+    """
+
+    a_first: Float[np.ndarray, " pairs"]
+    a_second: Float[np.ndarray, " pairs"]
+
+    @property
+    def outcomes(self) -> Float[np.ndarray, " pairs"]:
+        """1 where `a` wins in both orders, 0 where `b` does, else 0.5."""
+        wins = (self.a_first > 0.5) & (self.a_second > 0.5)
+        losses = (self.a_first < 0.5) & (self.a_second < 0.5)
+        return 0.5 + 0.5 * (wins.astype(float) - losses.astype(float))
+
+    @property
+    def position_bias(self) -> Estimate:
+        """How often the answer shown first wins, whichever it is: 0.5 is no bias."""
+        first = np.stack([self.a_first, 1 - self.a_second])
+        return mean((0.5 + 0.5 * np.sign(first - 0.5)).mean(axis=0))
+
+    @property
+    def disagreement(self) -> Estimate:
+        """Share of pairs in which the verdict depends on the order."""
+        return proportion(float((self.outcomes == 0.5).sum()), len(self.a_first))
+
+
+@dataclass(frozen=True)
+class LanguageModelJudge:
+    """Asks a language model which answer is better, in both orders.
+
+    Its verdict is read from the log-probs of the two replies, not sampled. A verdict
+    that turns with the order is a tie (arXiv 2306.05685, section 3.4).
+
+    Attributes:
+        policy: any causal language model.
+        tokenizer: its tokenizer.
+        request: what it is asked: text with {prompt}, {a} and {b}, or a function of
+            prompt and two answers that gives text or messages.
+        choices: its replies for the first and the second answer.
+    """
+
+    policy: Policy
+    tokenizer: PreTrainedTokenizerBase
+    request: str | Callable[[Any, str, str], Any] = COMPARISON
+    choices: tuple[str, str] = ("A", "B")
+
+    def compare(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
+    ) -> np.ndarray:
+        """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
+        return self.both_orders(prompts, a, b).outcomes
+
+    def both_orders(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
+    ) -> BothOrders:
+        """Compare answers and keep what was said in either order."""
+        _require_pairs(prompts, a, b)
+        triples = [*zip(prompts, a, b, strict=True), *zip(prompts, b, a, strict=True)]
+        asked = [self._ask(*triple) for triple in triples]
+        logprobs = response_logprobs(
+            self.policy,
+            self.tokenizer,
+            [request for request in asked for _ in self.choices],
+            [*self.choices] * len(asked),
+            end=False,
+        )
+        first, second = logprobs.double().numpy().reshape(-1, 2).T
+        shown_first = 1 / (1 + np.exp(second - first))
+        a_first, b_first = shown_first.reshape(2, -1)
+        return BothOrders(a_first, 1 - b_first)
+
+    def _ask(self, prompt: Any, first: str, second: str) -> Any:
+        if not isinstance(self.request, str):
+            return self.request(prompt, first, second)
+        turns = as_messages(prompt)
+        text = turns[0]["content"]
+        if len(turns) > 1:
+            text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+        return self.request.format(prompt=text, a=first, b=second)
+
+
+class RecordedJudge:
+    """Repeats judgements that were made before, by people as a rule.
+
+    Args:
+        rows: preferences as in a preference file; a row with two "answers" and the
+            choice "tie" in its `meta` is a tie, any other without "chosen" is left out.
+            Where a pair was judged more than once, the majority counts.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]):
+        self._points: dict[str, list[float]] = {}
+        for row in rows:
+            if "chosen" in row:
+                key, sign = _pair_key(row["prompt"], row["chosen"], row["rejected"])
+                self._points.setdefault(key, []).append(sign)
+            elif (row.get("meta") or {}).get("choice") == "tie":
+                key, _ = _pair_key(row["prompt"], *row["answers"])
+                self._points.setdefault(key, []).append(0.0)
+
+    @classmethod
+    def read(cls, *paths: str | Path) -> "RecordedJudge":
+        """Read JSON Lines files of preferences and of ties; missing ones are empty."""
+        found = [Path(path) for path in paths if Path(path).exists()]
+        if not found:
+            raise FileNotFoundError(
+                f"no judgements are recorded in {', '.join(map(str, paths))}"
+            )
+        lines = [
+            line
+            for path in found
+            for line in path.read_text(encoding="utf-8").splitlines()
+        ]
+        return cls([json.loads(line) for line in lines if line.strip()])
+
+    def knows(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
+    ) -> np.ndarray:
+        """Say of each pair whether a judgement is recorded, in either order."""
+        _require_pairs(prompts, a, b)
+        triples = zip(prompts, a, b, strict=True)
+        return np.array([_pair_key(*t)[0] in self._points for t in triples], dtype=bool)
+
+    def compare(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
+    ) -> np.ndarray:
+        """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
+        known = self.knows(prompts, a, b)
+        if not known.all():
+            raise ValueError(
+                f"{(~known).sum()} of {len(known)} pairs were never judged. Judge them "
+                "too, or leave them out: knows(prompts, a, b) says which are recorded"
+            )
+        keys = [_pair_key(*triple) for triple in zip(prompts, a, b, strict=True)]
+        margins = [sign * sum(self._points[key]) for key, sign in keys]
+        return _outcomes(np.array(margins), tie_margin=0.0)
+
+
+def _pair_key(prompt: Any, first: Any, second: Any) -> tuple[str, float]:
+    """The same key for both orders, and 1 or -1 for the order."""
+    texts = [
+        answer if isinstance(answer, str) else answer[-1]["content"]
+        for answer in (first, second)
+    ]
+    sign = 1.0 if texts == sorted(texts) else -1.0
+    return json.dumps([as_messages(prompt), sorted(texts)]), sign
 
 
 def _outcomes(margins: np.ndarray, tie_margin: float) -> np.ndarray:
