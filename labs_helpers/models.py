@@ -35,10 +35,12 @@ from labs_helpers.policies import (
     with_lora,
     without_dropout,
 )
+from labs_helpers.policy_value import PolicyWithValue
 
 __all__ = [
     "Hardware",
     "Policy",
+    "PolicyWithValue",
     "RewardModel",
     "default_device_and_dtype",
     "encode_chat",

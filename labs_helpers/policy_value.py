@@ -1,0 +1,181 @@
+"""A policy that also says what it expects: a value for every token.
+
+In go token ids, out come vocabulary scores and values where they are wanted. The value
+is read from the policy's own hidden states or from a model of its own. Knows nothing
+of text, rewards or training.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from labs_helpers.policies import (
+    Policy,
+    load_policy,
+    merged_copy,
+    named_origin,
+    with_lora,
+    without_dropout,
+)
+
+HEAD_FILE = "value_head.safetensors"
+TRUNK_FOLDER = "value_trunk"
+
+
+class TokenOutput(NamedTuple):
+    """What follows each token, and what it is worth to be there."""
+
+    logits: Float[Tensor, "*tokens V"]
+    values: Float[Tensor, "*tokens"]
+
+
+class PolicyWithValue(nn.Module):
+    """A causal language model and a value of every state, 0 at first.
+
+    Build it with `from_policy` or `from_pretrained`, or from a trunk of your own (that
+    of a reward model, say). Sequences are padded on the right, where no earlier token
+    can see it, and read without an attention mask.
+
+    Args:
+        policy: Is trained in place, with or without LoRA.
+        value_trunk: Reads the sequence for the values; None reads the policy's trunk.
+    """
+
+    def __init__(
+        self, policy: Policy, value_trunk: PreTrainedModel | PeftModel | None = None
+    ):
+        super().__init__()
+        self.policy = policy
+        self.value_trunk = value_trunk
+        config = policy.config if value_trunk is None else value_trunk.config
+        self.value_head = nn.Linear(config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.value_head.to(policy.device)
+
+    @classmethod
+    def from_policy(
+        cls,
+        policy: Policy,
+        separate: bool = False,
+        lora: int | LoraConfig | None = None,
+    ) -> "PolicyWithValue":
+        """Start with all values 0.
+
+        Args:
+            policy: Is trained in place.
+            separate: Values come from a copy of the policy's trunk, trained apart. It
+                costs a second model and leaves the policy's features alone.
+            lora: Train an adapter of that copy, not its own weights.
+        """
+        if lora is not None and not separate:
+            raise ValueError(
+                "lora is for a value model of its own: give separate=True too. A "
+                "shared trunk has the policy's adapter (load_policy(..., lora=...))"
+            )
+        trunk = None
+        if separate:
+            inner = policy.get_base_model() if isinstance(policy, PeftModel) else policy
+            trunk = merged_copy(inner.base_model).eval()
+        if lora is not None:
+            trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
+        return cls(policy, trunk).eval()
+
+    def forward(
+        self, tokens: Int[Tensor, "B L"], keep: Bool[Tensor, "B L"] | None = None
+    ) -> TokenOutput:
+        """Logits of what follows each token, and the value of having come there.
+
+        Args:
+            tokens: Sequences padded on the right.
+            keep: The N tokens whose outputs are wanted, row by row; the others cost no
+                vocabulary scores. None keeps the shape (B, L).
+        """
+        logits, hidden = logits_and_hidden(self.policy, tokens, keep)
+        if self.value_trunk is not None:
+            output = self.value_trunk(input_ids=tokens, use_cache=False)
+            hidden = output.last_hidden_state
+            hidden = hidden if keep is None else hidden[keep]
+        with torch.autocast(hidden.device.type, enabled=False):
+            values = self.value_head(hidden.float())[..., 0]
+        return TokenOutput(logits, values)
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What of the policy is trained."""
+        return [p for p in self.policy.parameters() if p.requires_grad]
+
+    def value_parameters(self) -> list[nn.Parameter]:
+        """What is trained for the values alone: the head, and a trunk of its own."""
+        trunk = [] if self.value_trunk is None else self.value_trunk.parameters()
+        return [p for p in (*self.value_head.parameters(), *trunk) if p.requires_grad]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the policy as it is, the value's parts beside it, its LoRA merged."""
+        folder = Path(folder)
+        self.policy.save_pretrained(folder)
+        head = {n: p.detach().cpu() for n, p in self.value_head.named_parameters()}
+        save_file(head, folder / HEAD_FILE)
+        if self.value_trunk is not None:
+            trunk = self.value_trunk
+            if isinstance(trunk, PeftModel):
+                trunk = merged_copy(trunk.get_base_model())
+            trunk.save_pretrained(folder / TRUNK_FOLDER)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "PolicyWithValue":
+        """Load what `save_pretrained` wrote; device and dtype as for load_policy."""
+        folder = Path(folder)
+        if not (folder / HEAD_FILE).exists():
+            raise FileNotFoundError(
+                f"{folder} holds no value head: {HEAD_FILE} is missing. Give a folder "
+                "that PolicyWithValue.save_pretrained wrote, or start one with "
+                "PolicyWithValue.from_policy(load_policy(...))."
+            )
+        policy, trunk = load_policy(folder, device=device, dtype=dtype), None
+        if (folder / TRUNK_FOLDER).exists():
+            with named_origin(folder / TRUNK_FOLDER):
+                config = AutoConfig.from_pretrained(folder / TRUNK_FOLDER)
+                trunk = AutoModel.from_pretrained(
+                    folder / TRUNK_FOLDER,
+                    config=without_dropout(config),
+                    dtype=dtype or torch.float32,
+                ).to(policy.device)
+        model = cls(policy, trunk)
+        model.value_head.load_state_dict(load_file(folder / HEAD_FILE))
+        return model.eval()
+
+
+def logits_and_hidden(
+    policy: Policy,
+    tokens: Int[Tensor, "B L"],
+    keep: Bool[Tensor, "B L"] | None = None,
+) -> tuple[Float[Tensor, "*tokens V"], Float[Tensor, "*tokens D"]]:
+    """Vocabulary scores where wanted, and the hidden states that they are read from.
+
+    The model's own forward computes them, with whatever it does to its scores (scale,
+    soft cap); only what enters its vocabulary head is cut to the tokens in question.
+    """
+    read = []
+
+    def cut(head: nn.Module, inputs: tuple) -> tuple:
+        read.append(inputs[0] if keep is None else inputs[0][keep])
+        return (read[0], *inputs[1:])
+
+    hook = policy.get_output_embeddings().register_forward_pre_hook(cut)
+    try:
+        logits = policy(input_ids=tokens, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, read[0]

@@ -1,0 +1,23 @@
+"""One loop for all on-policy training: REINFORCE, actor-critic, TRPO and PPO.
+
+`train(policy, prompts, reward, config)` takes any Hugging Face causal language model,
+full or with LoRA, and any function that scores answers. Its rooms: `config` the
+settings, `experience` what is learnt from, `updates` and `trust_region` the algorithms,
+`learner` the optimiser's step, `loop` what they share, `probes` tasks whose optimum is
+known.
+"""
+
+from labs_helpers.fit import TrainingStopped
+from labs_helpers.history import History
+from labs_helpers.rl.config import RLConfig
+from labs_helpers.rl.experience import Reward
+from labs_helpers.rl.loop import pretraining_mix, train
+
+__all__ = [
+    "History",
+    "RLConfig",
+    "Reward",
+    "TrainingStopped",
+    "pretraining_mix",
+    "train",
+]

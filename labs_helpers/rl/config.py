@@ -1,0 +1,117 @@
+"""Settings of on-policy training, each with its reason. Knows no algorithm."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Algorithm = Literal["reinforce", "actor_critic", "trpo", "ppo"]
+# One gradient step a batch may be longer than each of PPO's several; TRPO's learning
+# rate is that of its values alone.
+LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 1e-4}
+# What may differ between a run and its resumption.
+FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
+
+
+@dataclass(frozen=True)
+class RLConfig:
+    """How to train on a policy's own answers.
+
+    Attributes:
+        algorithm: the update rule; all else is shared.
+        updates: rounds of sampling answers, scoring them and learning from them.
+        samples: answers of a round, one prompt each (of every process).
+        max_new_tokens: longest answer, its end token included.
+        temperature: of sampling, and of every log-probability.
+        lr: Adam's learning rate; None takes what suits the algorithm.
+        epochs: passes over a round's answers (PPO; TRPO's values). REINFORCE and
+            actor-critic make one, in one step: their gradient is right only once.
+        minibatches: optimiser steps a pass.
+        accumulate: parts that a step is computed in, to save memory; a CPU takes more
+            where it is faster for it.
+        kl_weight: price of a nat of KL from the reference, in units of the reward;
+            token by token in the reward, which keeps what the reward cannot judge.
+        kl_target: nats an answer that the price adapts to (arXiv 1909.08593, section
+            2.2); None leaves it fixed.
+        gamma: discount of a reward by the tokens until it comes.
+        lam: GAE's lambda, 0 trusts the values, 1 the rewards alone. REINFORCE has none.
+        clip: PPO's limit to a token's ratio, and to a value's move.
+        kl_bound: TRPO's trust region, nats a token that one update may move.
+        value_weight: weight of the value loss.
+        entropy_weight: bonus for a nat of entropy a token.
+        missing_end_penalty: taken off the reward of an answer that had to be cut.
+        whiten: scale advantages to mean 0 and variance 1, so that the learning rate
+            does not depend on the reward's scale.
+        dropout: leave dropout on in updates. The ratio then compares two random
+            policies: only to see what that does.
+        max_grad_norm: the gradient is scaled down to this norm.
+        seed: order of the prompts, sampled answers, minibatches.
+        evaluate_every: updates between calls of `evaluate`; 0 is at the end only.
+        checkpoint: folder to save to, and to resume from where it has a checkpoint.
+        save_every: updates between checkpoints; 0 is at the end only.
+        progress: show a bar with the time left, the reward and the KL.
+    """
+
+    algorithm: Algorithm = "ppo"
+    updates: int = 100
+    samples: int = 64
+    max_new_tokens: int = 48
+    temperature: float = 1.0
+    lr: float | None = None
+    epochs: int = 4
+    minibatches: int = 1
+    accumulate: int = 1
+    kl_weight: float = 0.03
+    kl_target: float | None = None
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    kl_bound: float = 0.01
+    value_weight: float = 0.1
+    entropy_weight: float = 0.0
+    missing_end_penalty: float = 1.0
+    whiten: bool = True
+    dropout: bool = False
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    evaluate_every: int = 0
+    checkpoint: str | Path | None = None
+    save_every: int = 0
+    progress: bool = True
+
+    def __post_init__(self):
+        """Refuse what cannot be trained."""
+        if self.algorithm not in get_args(Algorithm):
+            raise ValueError(
+                f"algorithm is one of {', '.join(get_args(Algorithm))}; got "
+                f"{self.algorithm!r}"
+            )
+        for name in ("updates", "samples", "epochs", "minibatches", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
+        if self.minibatches * self.accumulate > self.samples:
+            raise ValueError(
+                f"{self.samples} samples cannot be cut into {self.minibatches} "
+                f"minibatches of {self.accumulate} parts: take more samples or fewer "
+                "parts"
+            )
+        if self.temperature <= 0:
+            raise ValueError(
+                f"temperature is above 0, got {self.temperature}: greedy answers have "
+                "no probabilities to learn from"
+            )
+        if self.algorithm == "trpo" and self.entropy_weight:
+            raise ValueError(
+                "TRPO's step maximises the surrogate alone: leave entropy_weight at 0, "
+                "or take algorithm='ppo'"
+            )
+
+    @property
+    def learning_rate(self) -> float:
+        """The one given, or what suits the algorithm."""
+        return LEARNING_RATES[self.algorithm] if self.lr is None else self.lr
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change between a run and its resumption."""
+        names = [field.name for field in fields(self) if field.name not in FREE]
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,158 @@
+"""What every update rule needs: gradients in parts, one optimiser step, its precision.
+
+Holds the model that is trained and its optimiser. Several processes (`accelerate
+launch`) each learn from answers of their own; gradients are averaged over them, so
+that all take the same step. Knows no update rule, and nothing of prompts and rewards.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, reduce
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from labs_helpers.fit import TrainingStopped
+from labs_helpers.losses import entropy
+from labs_helpers.models import default_device_and_dtype
+from labs_helpers.policies import Policy
+from labs_helpers.policy_value import PolicyWithValue
+from labs_helpers.rl.config import RLConfig
+from labs_helpers.rl.experience import Experience, Now, read
+
+Measured = dict[str, float]
+PartLoss = Callable[[Now, Experience], tuple[Tensor, Measured]]
+PretrainingLoss = Callable[[Policy], Tensor]
+
+
+class Learner:
+    """A model with values, and how a loss of it becomes a step.
+
+    Args:
+        trained: what the optimiser may move.
+        pretraining_loss: of the policy, added to every step's loss.
+    """
+
+    def __init__(
+        self,
+        model: PolicyWithValue,
+        config: RLConfig,
+        trained: list[nn.Parameter],
+        pretraining_loss: PretrainingLoss | None = None,
+    ):
+        self.model, self.config, self.trained = model, config, trained
+        self.pretraining_loss = pretraining_loss
+        self.device = model.policy.device
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=config.learning_rate, weight_decay=0.0, fused=True
+        )
+        dtype = default_device_and_dtype().dtype
+        mixed = self.device.type == "cuda" and dtype != torch.float32
+        self.autocast = torch.autocast("cuda", dtype) if mixed else nullcontext()
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=mixed and dtype == torch.float16
+        )
+        self.shared = PartialState().num_processes > 1
+        if self.shared:
+            for parameter in trained:
+                parameter.data.copy_(broadcast(parameter.data))
+
+    def read(self, part: Experience) -> Now:
+        """What the policy says now of the answers' tokens, with gradient."""
+        return read(self.model, part, self.config.temperature)
+
+    def minibatches(self, experience: Experience) -> Iterator[Int[Tensor, " b"]]:
+        """One pass over the answers in random order."""
+        order = torch.randperm(len(experience)).to(self.device)
+        yield from order.tensor_split(self.config.minibatches)
+
+    def step(
+        self,
+        experience: Experience,
+        rows: Int[Tensor, " b"],
+        loss_of: PartLoss,
+        parameters: list[nn.Parameter] | None = None,
+    ) -> Measured:
+        """Take one optimiser step on the mean loss of these rows' tokens.
+
+        Args:
+            loss_of: the mean loss of a part's tokens, and what to log of it.
+            parameters: those to move; None all that are trained.
+
+        Raises:
+            TrainingStopped: loss or gradient are not finite; nothing has moved.
+        """
+        parameters = self.trained if parameters is None else parameters
+        total = int(experience.mask[rows].sum())
+        measured: Measured = {}
+        for part_rows in experience.by_length(rows, self.config.accumulate):
+            part = experience.take(part_rows)
+            share = int(part.mask.sum()) / total
+            with self.autocast:
+                now = self.read(part)
+                loss, metrics = loss_of(now, part)
+                if self.config.entropy_weight and now.logits.requires_grad:
+                    every = torch.ones(1, len(now.logits), device=self.device)
+                    bonus = entropy(now.logits[None], every)
+                    loss = loss - self.config.entropy_weight * bonus
+            metrics = {"loss": loss.item(), **metrics}
+            self.scaler.scale(loss * share).backward(inputs=parameters)
+            for name, value in metrics.items():
+                measured[name] = measured.get(name, 0.0) + share * value
+        if self.pretraining_loss is not None and parameters is self.trained:
+            with self.autocast:
+                loss = self.pretraining_loss(self.model.policy)
+            self.scaler.scale(loss).backward()
+            measured["pretraining_loss"] = loss.item()
+        self._apply(parameters, measured)
+        return measured
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Average over the processes, if there are several."""
+        return reduce(x, "mean") if self.shared else x
+
+    def mean_of(self, measured: Measured) -> Measured:
+        """Average figures over the processes, if there are several."""
+        if not self.shared:
+            return measured
+        values = torch.tensor(list(measured.values()), device=self.device)
+        return dict(zip(measured, self.mean(values).tolist(), strict=True))
+
+    def require_finite(self, what: str, value: float) -> None:
+        """Stop before a step that would spoil the weights."""
+        if math.isfinite(value):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        lr = self.config.learning_rate
+        raise TrainingStopped(
+            f"the {what} is {value}, with learning rate {lr:.2g}. The model keeps the "
+            f"weights from before this step. Try a third of the learning rate (lr="
+            f"{lr / 3:.1g}); if it was so from the first update, look for extreme "
+            "rewards and for a policy in float16"
+        )
+
+    def _apply(self, parameters: list[nn.Parameter], measured: Measured) -> None:
+        if self.shared:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = self.mean(parameter.grad)
+        for name, value in self.mean_of(measured).items():
+            if name.endswith("loss"):
+                self.require_finite(name.replace("_", " "), value)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm).item()
+        if not self.scaler.is_enabled():  # the scaler leaves such steps out itself
+            self.require_finite("gradient", norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        measured["grad_norm"] = norm
+
+
+def mean_of_steps(steps: Iterable[Measured]) -> Measured:
+    """Average what the steps of an update measured."""
+    steps = list(steps)
+    return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
