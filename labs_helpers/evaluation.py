@@ -1,8 +1,8 @@
 """Win rates and accuracies against what is attainable, and all other measures.
 
 Arrays of outcomes come in, numbers with 95 % intervals go out; no model is run here.
-Intervals are made in `estimates`, the other rooms are `calibration`, `agreement` and
-`optimum`; every name of theirs can be imported from here.
+Intervals are made in `estimates`, the other rooms are `agreement`, `calibration`,
+`comparisons`, `frontier` and `optimum`; every name of theirs can be imported from here.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,12 @@ from labs_helpers.calibration import (
     probability_gap,
     reliability,
 )
+from labs_helpers.comparisons import (
+    bradley_terry_ratings,
+    comparisons_needed,
+    length_controlled_win_rate,
+    win_rate_power,
+)
 from labs_helpers.estimates import (
     Estimate,
     bootstrap,
@@ -27,11 +33,13 @@ from labs_helpers.estimates import (
     proportion,
     score_interval,
 )
+from labs_helpers.frontier import distance_covered, kl_per_answer, optimal_frontier
 from labs_helpers.optimum import (
     Optimum,
     OveroptimisationFit,
     best_of_n,
     best_of_n_kl,
+    optimal_policy,
     optimum_from_samples,
     overoptimisation_fit,
 )
@@ -46,13 +54,20 @@ __all__ = [
     "best_of_n",
     "best_of_n_kl",
     "bootstrap",
+    "bradley_terry_ratings",
     "brier",
     "brier_floor",
     "cohen_kappa",
+    "comparisons_needed",
+    "distance_covered",
     "expected_right",
     "fit_temperature",
+    "kl_per_answer",
     "krippendorff_alpha",
+    "length_controlled_win_rate",
     "mean",
+    "optimal_frontier",
+    "optimal_policy",
     "optimum_from_samples",
     "overoptimisation_fit",
     "pair_accuracy",
@@ -63,6 +78,7 @@ __all__ = [
     "reliability",
     "toward_ceiling",
     "win_rate",
+    "win_rate_power",
 ]
 
 
