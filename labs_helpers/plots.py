@@ -2,7 +2,8 @@
 
 Nothing is computed here that a reader would want to check, and nothing is shown:
 a notebook displays the figure that a cell ends with. Colours are those of Okabe and
-Ito, which colour-blind readers tell apart; series differ by marker too.
+Ito, which colour-blind readers tell apart; series differ by marker too. Those about
+policies stand in `policy_plots`; every name can be imported from here.
 """
 
 import itertools
@@ -26,6 +27,30 @@ from labs_helpers.plot_style import (
     new_figure,
     style,
 )
+from labs_helpers.policy_plots import (
+    comparisons_for_proof,
+    gold_against_kl,
+    preference_logprobs,
+    ratings,
+    win_rates,
+)
+
+__all__ = [
+    "against_size",
+    "agreement_heatmap",
+    "bars_with_intervals",
+    "best_of_n_curves",
+    "comparisons_for_proof",
+    "gold_against_kl",
+    "histograms",
+    "overoptimisation",
+    "preference_logprobs",
+    "ratings",
+    "reliability_diagram",
+    "scatter_against_truth",
+    "training_curve",
+    "win_rates",
+]
 
 
 def training_curve(

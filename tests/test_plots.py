@@ -8,11 +8,19 @@ from matplotlib.figure import Figure
 
 from labs_helpers import plots
 from labs_helpers.estimates import Estimate
+from labs_helpers.evaluation import win_rate
 from labs_helpers.history import History
-from labs_helpers.optimum import OveroptimisationFit
+from labs_helpers.optimum import OveroptimisationFit, optimum_from_samples
 
 ESTIMATES = [Estimate(0.2 * i, 0.2 * i - 0.1, 0.2 * i + 0.1, 50) for i in range(3)]
 RUN = History([{"step": i, "loss": 1 / i, "accuracy": 0.5} for i in range(1, 9)])
+PREFERENCE_RUN = History(
+    [
+        {"step": i, "chosen_logprob": -20.0 - i, "rejected_logprob": -22.0 - 3 * i}
+        for i in range(1, 9)
+    ]
+)
+SAMPLES = np.random.default_rng(0).uniform(size=(4, 16))
 VALUES = np.linspace(0, 1, 40)
 LABELS = (VALUES > 0.4).astype(float)
 
@@ -43,6 +51,17 @@ FIGURES = {
     "overoptimisation": lambda: plots.overoptimisation(
         [0, 1, 2], ESTIMATES, ESTIMATES, OveroptimisationFit("rl", 0.5, 0.4, 0.9)
     ),
+    "gold_against_kl": lambda: plots.gold_against_kl(
+        {"SFT": tuple(ESTIMATES[:2]), "DPO, beta = 0.05": tuple(ESTIMATES[1:])},
+        [optimum_from_samples(SAMPLES, weight) for weight in (0.03, 0.1, 0.3)],
+        {"best of n": ([0.0, 0.3], [0.2, 0.5])},
+    ),
+    "win_rates": lambda: plots.win_rates(
+        {"DPO": win_rate([1, 1, 0.5, 0]), "a longer name": win_rate([0.5, 0.5])}
+    ),
+    "ratings": lambda: plots.ratings(dict(zip("abc", ESTIMATES, strict=True)), "a"),
+    "preference_logprobs": lambda: plots.preference_logprobs(PREFERENCE_RUN),
+    "comparisons_for_proof": plots.comparisons_for_proof,
 }
 
 
@@ -106,3 +125,26 @@ def test_a_peak_beyond_the_data_is_not_drawn():
     fit = OveroptimisationFit("bon", 1.0, 0.01, 1.0)
     axes = plots.overoptimisation([0, 1, 2], ESTIMATES, fit=fit).axes[0]
     assert "peak of the fit" not in axes.get_legend_handles_labels()[1]
+
+
+def test_every_figure_is_tested():
+    drawn = {name.removeprefix("one_") for name in FIGURES}
+    assert drawn == set(plots.__all__)
+
+
+def test_policies_lie_where_they_were_measured():
+    axes = FIGURES["gold_against_kl"]().axes[0]
+    points = [c.lines[0].get_xydata()[0] for c in axes.containers]
+    expected = [(kl.value, gold.value) for kl, gold in (ESTIMATES[:2], ESTIMATES[1:])]
+    np.testing.assert_allclose(points, expected)
+
+
+def test_the_frontier_rises_with_kl():
+    line = FIGURES["gold_against_kl"]().axes[0].get_lines()[0]
+    assert (np.diff(line.get_xydata(), axis=0) > 0).all()
+
+
+def test_the_best_rated_is_on_top():
+    axes = FIGURES["ratings"]().axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["c", "b", "a"]
+    assert axes.yaxis_inverted()
