@@ -10,8 +10,12 @@ from torch.autograd import gradcheck
 
 from labs_helpers.losses import (
     bradley_terry_loss,
+    entropy,
+    kl_estimate,
+    ppo_loss,
     reinforce_loss,
     sequence_logprobs,
+    value_loss,
 )
 
 rewards = st.lists(
@@ -207,3 +211,194 @@ class TestReinforce:
         advantages = doubles(2, 3).detach()
         mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
         assert gradcheck(lambda x: reinforce_loss(x, advantages, mask), doubles(2, 3))
+
+
+GARBAGE = pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
+
+
+def ratios(*values):
+    """Log-probs whose ratios to old log-probs of 0 are these."""
+    return torch.tensor([values]).log()
+
+
+class TestPPO:
+    def test_first_minibatch_has_ratio_1_and_clips_nothing(self):
+        logprobs, advantages = torch.randn(3, 4), torch.randn(3, 4)
+        result = ppo_loss(logprobs, logprobs, advantages, torch.ones(3, 4))
+        close(result.loss, -advantages.mean())
+        close(result.ratio, torch.ones(3, 4))
+        assert result.clip_fraction == 0
+        assert result.approx_kl == 0
+
+    @pytest.mark.parametrize(
+        ("ratio", "advantage", "loss", "slope"),
+        [
+            (1.5, 1.0, -1.2, 0.0),  # enough gained
+            (0.5, 1.0, -0.5, -0.5),  # to be put right
+            (0.5, -1.0, 0.8, 0.0),
+            (1.5, -1.0, 1.5, 1.5),
+            (1.1, 2.0, -2.2, -2.2),
+        ],
+    )
+    def test_clips_what_goes_too_far_only(self, ratio, advantage, loss, slope):
+        logprobs = ratios(ratio).requires_grad_()
+        result = ppo_loss(
+            logprobs, torch.zeros(1, 1), torch.tensor([[advantage]]), torch.ones(1, 1)
+        )
+        close(result.loss, loss)
+        close(torch.autograd.grad(result.loss, logprobs)[0], [[slope]])
+
+    def test_says_how_far_the_policy_moved(self):
+        result = ppo_loss(
+            ratios(1.5, 1.1, 0.5, 9.0),
+            torch.zeros(1, 4),
+            torch.ones(1, 4),
+            torch.tensor([[1, 1, 1, 0]]),
+        )
+        close(result.clip_fraction, 2 / 3)
+        expected = sum(r - 1 - math.log(r) for r in (1.5, 1.1, 0.5)) / 3
+        close(result.approx_kl, expected)
+        close(result.ratio, [[1.5, 1.1, 0.5, 1.0]])
+
+    def test_first_gradient_is_that_of_reinforce(self):
+        logprobs, advantages = doubles(2, 3), doubles(2, 3)
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+        ppo = ppo_loss(logprobs, logprobs.detach(), advantages, mask).loss
+        reinforce = reinforce_loss(logprobs, advantages, mask)
+        close(*(torch.autograd.grad(x, logprobs)[0] for x in (ppo, reinforce)))
+
+    @GARBAGE
+    @pytest.mark.parametrize("where", [0, 1, 2])
+    def test_masked_garbage_never_matters(self, garbage, where):
+        mask = torch.tensor([[1, 1, 0]])
+        inputs = [torch.randn(1, 3) for _ in range(3)]
+        expected = ppo_loss(*inputs, mask)
+        inputs[where][:, 2] = garbage
+        inputs[0].requires_grad_()
+        actual = ppo_loss(*inputs, mask)
+        for a, b in zip(actual, expected, strict=True):
+            assert torch.equal(a, b)
+        gradient = torch.autograd.grad(actual.loss, inputs[0])[0]
+        assert gradient.isfinite().all()
+        assert gradient[0, 2] == 0
+
+    def test_old_policy_and_advantages_are_constants(self):
+        now, old, advantages = doubles(1, 2), doubles(1, 2), doubles(1, 2)
+        ppo_loss(now, old, advantages, torch.ones(1, 2)).loss.backward()
+        assert old.grad is None
+        assert advantages.grad is None
+
+    def test_gradient(self):
+        old, advantages = doubles(2, 3).detach(), doubles(2, 3).detach()
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+        assert gradcheck(
+            lambda x: ppo_loss(x, old, advantages, mask).loss, doubles(2, 3)
+        )
+
+
+class TestValue:
+    def loss(self, value, old=0.0, target=1.0):
+        one = torch.ones(1, 1)
+        return value_loss(value * one, old * one, target * one, one)
+
+    def test_half_the_squared_error(self):
+        close(self.loss(0.1), 0.9**2 / 2)
+
+    def test_a_move_beyond_the_clip_earns_nothing(self):
+        close(self.loss(0.5), 0.8**2 / 2)
+        close(self.loss(-0.5), 1.5**2 / 2)
+        value = torch.tensor([[0.5]], requires_grad=True)
+        mask = torch.ones(1, 1)
+        value_loss(value, torch.zeros(1, 1), mask, mask).backward()
+        assert value.grad == 0
+
+    def test_clip_may_be_infinite(self):
+        one = torch.ones(1, 1)
+        close(value_loss(5 * one, 0 * one, one, one, clip=math.inf), 8.0)
+
+    @GARBAGE
+    @pytest.mark.parametrize("where", [0, 1, 2])
+    def test_masked_garbage_never_matters(self, garbage, where):
+        mask = torch.tensor([[1, 1, 0]])
+        inputs = [torch.randn(1, 3) for _ in range(3)]
+        expected = value_loss(*inputs, mask)
+        inputs[where][:, 2] = garbage
+        inputs[0].requires_grad_()
+        actual = value_loss(*inputs, mask)
+        assert torch.equal(actual, expected)
+        gradient = torch.autograd.grad(actual, inputs[0])[0]
+        assert gradient.isfinite().all()
+        assert gradient[0, 2] == 0
+
+    def test_gradient(self):
+        old, returns = doubles(2, 3).detach(), doubles(2, 3).detach()
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+        assert gradcheck(lambda x: value_loss(x, old, returns, mask), doubles(2, 3))
+
+
+class TestEntropy:
+    def test_known_values(self):
+        logits = torch.tensor([[[0.0, 0.0], [50.0, 0.0], [3.0, 3.0]]])
+        close(entropy(logits, torch.tensor([[1, 1, 0]])), math.log(2) / 2)
+
+    def test_a_shift_of_the_logits_changes_nothing(self):
+        logits, mask = torch.randn(2, 3, 5), torch.ones(2, 3)
+        close(entropy(logits + 7, mask), entropy(logits, mask))
+
+    def test_impossible_tokens_count_nothing(self):
+        logits = torch.tensor([[[0.0, 0.0, -math.inf]]], requires_grad=True)
+        value = entropy(logits, torch.ones(1, 1))
+        close(value, math.log(2))
+        assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+    @GARBAGE
+    def test_masked_garbage_never_matters(self, garbage):
+        logits, mask = torch.randn(1, 3, 4), torch.tensor([[1, 1, 0]])
+        expected = entropy(logits, mask)
+        logits[:, 2] = garbage
+        logits.requires_grad_()
+        value = entropy(logits, mask)
+        assert torch.equal(value, expected)
+        assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+    def test_gradient(self):
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+        assert gradcheck(lambda x: entropy(x, mask), doubles(2, 3, 4))
+
+
+class TestKLEstimate:
+    def test_k1_and_k3_have_the_kl_as_mean(self):
+        p = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+        q = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)
+        means = {
+            kind: (p * kl_estimate(p.log(), q.log(), kind)).sum().item()
+            for kind in ("k1", "k2", "k3")
+        }
+        assert means["k1"] == pytest.approx(0.3734, abs=5e-5)
+        assert means["k3"] == pytest.approx(means["k1"], rel=1e-12)
+        assert means["k2"] != pytest.approx(means["k1"], rel=0.02)
+
+    def test_k3_is_the_default(self):
+        p, q = torch.randn(3), torch.randn(3)
+        assert torch.equal(kl_estimate(p, q), kl_estimate(p, q, "k3"))
+
+    @pytest.mark.parametrize("kind", ["k2", "k3"])
+    def test_never_negative_and_0_at_equality(self, kind):
+        p, q = torch.randn(50), torch.randn(50)
+        assert (kl_estimate(p, q, kind) >= 0).all()
+        assert (kl_estimate(p, p, kind) == 0).all()
+
+    def test_agree_where_policies_are_close(self):
+        p = torch.randn(5, dtype=torch.float64)
+        q = p + 1e-3 * torch.randn(5, dtype=torch.float64)
+        torch.testing.assert_close(
+            kl_estimate(p, q, "k2"), kl_estimate(p, q, "k3"), rtol=1e-2, atol=0
+        )
+
+    def test_unknown_kind_is_named(self):
+        with pytest.raises(Exception, match="k4"):
+            kl_estimate(torch.zeros(1), torch.zeros(1), "k4")
+
+    @pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+    def test_gradient(self, kind):
+        assert gradcheck(lambda p, q: kl_estimate(p, q, kind), (doubles(3), doubles(3)))
