@@ -240,6 +240,19 @@ class TestKTO:
         assert ours == {True: 20, False: 20}
         assert theirs == {True: 0, False: 21}
 
+    def test_mixed_precision_keeps_the_gradient(
+        self, policy, tiny_policy, tiny_tokenizer
+    ):
+        gradients = []
+        for enabled in (False, True):
+            objective = KTOObjective(tiny_tokenizer, tiny_policy(1, spread=0.1))
+            rows = encoded(objective, SINGLES)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss, _ = objective.loss(policy, rows)
+            found = torch.autograd.grad(loss, [*policy.parameters()])
+            gradients.append(torch.cat([g.flatten() for g in found]))
+        assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
     def test_a_batch_of_one_is_refused(self, policy, reference, tiny_tokenizer):
         objective = KTOObjective(tiny_tokenizer, reference)
         with pytest.raises(ValueError, match="batch_size >= 2"):
