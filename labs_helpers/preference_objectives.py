@@ -209,8 +209,6 @@ class KTOObjective:
         desirable = torch.tensor([row["desirable"] for row in batch]).to(
             logprobs.device
         )
-        # Not before the pass with gradient: autocast would keep the weights that it
-        # casts here, which have none, and use them there.
         kl = self._kl(model, batch)
         loss = self.answer_loss(logprobs, reference, desirable, kl)
         metrics = {"kl": kl.item()}
