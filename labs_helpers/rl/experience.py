@@ -130,7 +130,7 @@ def collect(
     device = model.policy.device
     scores = scores.to(device)
     penalised = scores - config.missing_end_penalty * ~rollout.finished.to(device)
-    experience = _unscored(rollout, device)
+    experience = unscored(rollout, device)
     reference_logprobs, measured = _look(model, reference, experience, config)
     if not with_values:
         experience.values = torch.zeros_like(experience.values)
@@ -204,7 +204,7 @@ def repetition(rollout: Rollout) -> float:
     return sum(shares) / len(shares)
 
 
-def _unscored(rollout: Rollout, device: torch.device) -> Experience:
+def unscored(rollout: Rollout, device: torch.device) -> Experience:
     """Move the padding to the right, where no attention mask is needed for it."""
     width = rollout.prompt_mask.shape[1]
     padding = width - rollout.prompt_mask.sum(dim=1)
