@@ -1,23 +1,22 @@
 """Lab 1's exercises: right answers pass, every known mistake is refused and named."""
 
-import dataclasses
-import inspect
-
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
 from labs_helpers.course.checks import check, exercises_of
-from labs_helpers.course.checks.observe import observe
-from labs_helpers.course.checks.trials import SIZES, is_right, run_trials
+
+from .lab_checks import (  # noqa: F401
+    pytest_generate_tests,
+    styles,
+    test_bank_is_large_and_its_sentences_help,
+    test_mistake_is_refused_and_named,
+    test_mistake_outside_the_bank_is_shown_on_its_smallest_input,
+    test_right_answers_earn_all_points,
+    test_right_answers_in_three_styles_pass_200_seeds,
+)
 
 EXERCISES = exercises_of(1)
-MISTAKES = [
-    pytest.param(exercise, mistake, id=f"{exercise.id} {mistake.name}")
-    for exercise in EXERCISES.values()
-    for mistake in exercise.mistakes
-]
 
 
 # Right answers in other styles than the reference's: a loop, and something vectorised.
@@ -142,66 +141,6 @@ STYLES = {
     "1.6": (best_of_n_loop, best_of_n_torch),
     "1.7": (pair_batch_loop, pair_batch_argsort),
 }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-def test_right_answers_in_three_styles_pass_200_seeds(exercise):
-    for seed in range(200):
-        size = SIZES[seed % len(SIZES)]
-        trials = run_trials(exercise, exercise.reference, seed, sizes=[size])
-        assert all(is_right(exercise, trial) for trial in trials), seed
-        for answer in STYLES[exercise.id]:
-            for trial in trials:
-                seen = observe(answer, trial.inputs, exercise.gradients)
-                own = dataclasses.replace(trial, seen=seen)
-                assert is_right(exercise, own), (seed, answer, trial.inputs, seen)
-
-
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-def test_right_answers_earn_all_points(exercise):
-    for answer in (exercise.reference, *STYLES[exercise.id]):
-        diagnosis = check(exercise, answer, seed=1)
-        assert diagnosis.correct, diagnosis
-        assert diagnosis.points == exercise.points
-
-
-@pytest.mark.parametrize(("exercise", "mistake"), MISTAKES)
-def test_mistake_is_refused_and_named(exercise, mistake):
-    for seed in (1, 2):
-        diagnosis = check(exercise, mistake.function, seed=seed)
-        assert not diagnosis.correct
-        assert diagnosis.points == 0
-        assert diagnosis.mistake == mistake.name
-        assert diagnosis.message == mistake.message
-
-
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-def test_bank_is_large_and_its_sentences_help(exercise):
-    names = [mistake.name for mistake in exercise.mistakes]
-    assert len(names) >= 6
-    assert len(set(names)) == len(names)
-    for mistake in exercise.mistakes:
-        assert len(mistake.message.split()) >= 8, mistake.name
-
-
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-def test_mistake_outside_the_bank_is_shown_on_its_smallest_input(exercise):
-    def answer(**inputs):
-        result = exercise.reference(**inputs)
-        if isinstance(result, tuple):
-            return result[0] + 1, *result[1:]
-        return result + 0.25
-
-    answer.__signature__ = inspect.signature(exercise.reference)
-    diagnosis = check(exercise, answer)
-    assert diagnosis.mistake is None
-    example = diagnosis.counterexample
-    given = example.inputs.values()
-    sizes = [len(v) for v in given if isinstance(v, list) or getattr(v, "ndim", 0)]
-    assert min(sizes) == (2 if exercise.id == "1.7" else 1)
-    assert "yours" in str(diagnosis)
-    assert "expected" in str(diagnosis)
 
 
 def test_a_mistake_that_only_shows_in_pairs_gets_two_rows():

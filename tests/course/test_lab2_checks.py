@@ -1,0 +1,230 @@
+"""Lab 2's exercises: right answers pass, every known mistake is refused and named."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from labs_helpers.course.checks import check, exercises_of
+from labs_helpers.course.checks.lab2.silent_bug import (
+    buggy_pair_logprobs,
+    pair_logprobs,
+)
+from labs_helpers.losses import sequence_logprobs
+
+from .lab_checks import (  # noqa: F401
+    pytest_generate_tests,
+    styles,
+    test_bank_is_large_and_its_sentences_help,
+    test_mistake_is_refused_and_named,
+    test_mistake_outside_the_bank_is_shown_on_its_smallest_input,
+    test_right_answers_earn_all_points,
+    test_right_answers_in_three_styles_pass_200_seeds,
+)
+
+EXERCISES = exercises_of(2)
+
+
+# Right answers in other styles than the reference's: a loop, and something vectorised.
+
+
+def optimal_policy_loop(reference, rewards, beta):
+    possible = [r for p, r in zip(reference, rewards, strict=True) if p > 0]
+    best = max(possible)
+    weights = []
+    for p, r in zip(reference, rewards, strict=True):
+        weights.append(p * torch.exp((r - best) / beta) if p > 0 else 0 * p)
+    return torch.stack(weights) / sum(weights)
+
+
+def optimal_policy_logsumexp(reference, rewards, beta):
+    scores = torch.log(reference) + rewards / beta
+    return torch.exp(scores - torch.logsumexp(scores, dim=-1))
+
+
+def sequence_logprobs_loop(logits, tokens, mask):
+    totals = []
+    for row, answer, counts in zip(logits, tokens, mask, strict=True):
+        total = row.new_zeros(())
+        for scores, token, count in zip(row, answer, counts, strict=True):
+            if count == 1:
+                total = total + torch.log_softmax(scores, 0)[token]
+        totals.append(total)
+    return torch.stack(totals)
+
+
+def sequence_logprobs_einsum(logits, tokens, mask):
+    logits = torch.where(mask[..., None], logits, 0)
+    asked = F.one_hot(tokens.masked_fill(~mask, 0), logits.shape[-1]).to(logits)
+    return torch.einsum("btv,btv,bt->b", logits.log_softmax(-1), asked, mask.to(logits))
+
+
+def sequence_logprobs_selected(logits, tokens, mask):
+    found = -F.cross_entropy(logits[mask], tokens[mask], reduction="none")
+    zeros = logits.new_zeros(mask.shape)
+    return zeros.masked_scatter(mask, found).sum(-1)
+
+
+def dpo_loop(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+):
+    total = 0
+    for i in range(len(policy_chosen)):
+        chosen = beta * (policy_chosen[i] - reference_chosen[i])
+        rejected = beta * (policy_rejected[i] - reference_rejected[i])
+        reward = torch.stack([chosen, rejected])
+        total = total - reward.log_softmax(0)[0]
+    return total / len(policy_chosen)
+
+
+def dpo_cross_entropy(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+):
+    policy = policy_chosen - policy_rejected
+    reference = reference_chosen - reference_rejected
+    return F.binary_cross_entropy_with_logits(
+        beta * (policy - reference), torch.ones_like(policy)
+    )
+
+
+def ipo_loop(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+):
+    total = 0
+    for i in range(len(policy_chosen)):
+        policy = policy_chosen[i] - policy_rejected[i]
+        reference = reference_chosen[i] - reference_rejected[i]
+        total += (policy - reference - 0.5 / beta) ** 2
+    return total / len(policy_chosen)
+
+
+def ipo_einsum(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+):
+    ratios = torch.stack([policy_chosen, policy_rejected]) - torch.stack(
+        [reference_chosen, reference_rejected]
+    )
+    gap = torch.einsum("kb,k->b", ratios, ratios.new_tensor([1.0, -1.0]))
+    return F.mse_loss(gap, torch.full_like(gap, 1 / (2 * beta)))
+
+
+def kto_loop(
+    policy, reference, desirable, kl, beta, desirable_weight, undesirable_weight
+):
+    kl, total = kl.item(), 0
+    for i, good in enumerate(desirable.tolist()):
+        ratio = policy[i] - reference[i]
+        if good:
+            value = desirable_weight * torch.sigmoid(beta * (ratio - kl))
+            total = total + desirable_weight - value
+        else:
+            value = undesirable_weight * torch.sigmoid(beta * (kl - ratio))
+            total = total + undesirable_weight - value
+    return total / len(policy)
+
+
+def kto_signs(
+    policy, reference, desirable, kl, beta, desirable_weight, undesirable_weight
+):
+    good = desirable.to(policy.dtype)
+    weight = good * desirable_weight + (1 - good) * undesirable_weight
+    pays = torch.sigmoid((1 - 2 * good) * beta * (policy - reference - kl.detach()))
+    return torch.einsum("b,b->", weight, pays) / len(pays)
+
+
+def slic_loop(policy_chosen, policy_rejected, target_logprobs, delta, weight):
+    total = 0
+    for chosen, rejected in zip(policy_chosen, policy_rejected, strict=True):
+        short = delta - (chosen - rejected)
+        total = total + (short if short > 0 else 0 * short)
+    return total / len(policy_chosen) - weight * sum(target_logprobs) / len(
+        target_logprobs
+    )
+
+
+def slic_clamp(policy_chosen, policy_rejected, target_logprobs, delta, weight):
+    hinge = torch.clamp(policy_rejected + delta - policy_chosen, min=0)
+    return torch.mean(hinge) + weight * torch.mean(-target_logprobs)
+
+
+def judged_loop(first, second):
+    outcomes = []
+    for p, q in zip(first.tolist(), second.tolist(), strict=True):
+        outcome = 0.5
+        if min(p, q) > 0.5:
+            outcome = 1.0
+        elif max(p, q) < 0.5:
+            outcome = 0.0
+        outcomes.append(outcome)
+    return torch.tensor(outcomes, dtype=first.dtype), (first - second).mean()
+
+
+def judged_by_signs(first, second):
+    votes = torch.sign(torch.stack([first, second]) - 0.5).sum(0)
+    outcomes = torch.full_like(first, 0.5)
+    outcomes[votes == 2] = 1
+    outcomes[votes == -2] = 0
+    return outcomes, first.mean() - second.mean()
+
+
+def pair_logprobs_loop(logits, tokens, prompt_lengths, lengths):
+    totals = []
+    for i in range(len(tokens)):
+        total = logits.new_zeros(())
+        for t in range(int(prompt_lengths[i]), int(lengths[i])):
+            total = total + logits[i, t - 1].log_softmax(0)[tokens[i, t]]
+        totals.append(total)
+    return torch.stack(totals)
+
+
+def pair_logprobs_on_logits(logits, tokens, prompt_lengths, lengths):
+    at = torch.arange(tokens.shape[1] - 1).expand(len(tokens), -1)
+    begins, ends = (prompt_lengths - 1).unsqueeze(1), (lengths - 1).unsqueeze(1)
+    mask = at.ge(begins).logical_and(at.lt(ends))
+    return sequence_logprobs(logits[:, :-1], tokens[:, 1:], mask)
+
+
+STYLES = {
+    "2.1": (optimal_policy_loop, optimal_policy_logsumexp),
+    "2.2": (
+        sequence_logprobs_loop,
+        sequence_logprobs_einsum,
+        sequence_logprobs_selected,
+    ),
+    "2.3": (dpo_loop, dpo_cross_entropy),
+    "2.4": (ipo_loop, ipo_einsum),
+    "2.5": (kto_loop, kto_signs),
+    "2.6": (slic_loop, slic_clamp),
+    "2.7": (judged_loop, judged_by_signs),
+    "2.8": (pair_logprobs_loop, pair_logprobs_on_logits),
+}
+
+
+@pytest.mark.parametrize("tokens_of_answer", [1, 3])
+def test_silent_bug_shows_in_a_known_answer(tokens_of_answer):
+    logits, tokens = torch.zeros(1, 6, 4), torch.zeros(1, 6, dtype=torch.long)
+    lengths = torch.tensor([2]), torch.tensor([2 + tokens_of_answer])
+    cost = tokens_of_answer * math.log(4)
+    right, wrong = pair_logprobs, buggy_pair_logprobs
+    assert right(logits, tokens, *lengths).item() == pytest.approx(-cost)
+    found = wrong(logits, tokens, *lengths).item()
+    assert found == pytest.approx(-max(cost - 2 * math.log(4), 0))
+
+
+def test_whole_result_of_the_library_is_refused_as_a_tuple():
+    from labs_helpers.losses import dpo_loss
+
+    diagnosis = check(EXERCISES["2.3"], dpo_loss)
+    assert diagnosis.mistake == "another kind of result"
+    assert "tuple of 3" in diagnosis.message
+
+
+def test_naive_masking_is_named_whatever_else_is_wrong():
+    def answer(logits, tokens, mask):
+        index = tokens.unsqueeze(-1)
+        logprobs = torch.gather(F.log_softmax(logits, -1), -1, index).squeeze(-1)
+        return (logprobs * mask).sum(-1) / mask.sum(-1)
+
+    diagnosis = check(EXERCISES["2.2"], answer)
+    assert diagnosis.mistake == "mean for sum; what is masked gets in"
