@@ -185,12 +185,16 @@ def explained_variance(
     returns: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
 ) -> float:
-    """Share of the returns' variance that the values foresaw: 1 all, 0 none."""
+    """Share of the returns' variance that the values foresaw: 1 all, 0 none.
+
+    Below 0 the values add noise; -1 stands for that and anything worse.
+    """
     values, returns = values[mask], returns[mask]
     variance = returns.var(correction=0)
     if variance < 1e-12:
         return 0.0
-    return 1 - ((returns - values).var(correction=0) / variance).item()
+    left = (returns - values).var(correction=0) / variance
+    return max(1 - left.item(), -1.0)
 
 
 def repetition(rollout: Rollout) -> float:

@@ -23,6 +23,10 @@ from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Experience, Now, read
 
+# The value head starts at 0 and reads a trunk that the policy keeps moving: at the
+# trunk's own learning rate its values lag so far behind that they add noise.
+HEAD_LR = 10.0
+
 Measured = dict[str, float]
 PartLoss = Callable[[Now, Experience], tuple[Tensor, Measured]]
 PretrainingLoss = Callable[[Policy], Tensor]
@@ -46,9 +50,13 @@ class Learner:
         self.model, self.config, self.trained = model, config, trained
         self.pretraining_loss = pretraining_loss
         self.device = model.policy.device
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=config.learning_rate, weight_decay=0.0, fused=True
-        )
+        head = set(model.value_head.parameters())
+        lr = config.learning_rate
+        groups = [
+            {"params": [p for p in trained if p not in head], "lr": lr},
+            {"params": [p for p in trained if p in head], "lr": HEAD_LR * lr},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32
         self.autocast = torch.autocast("cuda", dtype) if mixed else nullcontext()

@@ -1,0 +1,32 @@
+"""Every algorithm solves every probe task; known mistakes fail where they should."""
+
+import pytest
+
+from labs_helpers.rl import experience
+from labs_helpers.rl.probes import PROBES, solve
+
+BY_NAME = {task.name: task for task in PROBES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["reinforce", "actor_critic", "trpo", "ppo"])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_solved(name, algorithm):
+    solved = solve(BY_NAME[name], algorithm)
+    assert solved.optimal > 0.9, BY_NAME[name].look_at
+    if name == "value" and algorithm != "reinforce":
+        assert solved.history["explained_variance"][-5:].mean() > 0.8
+
+
+@pytest.mark.slow
+def test_without_discount_the_longer_answer_is_best():
+    assert solve(BY_NAME["discount"], "ppo", gamma=1.0).optimal < 0.1
+
+
+@pytest.mark.slow
+def test_rewards_in_another_order_are_found_out(monkeypatch):
+    ordered = experience._scores
+    monkeypatch.setattr(
+        experience, "_scores", lambda *asked: ordered(*asked).roll(1, dims=0)
+    )
+    assert solve(BY_NAME["action dependence"], "ppo").optimal < 0.9
