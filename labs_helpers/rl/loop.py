@@ -66,14 +66,16 @@ def train(
             answer, all answers were empty, or loss or gradient were not finite. The
             message says at which update, the folder keeps its last good checkpoint.
     """
-    run = _Run(policy, prompts, reward, config, tokenizer, reference, pretraining_loss)
+    device = next(policy.parameters()).device
     with ExitStack() as stack:
+        cuda = [device] if device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(cuda))
+        run = _Run(
+            policy, prompts, reward, config, tokenizer, reference, pretraining_loss
+        )
         for module in (run.model, run.model.policy):
             stack.callback(module.train, module.training)
         stack.callback(run.thaw)
-        device = run.learner.device
-        cuda = [device] if device.type == "cuda" else []
-        stack.enter_context(torch.random.fork_rng(cuda))
         run.resume()
         quiet = not (config.progress and run.is_main)
         bar = tqdm(total=config.updates, initial=run.step, disable=quiet)

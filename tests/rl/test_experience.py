@@ -1,0 +1,236 @@
+"""Experience: rewards at the right tokens, the right log-probs, clear stops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from labs_helpers.fit import TrainingStopped
+from labs_helpers.models import PolicyWithValue
+from labs_helpers.rl.config import RLConfig
+from labs_helpers.rl.experience import (
+    collect,
+    explained_variance,
+    frozen_copy,
+    read,
+    repetition,
+    unscored,
+)
+from labs_helpers.rl.probes import probe_policy
+from labs_helpers.sampling import Rollout, sample
+
+PROMPTS = ["a", "b c", "a b c d e", "d"]
+
+
+@pytest.fixture
+def policy():
+    return probe_policy()[0]
+
+
+@pytest.fixture
+def tokenizer():
+    return probe_policy()[1]
+
+
+def perturbed(policy):
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return policy
+
+
+def gather(policy, tokenizer, reward=None, reference=None, kl_weight=0.1, **settings):
+    settings = {
+        "max_new_tokens": 6,
+        "samples": 4,
+        "whiten": False,
+        "lam": 1.0,
+        **settings,
+    }
+    return collect(
+        PolicyWithValue(policy),
+        reference or frozen_copy(policy),
+        tokenizer,
+        PROMPTS,
+        reward or (lambda prompts, texts: [1.0, 2.0, 3.0, 4.0]),
+        RLConfig(**settings),
+        kl_weight=kl_weight,
+        seed=3,
+        with_values=True,
+    )
+
+
+class TestLogprobs:
+    @pytest.mark.parametrize("temperature", [1.0, 0.7])
+    def test_are_those_that_were_sampled(self, policy, tokenizer, temperature):
+        rollout = sample(
+            policy,
+            tokenizer,
+            PROMPTS,
+            max_new_tokens=6,
+            temperature=temperature,
+            seed=3,
+        )
+        experience, _ = gather(policy, tokenizer, temperature=temperature)
+        torch.testing.assert_close(
+            experience.logprobs, rollout.logprobs, atol=1e-5, rtol=1e-5
+        )
+
+    def test_of_parts_are_those_of_the_whole(self, policy, tokenizer):
+        whole, _ = gather(policy, tokenizer)
+        parts, _ = gather(policy, tokenizer, accumulate=3)
+        torch.testing.assert_close(parts.logprobs, whole.logprobs)
+        torch.testing.assert_close(parts.advantages, whole.advantages)
+
+    def test_first_ratio_is_exactly_1(self, policy, tokenizer):
+        experience, _ = gather(policy, tokenizer)
+        now = read(PolicyWithValue(policy), experience, 1.0)
+        assert torch.equal(now.logprobs.detach(), experience.logprobs)
+
+    def test_some_rows_lose_only_padding(self, policy, tokenizer):
+        experience, _ = gather(policy, tokenizer)
+        rows = torch.tensor([3, 0])
+        part = experience.take(rows)
+        now = read(PolicyWithValue(policy), part, 1.0)
+        width = part.mask.shape[1]
+        torch.testing.assert_close(
+            now.logprobs.detach(), experience.logprobs[rows, :width]
+        )
+        assert part.tokens.shape[1] < experience.tokens.shape[1]
+        assert part.mask.sum() == experience.mask[rows].sum()
+
+    def test_parts_hold_rows_of_like_length(self, policy, tokenizer):
+        experience, _ = gather(policy, tokenizer)
+        parts = experience.by_length(torch.arange(4), 4)
+        lengths = [experience.take(rows).predicts.shape[1] for rows in parts]
+        assert lengths == sorted(lengths)
+        assert sorted(torch.cat(parts).tolist()) == [0, 1, 2, 3]
+
+
+class TestRewards:
+    def test_the_score_comes_at_the_last_token(self, policy, tokenizer):
+        experience, _ = gather(policy, tokenizer, missing_end_penalty=0.0, gamma=0.5)
+        left = experience.mask.flip(1).cumsum(1).flip(1)
+        expected = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None] * 0.5 ** (left - 1)
+        torch.testing.assert_close(
+            experience.returns, expected.where(experience.mask, 0.0)
+        )
+
+    def test_only_what_had_to_be_cut_is_penalised(self, policy, tokenizer):
+        kwargs = {"kl_weight": 0.0, "max_new_tokens": 3}
+        plain, _ = gather(policy, tokenizer, missing_end_penalty=0.0, **kwargs)
+        harsh, measured = gather(policy, tokenizer, missing_end_penalty=5.0, **kwargs)
+        taken = (plain.returns - harsh.returns)[:, 0]
+        finished = taken == 0
+        assert measured["finished"] == finished.float().mean()
+        assert taken[~finished].tolist() == pytest.approx(
+            [5.0] * int((~finished).sum())
+        )
+
+    def test_kl_is_priced(self, policy, tokenizer):
+        reference = perturbed(frozen_copy(policy))
+        free, measured = gather(policy, tokenizer, reference=reference, kl_weight=0.0)
+        priced, _ = gather(policy, tokenizer, reference=reference, kl_weight=0.5)
+        paid = (free.returns - priced.returns)[:, 0].mean()
+        assert measured["kl"] != 0
+        assert paid.item() == pytest.approx(0.5 * measured["kl"], rel=1e-4)
+
+    @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+    def test_numbers_of_any_kind(self, policy, tokenizer, kind):
+        _, measured = gather(policy, tokenizer, lambda p, t: kind([0.0, 1.0, 2.0, 3.0]))
+        assert measured["reward"] == 1.5
+
+    def test_prompts_and_answers_belong_together(self, policy, tokenizer):
+        seen = []
+        gather(policy, tokenizer, lambda p, t: seen.append((p, t)) or [0.0] * 4)
+        (prompts, texts) = seen[0]
+        assert prompts == PROMPTS
+        rollout = sample(policy, tokenizer, PROMPTS, max_new_tokens=6, seed=3)
+        assert texts == rollout.texts
+
+
+class TestStops:
+    @pytest.mark.parametrize(
+        ("reward", "message"),
+        [
+            (lambda p, t: [1.0] * 3, r"shape \(3,\) for 4 answers, expected \(4,\)"),
+            (lambda p, t: torch.ones(4, 1), r"shape \(4, 1\).*score\(...\)\[:, 0\]"),
+            (lambda p, t: 1.0, r"shape \(\) for 4"),
+            (lambda p, t: [1.0, math.nan, 1.0, 1.0], "reward of answer 1 is nan"),
+            (lambda p, t: [1.0, 1.0, 1.0, -math.inf], "reward of answer 3 is -inf"),
+            (lambda p, t: [None] * 4, "reward function failed on 4 answers"),
+            (lambda p, t: p[9], "failed on 4 answers with IndexError"),
+        ],
+    )
+    def test_rewards_that_are_none(self, policy, tokenizer, reward, message):
+        with pytest.raises(TrainingStopped, match=message):
+            gather(policy, tokenizer, reward)
+
+    def test_the_cause_is_kept(self, policy, tokenizer):
+        with pytest.raises(TrainingStopped) as stopped:
+            gather(policy, tokenizer, lambda p, t: 1 / 0)
+        assert isinstance(stopped.value.__cause__, ZeroDivisionError)
+
+    def test_nothing_but_empty_answers(self, policy, tokenizer, monkeypatch):
+        head = torch.nn.Linear(16, 8)
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data = torch.tensor([0.0, 99.0, 0, 0, 0, 0, 0, 0])
+        policy.lm_head = head
+        with pytest.raises(TrainingStopped, match="all 4 answers are empty"):
+            gather(policy, tokenizer, reference=policy)
+
+
+class TestReference:
+    def test_is_a_copy_that_stays(self, policy):
+        reference = frozen_copy(policy)
+        tokens = torch.tensor([[2, 3, 4]])
+        before = policy(tokens).logits
+        perturbed(policy)
+        torch.testing.assert_close(reference(tokens).logits, before)
+        assert not any(p.requires_grad for p in reference.parameters())
+
+    def test_of_lora_is_the_model_without_it(self, policy, tokenizer):
+        settings = LoraConfig(r=2, init_lora_weights=False, target_modules="all-linear")
+        adapted = get_peft_model(policy, settings).eval()
+        assert frozen_copy(adapted) is None
+        experience, measured = gather(adapted, tokenizer)
+        with adapted.disable_adapter():
+            base, _ = gather(adapted, tokenizer)
+            now = read(PolicyWithValue(adapted), experience, 1.0)
+        expected = (experience.logprobs - now.logprobs).sum(1).mean()
+        assert measured["kl"] == pytest.approx(expected.item(), abs=1e-5)
+        assert not torch.equal(base.logprobs, experience.logprobs)
+
+
+class TestMeasures:
+    def test_explained_variance(self):
+        returns, mask = torch.randn(3, 4), torch.ones(3, 4).bool()
+        assert explained_variance(returns, returns, mask) == 1
+        assert explained_variance(torch.zeros(3, 4), returns, mask) == 0
+        assert explained_variance(-5 * returns, returns, mask) == -1
+        assert explained_variance(returns, torch.ones(3, 4), mask) == 0
+
+    def test_repetition(self, tokenizer):
+        def answers(*rows):
+            mask = torch.tensor([[t >= 0 for t in row] for row in rows])
+            tokens = torch.tensor(rows).clamp(min=0)
+            nothing = torch.zeros(len(rows), 0)
+            return Rollout(
+                tokens, nothing.bool(), mask, mask.float(), [], mask.any(dim=1)
+            )
+
+        assert repetition(answers([2, 3, 4, 5, 6, 7])) == 0
+        assert repetition(answers([2, 2, 2, 2, 2, 2])) == pytest.approx(3 / 4)
+        assert repetition(answers([2, 3, -1, -1, -1, -1])) == 0
+
+    def test_padding_moves_to_the_right(self, policy, tokenizer):
+        rollout = sample(policy, tokenizer, PROMPTS, max_new_tokens=6, seed=3)
+        experience = unscored(rollout, policy.device)
+        for row in range(4):
+            real = rollout.tokens[row][rollout.attention_mask[row].bool()]
+            assert torch.equal(experience.tokens[row, : len(real)], real)
+            following = experience.tokens[row, 1:][experience.predicts[row, :-1]]
+            answer = rollout.responses[row][rollout.response_mask[row]]
+            assert torch.equal(following, answer)
