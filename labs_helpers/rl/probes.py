@@ -82,11 +82,11 @@ PROBES = (
     ProbeTask(
         "discount",
         prompts=("a",),
-        pays=lambda prompt, answer: (0.0, 0.7, 1.0, 1.0)[len(answer.split())],
+        pays=lambda prompt, answer: (-1.0, 0.8, 1.0, 1.0)[len(answer.split())],
         is_best=lambda prompt, answer: len(answer.split()) == 1,
-        look_at="0.7 for ending after a word or 1 a token later, which gamma makes "
-        "0.5: is the reward at the last token, and discounted on its way back?",
-        settings={"max_new_tokens": 3, "gamma": 0.5, "updates": 60},
+        look_at="0.8 for ending after a word or 1 a token later, which gamma makes "
+        "0.4: is the reward at the last token, and discounted on its way back?",
+        settings={"max_new_tokens": 3, "gamma": 0.4, "updates": 60},
     ),
     ProbeTask(
         "action dependence",
@@ -145,7 +145,7 @@ def solve(
             "algorithm": algorithm,
             "updates": 30,
             "samples": 64,
-            "lr": 1e-2,
+            "lr": 3e-3 if algorithm == "ppo" else 1e-2,
             "kl_weight": 0.0,
             "kl_bound": 0.05,
             "value_weight": 0.5,
