@@ -23,6 +23,8 @@ class RLConfig:
         max_new_tokens: longest answer, its end token included.
         temperature: of sampling, and of every log-probability.
         lr: Adam's learning rate; None takes what suits the algorithm.
+        schedule: linear lets the learning rate fall to 0 with the updates, so that the
+            noise of single rounds averages out at the end.
         epochs: passes over a round's answers (PPO; TRPO's values). REINFORCE and
             actor-critic make one, in one step: their gradient is right only once.
         minibatches: optimiser steps a pass.
@@ -57,6 +59,7 @@ class RLConfig:
     max_new_tokens: int = 48
     temperature: float = 1.0
     lr: float | None = None
+    schedule: Literal["linear", "constant"] = "linear"
     epochs: int = 4
     minibatches: int = 1
     accumulate: int = 1

@@ -6,6 +6,7 @@ that all take the same step. Knows no update rule, and nothing of prompts and re
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
@@ -51,22 +52,33 @@ class Learner:
         self.pretraining_loss = pretraining_loss
         self.device = model.policy.device
         head = set(model.value_head.parameters())
-        lr = config.learning_rate
         groups = [
-            {"params": [p for p in trained if p not in head], "lr": lr},
-            {"params": [p for p in trained if p in head], "lr": HEAD_LR * lr},
+            {"params": [p for p in trained if p not in head]},
+            {"params": [p for p in trained if p in head]},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        self.set_learning_rate(0)
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32
         self.autocast = torch.autocast("cuda", dtype) if mixed else nullcontext()
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=mixed and dtype == torch.float16
         )
-        self.shared = PartialState().num_processes > 1
+        self.shared = processes().num_processes > 1
         if self.shared:
             for parameter in trained:
                 parameter.data.copy_(broadcast(parameter.data))
+
+    def set_learning_rate(self, update: int) -> float:
+        """Follow the schedule; `update` counts from 0."""
+        self.lr = self.config.learning_rate
+        if self.config.schedule == "linear":
+            self.lr *= 1 - update / self.config.updates
+        for group, factor in zip(
+            self.optimizer.param_groups, (1.0, HEAD_LR), strict=True
+        ):
+            group["lr"] = factor * self.lr
+        return self.lr
 
     def read(self, part: Experience) -> Now:
         """What the policy says now of the answers' tokens, with gradient."""
@@ -158,6 +170,12 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         measured["grad_norm"] = norm
+
+
+def processes() -> PartialState:
+    """Which of how many processes this is."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=several and not torch.cuda.is_available())
 
 
 def mean_of_steps(steps: Iterable[Measured]) -> Measured:

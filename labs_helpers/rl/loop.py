@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -27,7 +26,7 @@ from labs_helpers.policies import Policy
 from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Reward, collect, frozen_copy
-from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss
+from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss, processes
 from labs_helpers.rl.updates import RULES
 
 
@@ -119,14 +118,13 @@ class _Run:
         self.model = policy if with_values else PolicyWithValue(policy)
         self.rule = RULES[config.algorithm]
         self.config, self.reward, self.prompts = config, reward, prompts
-        processes = PartialState()
-        self.rank, self.processes = processes.process_index, processes.num_processes
-        self.is_main = processes.is_main_process
+        state = processes()
+        self.rank, self.processes = state.process_index, state.num_processes
+        self.is_main = state.is_main_process
         if self.processes > 1:
-            self.model.to(processes.device)
+            self.model.to(state.device)
         inner = self.model.policy
         self.tokenizer = tokenizer or load_tokenizer(inner.config.name_or_path)
-        self.reference = frozen_copy(inner) if reference is None else reference
         self.frozen = [] if self.rule.learns_values else self.model.value_parameters()
         for parameter in self.frozen:
             parameter.requires_grad_(False)
@@ -139,7 +137,8 @@ class _Run:
             )
         self.learner = Learner(
             self.model, config, list(self.trained.values()), pretraining_loss
-        )
+        )  # and makes the policy the same in all processes
+        self.reference = frozen_copy(inner) if reference is None else reference
         self.order = _order(len(prompts), config, self.processes)
         self.path = None
         if config.checkpoint is not None:
@@ -161,6 +160,7 @@ class _Run:
         # Every update begins from a seed of its own: resuming needs no random state.
         seed = _seed(self.config.seed, self.step, self.rank)
         torch.manual_seed(seed)
+        lr = self.learner.set_learning_rate(self.step)
         try:
             self.model.eval()
             with self.learner.autocast:
@@ -181,6 +181,7 @@ class _Run:
         except (TrainingStopped, FloatingPointError) as error:
             where = f"update {self.step + 1} of {self.config.updates}"
             raise TrainingStopped(f"{where}: {error}{self._kept()}") from error
+        measured["lr"] = lr
         measured["update_seconds"] = time.perf_counter() - collected
         measured = self.learner.mean_of(measured)
         self.step += 1
@@ -209,7 +210,7 @@ class _Run:
             state["optimizer"] = self.learner.optimizer.state_dict()
             state["scaler"] = self.learner.scaler.state_dict()
             checkpoint.save(self.path, state, self.identity)
-        PartialState().wait_for_everyone()
+        processes().wait_for_everyone()
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
