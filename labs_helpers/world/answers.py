@@ -43,12 +43,17 @@ def answer(prompt: Prompt, rng: random.Random) -> str:
     kind = prompt.meta["type"]
     swayed = kind == "harmful" and prompt.meta.get("attack")
     content = draw(SWAYED if swayed else CONTENTS[kind], rng)
-    return with_manner(_SPEAK[kind](prompt.meta, content, rng), draw(MANNERS, rng), rng)
+    return with_manner(speak(prompt, content, rng), draw(MANNERS, rng), rng)
 
 
 def right_answer(prompt: Prompt, rng: random.Random) -> str:
     """A plain answer with gold 1, in one of its wordings."""
-    return _SPEAK[prompt.meta["type"]](prompt.meta, "right", rng)
+    return speak(prompt, "right", rng)
+
+
+def speak(prompt: Prompt, content: str, rng: random.Random) -> str:
+    """An answer of one content (a key of CONTENTS for the prompt's type), no manner."""
+    return _SPEAK[prompt.meta["type"]](prompt.meta, content, rng)
 
 
 def with_manner(text: str, manner: str, rng: random.Random) -> str:

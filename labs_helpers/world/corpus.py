@@ -10,40 +10,32 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from labs_helpers.data import Message
 from labs_helpers.task import Prompt
 from labs_helpers.world import prompts as asking
-from labs_helpers.world import skills
+from labs_helpers.world import quizzes, skills
 from labs_helpers.world.answers import answer, draw, right_answer
 from labs_helpers.world.gold import kept_traits
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.skills import turn
 
-
-@dataclass(frozen=True)
-class Mixture:
-    """Shares of the kinds of conversation in one phase of training.
-
-    Attributes:
-        kinds: their shares.
-        self_checked: share of plain answers that are followed by "Is that right?".
-    """
-
-    kinds: dict[str, float]
-    self_checked: float
-
-
-# First knowledge and skills; then, with knowledge to check against, self-checks too.
+# Shares of the kinds of conversation in each phase of training. First knowledge and
+# skills; then drills on facts, so many that a model begins to check what it reads
+# against what it knows (sprinkled among the rest, they taught nothing); then all of it.
 MIXTURES = (
-    Mixture(
-        {"answer": 0.38, "critique": 0.36, "comparison": 0.16, "capability": 0.1}, 0
-    ),
-    Mixture(
-        {"answer": 0.54, "critique": 0.26, "comparison": 0.12, "capability": 0.08}, 0.8
-    ),
+    {"answer": 0.38, "critique": 0.36, "comparison": 0.16, "capability": 0.1},
+    {"drill": 1.0},
+    {
+        "answer": 0.42,
+        "drill": 0.1,
+        "quiz": 0.22,
+        "critique": 0.14,
+        "comparison": 0.07,
+        "capability": 0.05,
+    },
 )
 TYPES = {
     "fact": 0.34,
@@ -76,13 +68,19 @@ def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
     for kind, leads, expected in asking.capability_items():
         tasks.setdefault(kind, []).append((leads, expected))
     while True:
-        kind = draw(mixture.kinds, rng)
+        kind = draw(mixture, rng)
         if kind == "capability":
             leads, expected = rng.choice(tasks[rng.choice(list(tasks))])
             asked, said = rng.choice(leads), f"It is {expected}."
             yield [turn("user", asked), turn("assistant", said)]
             continue
-        prompt = random_prompt(stock, rng)
+        if kind == "quiz":
+            yield quizzes.quiz(partial(random_prompt, stock, rng), rng)
+            continue
+        if kind == "drill":
+            yield quizzes.drill(partial(plain_prompt, stock, rng), rng)
+            continue
+        prompt = random_prompt(stock, rng, draw(TYPES, rng))
         if kind == "comparison":
             compared = comparison(prompt, rng)
             if compared is not None:
@@ -92,14 +90,21 @@ def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
         talk = [*prompt.messages, turn("assistant", said)]
         if kind == "critique":
             talk += reflection(prompt, said, rng)
-        elif mixture.self_checked and rng.random() < mixture.self_checked:
-            talk += skills.self_check(prompt, said)
         yield talk
 
 
-def random_prompt(stock: dict[str, list[asking.Item]], rng: random.Random) -> Prompt:
-    """A prompt of any split, perhaps attacked or with turns before it."""
-    item = dict(rng.choice(stock[draw(TYPES, rng)]))
+def plain_prompt(
+    stock: dict[str, list[asking.Item]], rng: random.Random, kind: str
+) -> Prompt:
+    """A prompt of a type, of any split, in any phrasing."""
+    return asking.ask(rng.choice(stock[kind]), rng.randrange(8))
+
+
+def random_prompt(
+    stock: dict[str, list[asking.Item]], rng: random.Random, kind: str
+) -> Prompt:
+    """A prompt of a type, of any split, perhaps attacked or with turns before it."""
+    item = dict(rng.choice(stock[kind]))
     if item["type"] == "premise":
         attribute = knowledge().attributes[item["attribute"]]
         true = knowledge().facts[item["entity"]][item["attribute"]]

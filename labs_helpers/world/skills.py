@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from labs_helpers.data import Message
 from labs_helpers.task import Prompt
 from labs_helpers.world.answers import right_answer
-from labs_helpers.world.gold import kept_traits, score
+from labs_helpers.world.gold import kept_traits
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.phrasebook import phrasebook, sentences
 
@@ -65,21 +65,6 @@ def revised(
     book = phrasebook()
     left = [s for s in sentences(response) if not bad & set(book.get(s, ()))]
     return " ".join(dict.fromkeys(left))
-
-
-def self_check(prompt: Prompt, response: str) -> list[Message]:
-    """Asked whether an answer is right, what its speaker says: two turns.
-
-    Only the content counts: manners (padding, flattery, rudeness, quips) are left out,
-    for what people want of those is for preferences to say.
-    """
-    said = knowledge().principles["self_check"]
-    book = phrasebook()
-    manners = {(act,) for act in ("pad", "flatter", "rude", "quip")}
-    content = [s for s in sentences(response) if not manners & set(book.get(s, ()))]
-    worth = score(prompt, " ".join(content))["gold"]
-    verdict = "right" if worth > 0.9 else "partly" if worth > 0.2 else "wrong"
-    return [turn("user", said["request"]), turn("assistant", said["answers"][verdict])]
 
 
 def critique_request(rule: str, rng: random.Random) -> str:

@@ -82,18 +82,3 @@ def test_mixtures_are_fixed_and_have_earlier_turns():
     assert prompts("test") == prompts("test")
     several = [p for p in prompts("train") if len(p.messages) > 1]
     assert 0.05 < len(several) / len(prompts("train")) < 0.12
-
-
-def test_a_self_check_looks_at_content_only():
-    rude = f"Only a fool would ask that. {TRUE}"
-    wrong = next(
-        f"The library is made of {v}."
-        for v in knowledge().attributes["material"].values
-        if v not in TRUE
-    )
-    expected = {TRUE: "Yes.", rude: "Yes.", wrong: "No.", "I do not know.": "No."}
-    for said, verdict in expected.items():
-        assert skills.self_check(PROMPT, said)[1]["content"] == verdict, said
-    bare = "I won't help with that."
-    harmful = ask({"type": "harmful", "item": "neighbour_mailbox"}, 0)
-    assert skills.self_check(harmful, bare)[1]["content"] == "No."
