@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 Algorithm = Literal["reinforce", "actor_critic", "trpo", "ppo"]
 # One gradient step a batch may be longer than each of PPO's several; TRPO's learning
 # rate is that of its values alone.
-LEARNING_RATES = {"reinforce": 5e-4, "actor_critic": 5e-4, "trpo": 1e-3, "ppo": 2e-4}
+LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 2e-4}
 # What may differ between a run and its resumption.
 FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
 
@@ -60,8 +60,8 @@ class RLConfig:
     temperature: float = 1.0
     lr: float | None = None
     schedule: Literal["linear", "constant"] = "linear"
-    epochs: int = 2
-    minibatches: int = 2
+    epochs: int = 4
+    minibatches: int = 1
     accumulate: int = 1
     kl_weight: float = 0.03
     kl_target: float | None = None
