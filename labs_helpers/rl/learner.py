@@ -24,12 +24,9 @@ from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Experience, Now, read
 
-# The values' mean has to be learnt first, by the head's bias at a rate of its own (in
-# units of the reward): Adam's equal steps on the weights would spread it unevenly over
-# the states, and the values would explain less than nothing. The weights go faster than
-# the trunk, which the policy keeps moving under them.
-BIAS_LR = 0.05
-HEAD_LR = 3.0  # times that of the trunk
+# The value head starts at 0 and reads a trunk that the policy keeps moving: at the
+# trunk's own learning rate its values lag so far behind that they add noise.
+HEAD_LR = 10.0
 
 Measured = dict[str, float]
 PartLoss = Callable[[Now, Experience], tuple[Tensor, Measured]]
@@ -54,14 +51,12 @@ class Learner:
         self.model, self.config, self.trained = model, config, trained
         self.pretraining_loss = pretraining_loss
         self.device = model.policy.device
-        head, bias = model.value_head.weight, model.value_head.bias
-        lr = config.learning_rate
-        rates = {head: HEAD_LR * lr, bias: BIAS_LR}
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [p], "initial_lr": rates.get(p, lr)} for p in trained],
-            weight_decay=0.0,
-            fused=True,
-        )
+        head = set(model.value_head.parameters())
+        groups = [
+            {"params": [p for p in trained if p not in head]},
+            {"params": [p for p in trained if p in head]},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
         self.set_learning_rate(0)
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32
@@ -75,13 +70,15 @@ class Learner:
                 parameter.data.copy_(broadcast(parameter.data))
 
     def set_learning_rate(self, update: int) -> float:
-        """Follow the schedule; `update` counts from 0. Returns the trunk's rate."""
-        left = 1.0
+        """Follow the schedule; `update` counts from 0."""
+        self.lr = self.config.learning_rate
         if self.config.schedule == "linear":
-            left = 1 - update / self.config.updates
-        for group in self.optimizer.param_groups:
-            group["lr"] = left * group["initial_lr"]
-        return left * self.config.learning_rate
+            self.lr *= 1 - update / self.config.updates
+        for group, factor in zip(
+            self.optimizer.param_groups, (1.0, HEAD_LR), strict=True
+        ):
+            group["lr"] = factor * self.lr
+        return self.lr
 
     def read(self, part: Experience) -> Now:
         """What the policy says now of the answers' tokens, with gradient."""
