@@ -151,6 +151,7 @@ def solve(
             "value_weight": 0.5,
             "clip": 0.2,
             "missing_end_penalty": 0.0,
+            "schedule": "constant",
             "seed": seed,
             "progress": False,
             **task.settings,
