@@ -3,8 +3,8 @@
 `train(policy, prompts, reward, config)` takes any Hugging Face causal language model,
 full or with LoRA, and any function that scores answers. Its rooms: `config` the
 settings, `experience` what is learnt from, `updates` and `trust_region` the algorithms,
-`learner` the optimiser's step, `loop` what they share, `probes` tasks whose optimum is
-known.
+`learner` the optimiser's step, `loop` what they share, `rewards` reward functions made
+of others, `probes` tasks whose optimum is known.
 """
 
 from labs_helpers.fit import TrainingStopped
@@ -12,12 +12,22 @@ from labs_helpers.history import History
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Reward
 from labs_helpers.rl.loop import pretraining_mix, train
+from labs_helpers.rl.rewards import (
+    ensemble,
+    length_penalised,
+    model_reward,
+    standardised,
+)
 
 __all__ = [
     "History",
     "RLConfig",
     "Reward",
     "TrainingStopped",
+    "ensemble",
+    "length_penalised",
+    "model_reward",
     "pretraining_mix",
+    "standardised",
     "train",
 ]
