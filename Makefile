@@ -6,6 +6,7 @@ CONSTRAINTS := .ci/constraints.txt
 BIN := .venv/bin
 STAMP := .venv/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+STUDENT := $(wildcard notebooks/student/*.ipynb)
 
 # Two busy threads on shared cores wait for each other: let them sleep instead.
 export OMP_WAIT_POLICY = passive
@@ -26,7 +27,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	echo 'The labs need Python 3.11 or newer, with its venv module. None of these is:' \
 	    '$(PYTHON). Install it, or name yours: make PYTHON=/path/to/python3' >&2; \
 	exit 1
-	$(BIN)/python -m pip install -e '.[lab,test]' -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install -e '.[lab,test,grade]' -c $(CONSTRAINTS)
 	@touch $@
 
 labs: $(STAMP) ## run all labs, judge their claims, write build/labs/
@@ -37,6 +38,9 @@ test: lint ## lint, run all tests, execute every notebook cell in few steps
 	$(if $(NOTEBOOKS),LABS_PROFILE=smoke LABS_STRICT=1 HF_HUB_OFFLINE=1 \
 	    $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
 	    --nbval-cell-timeout=60 $(NOTEBOOKS))
+	$(if $(STUDENT),LABS_PROFILE=smoke LABS_STRICT=0 HF_HUB_OFFLINE=1 \
+	    $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	    --nbval-cell-timeout=60 $(STUDENT))
 
 lint: $(STAMP) ## check the style of code and notebooks
 	$(BIN)/ruff check
@@ -44,8 +48,9 @@ lint: $(STAMP) ## check the style of code and notebooks
 jupyter: $(STAMP) ## open the labs in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-notebooks: $(STAMP) ## execute the labs and clean them in place, for committing
+notebooks: $(STAMP) ## execute the labs in place, cleaned; make the student versions
 	$(BIN)/labs run --in-place
+	$(BIN)/labs release
 
 clean: ## remove what was built (not the environment)
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

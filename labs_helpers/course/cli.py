@@ -1,6 +1,7 @@
 """The command `labs`: one subcommand for each thing that people do with the course."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_release(commands)
     _add_doctor(commands)
     _add_study(commands)
     options = parser.parse_args(arguments)
@@ -51,6 +53,16 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         "--in-place", action="store_true", help="also write notebooks back, cleaned"
     )
     command.set_defaults(action=run)
+
+
+def _add_release(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "release", help="make the student versions", description=release.__doc__
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="by default notebooks/student"
+    )
+    command.set_defaults(action=release)
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
@@ -90,6 +102,17 @@ def run(options: argparse.Namespace) -> int:
     return notebooks.run(
         paths, profile, options.out or results_folder(), options.in_place
     )
+
+
+def release(options: argparse.Namespace) -> int:
+    """Write the labs without solutions, hidden tests and outputs."""
+    from labs_helpers.course import release as student
+
+    paths = find_notebooks([])
+    out = options.out or paths[0].parent / student.FOLDER
+    for path in student.release(paths, out):
+        print(f"written to {os.path.relpath(path)}")
+    return 0
 
 
 def doctor(options: argparse.Namespace) -> int:

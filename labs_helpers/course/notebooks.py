@@ -2,7 +2,8 @@
 
 Each notebook gets a fresh kernel in its own folder, with the profile in its
 environment. What came of it stands in the executed notebook and in results.json, which
-the notebook's last cell writes. Knows nothing of what the labs are about.
+the notebook's last cell writes. Knows nothing of what the labs are about. Student
+versions are made by `release`.
 """
 
 import copy
@@ -22,6 +23,7 @@ from nbformat import NotebookNode
 
 from labs_helpers.course.profile import Profile
 from labs_helpers.course.progress import CellProgress, headings
+from labs_helpers.course.release import release
 from labs_helpers.course.report import claims_table, text_table
 from labs_helpers.course.results import (
     Claim,
@@ -29,6 +31,8 @@ from labs_helpers.course.results import (
     read_results,
     write_atomically,
 )
+
+__all__ = ["clean", "execute", "release", "run", "to_html"]
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
