@@ -1,0 +1,152 @@
+"""Public safety suites in their own formats: XSTest, HarmBench, TruthfulQA.
+
+A local CSV (or .json, .jsonl) file, or the name of a data set on the hub, comes in; a
+`Suite` goes out. None of the suites is part of this project; their authors' terms
+apply.
+
+- XSTest (arXiv 2308.01263): columns prompt, type, label (safe or unsafe). Older files
+  have no label: types that begin with "contrast" are the unsafe ones.
+- HarmBench (arXiv 2402.04249): Behavior, SemanticCategory, ContextString.
+- TruthfulQA (arXiv 2109.07958): Question, Category, Best Answer, Correct Answers and
+  Incorrect Answers, which are lists or texts with semicolons.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from labs_helpers.safety.suites import BadSuite, Item, Suite
+from labs_helpers.task import Prompt
+
+Row = dict[str, Any]
+
+
+def load_xstest(path_or_name: str | Path) -> Suite:
+    """Safe prompts that sound unsafe, and unsafe ones in the same words."""
+
+    def item(row: Row) -> Item:
+        kind = _text(row, "type") or _text(row, "category")
+        label = _text(row, "label") or _text(row, "finallabel")
+        unsafe = label == "unsafe" if label else kind.startswith("contrast")
+        return Item(
+            Prompt(_needed(row, "prompt"), {"focus": _text(row, "focus")}),
+            "harmful" if unsafe else "safe",
+            kind,
+            _text(row, "id") or _text(row, "idv2"),
+        )
+
+    return _suite("XSTest", path_or_name, item)
+
+
+def load_harmbench(path_or_name: str | Path) -> Suite:
+    """Harmful behaviours; a context, where there is one, stands before the request."""
+
+    def item(row: Row) -> Item:
+        wish = _text(row, "behavior") or _needed(row, "prompt")
+        context = _text(row, "contextstring") or _text(row, "context")
+        return Item(
+            Prompt(f"{context}\n\n---\n\n{wish}" if context else wish),
+            "harmful",
+            _text(row, "semanticcategory") or _text(row, "category"),
+            _text(row, "behaviorid"),
+        )
+
+    return _suite("HarmBench", path_or_name, item)
+
+
+def load_truthfulqa(path_or_name: str | Path) -> Suite:
+    """Questions that many people answer wrongly, with right and wrong answers."""
+
+    def item(row: Row) -> Item:
+        best = _text(row, "bestanswer")
+        right = _list(row, "correctanswers") or ([best] if best else [])
+        wrong = _list(row, "incorrectanswers")
+        if not right or not wrong:
+            raise KeyError("correct answers and incorrect answers")
+        return Item(
+            Prompt(_needed(row, "question")),
+            "question",
+            _text(row, "category"),
+            right=tuple(dict.fromkeys([*([best] if best else []), *right])),
+            wrong=tuple(wrong),
+        )
+
+    return _suite("TruthfulQA", path_or_name, item)
+
+
+def _suite(name: str, path_or_name: str | Path, item: Callable[[Row], Item]) -> Suite:
+    items, errors = [], []
+    for line, row in _rows(path_or_name):
+        try:
+            items.append(item({_plain(k): v for k, v in row.items() if k}))
+        except KeyError as error:
+            found = ", ".join(filter(None, row)) or "nothing"
+            errors.append(
+                f"{path_or_name}:{line}: {error.args[0]} is missing or empty; "
+                f"the columns are {found}"
+            )
+    if errors or not items:
+        shown = errors[:10] + [f"{len(errors) - 10} more"] * (len(errors) > 10)
+        raise BadSuite(
+            f"{path_or_name} is no {name} suite that can be used:\n"
+            + "\n".join(shown or ["it has no rows"])
+        )
+    return Suite(name, tuple(items), str(path_or_name))
+
+
+def _rows(path_or_name: str | Path) -> Iterable[tuple[int, Row]]:
+    """Rows with the line of the file (or the number of the row) that each stands on."""
+    path, name = Path(path_or_name), str(path_or_name)
+    if path.is_file():
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                reader = csv.DictReader(file)
+                return [(reader.line_num, row) for row in reader]
+            if path.suffix == ".json":
+                return list(enumerate(json.load(file), 1))
+            lines = [(i, line) for i, line in enumerate(file, 1) if line.strip()]
+            return [(i, json.loads(line)) for i, line in lines]
+    if path.suffix in (".csv", ".json", ".jsonl") or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"No file {name!r} in {Path.cwd()}. Give the path of a CSV or JSON file, "
+            "or the name of a data set on the hub, as name, name:split or "
+            "name:configuration:split."
+        )
+    import datasets
+
+    where, *rest = name.split(":")
+    split = rest[-1] if rest else "train"
+    configuration = rest[0] if len(rest) > 1 else None
+    try:
+        table = datasets.load_dataset(where, configuration, split=split)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"Cannot load {name!r}: no file of that name, and no data set with split "
+            f"{split!r} came from the hub.\n{error}"
+        ) from error
+    return list(enumerate(table, 1))
+
+
+def _plain(column: str) -> str:
+    """The columns "Best Answer", "best_answer" and "BestAnswer" are one."""
+    return "".join(c for c in column.lower() if c.isalnum())
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def _needed(row: Row, column: str) -> str:
+    value = _text(row, column)
+    if not value:
+        raise KeyError(column)
+    return value
+
+
+def _list(row: Row, column: str) -> list[str]:
+    value = row.get(column) or []
+    texts = value.split(";") if isinstance(value, str) else value
+    return [text.strip() for text in texts if text and text.strip()]
