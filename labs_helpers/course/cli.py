@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_release(commands)
     _add_doctor(commands)
     _add_study(commands)
+    _add_train(commands)
     options = parser.parse_args(arguments)
     try:
         return options.action(options)
@@ -82,6 +83,19 @@ def _add_study(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(action=study)
 
 
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "train",
+        help="align a language model by reinforcement, as a file says",
+        description=train.__doc__,
+    )
+    command.add_argument(
+        "algorithm", metavar="ALGORITHM", help="ppo, trpo, actor_critic or reinforce"
+    )
+    command.add_argument("--config", type=Path, required=True, metavar="FILE")
+    command.set_defaults(action=train)
+
+
 def run(options: argparse.Namespace) -> int:
     """Execute lab notebooks and write them, HTML and results.json to one folder.
 
@@ -135,6 +149,22 @@ def study(options: argparse.Namespace) -> int:
         return 0
     print(f"written to {studies.run(options.name)}")
     return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a policy on its own answers, as a TOML or YAML file says.
+
+    The file names policy, prompts, reward and out, and in [settings] what RLConfig
+    takes; labs_helpers/course/training.py shows one. The same command resumes a run
+    that was broken off; under `accelerate launch` several processes share the work.
+    """
+    from labs_helpers.course import training
+
+    try:
+        return training.run(options.algorithm, options.config)
+    except training.BadSettings as error:
+        print(f"labs: {error}", file=sys.stderr)
+        return 1
 
 
 def find_notebooks(labs: Sequence[int]) -> list[Path]:

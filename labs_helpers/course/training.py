@@ -1,0 +1,208 @@
+"""`labs train`: on-policy training from a settings file, without a notebook.
+
+In go an algorithm and a small TOML or YAML file; out come a trained policy, its log and
+what the monitor says of it, in one folder. A run that was broken off goes on from its
+last checkpoint when the same command is given again.
+
+    policy = "town-s"        # an embedded model, a folder, or a name on the hub
+    prompts = "train"        # a split of the embedded world, or a file of prompts
+    reward = "gold"          # or a reward model, or "my_rewards.py:function"
+    out = "build/train/ppo"
+    [settings]               # of RLConfig
+    updates = 50
+"""
+
+import importlib.util
+import json
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from labs_helpers.course.profile import MODELS
+from labs_helpers.rl.config import Algorithm, RLConfig
+from labs_helpers.task import SPLITS
+
+
+class BadSettings(ValueError):
+    """A settings file that cannot be used; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a settings file says.
+
+    Attributes:
+        policy: an embedded model, a folder, or a name on the hub.
+        prompts: a split of the embedded world; or a file, .txt with a prompt a line or
+            .jsonl with rows that have a "prompt" (text or messages).
+        reward: "gold" for prompts of the embedded world; the folder or name of a reward
+            model; or "file.py:function", a function of prompts and answers.
+        head: of the reward model.
+        out: folder for the policy, history.csv and the checkpoint.
+        lora: rank of an adapter; 0 trains all weights.
+        settings: of `RLConfig`.
+    """
+
+    policy: str
+    prompts: str = "train"
+    reward: str = "gold"
+    head: str | int = 0
+    out: str = "build/train"
+    lora: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_settings(path: Path) -> TrainSettings:
+    """Read a TOML or YAML file.
+
+    Raises:
+        BadSettings: not such a file, or it names what there is not.
+    """
+    if not path.is_file():
+        raise BadSettings(f"there is no file {path}: give --config a TOML or YAML file")
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            table = yaml.safe_load(text)
+        else:
+            table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise BadSettings(f"{path} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise BadSettings(f"{path} holds no settings: expected lines like policy = ...")
+    _require_known(table, [f.name for f in fields(TrainSettings)], str(path))
+    if "policy" not in table:
+        raise BadSettings(f"{path} names no policy: add policy = 'town-s', say")
+    settings = table.setdefault("settings", {})
+    known = [f.name for f in fields(RLConfig) if f.name != "algorithm"]
+    _require_known(settings, known, f"{path}, settings")
+    return TrainSettings(**table)
+
+
+def run(algorithm: str, path: Path) -> int:
+    """Train as a settings file says; return the exit code.
+
+    Raises:
+        BadSettings: unknown algorithm, or a file that cannot be used.
+    """
+    if algorithm not in get_args(Algorithm):
+        raise BadSettings(
+            f"no algorithm {algorithm!r}; there are {', '.join(get_args(Algorithm))}"
+        )
+    asked = read_settings(path)
+    out = Path(asked.out)
+    try:
+        config = RLConfig(
+            **{"checkpoint": out / "checkpoint", "save_every": 10, **asked.settings},
+            algorithm=algorithm,
+        )
+    except (TypeError, ValueError) as error:
+        raise BadSettings(f"{path}: {error}") from error
+    prompts, reward = _prompts(asked.prompts), _reward(asked)
+
+    # Here, for they take seconds, and a wrong file is told at once.
+    from labs_helpers.fit import TrainingStopped
+    from labs_helpers.models import load_policy, load_tokenizer
+    from labs_helpers.monitor import alarms
+    from labs_helpers.rl import train
+    from labs_helpers.rl.learner import processes
+
+    name = _located(asked.policy)
+    try:
+        policy = load_policy(name, lora=asked.lora or None)
+        tokenizer = load_tokenizer(name)
+    except OSError as error:
+        raise BadSettings(
+            f"policy {asked.policy!r} cannot be loaded: {error}"
+        ) from error
+    try:
+        history = train(policy, prompts, reward, config, tokenizer=tokenizer)
+    except TrainingStopped as error:
+        print(f"labs: training stopped at {error}", file=sys.stderr)
+        return 1
+    if processes().is_main_process:
+        policy.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        history.save(out / "history.csv")
+        last = history.last
+        print(
+            f"{algorithm}: reward {history['reward'][0]:.3g} to {last['reward']:.3g} "
+            f"at {last['kl']:.2g} nats an answer, {history.seconds:.0f} s. "
+            f"Policy and history.csv are in {out}"
+        )
+        for alarm in alarms(history):
+            print(alarm)
+    return 0
+
+
+def _require_known(table: dict[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = [name for name in table if name not in known]
+    if unknown:
+        raise BadSettings(
+            f"{where}: no setting {', '.join(unknown)}; there are {', '.join(known)}"
+        )
+
+
+def _located(name: str) -> str:
+    return str(MODELS / name) if name.startswith("town-") else name
+
+
+def _prompts(name: str) -> list[Any]:
+    if name in SPLITS:
+        from labs_helpers.world.task import town_task
+
+        return town_task().prompts(name)
+    path = Path(name)
+    if not path.is_file():
+        raise BadSettings(
+            f"prompts is a split ({', '.join(SPLITS)}) or a file; there is no {name}"
+        )
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    if path.suffix != ".jsonl":
+        return lines
+    try:
+        return [json.loads(line)["prompt"] for line in lines]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadSettings(
+            f'{path}: expected a row like {{"prompt": ...}} in every line; {error!r}'
+        ) from error
+
+
+def _reward(asked: TrainSettings):
+    if asked.reward == "gold":
+        if asked.prompts not in SPLITS:
+            raise BadSettings(
+                "gold is the reward of the embedded world's prompts alone: set prompts "
+                "to one of its splits, or reward to a reward model or file.py:function"
+            )
+        from labs_helpers.world.gold import Gold
+
+        return Gold().scores
+    if ".py:" in asked.reward:
+        return _function(*asked.reward.rsplit(":", 1))
+    from labs_helpers.models import RewardModel
+    from labs_helpers.rl.rewards import model_reward
+
+    try:
+        return model_reward(
+            RewardModel.from_pretrained(_located(asked.reward)), asked.head
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise BadSettings(f"reward: {error}") from error
+
+
+def _function(file: str, name: str):
+    path = Path(file)
+    if not path.is_file():
+        raise BadSettings(f"reward: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, name, None)):
+        raise BadSettings(f"reward: {file} has no function {name}")
+    return getattr(module, name)
