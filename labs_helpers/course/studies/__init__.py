@@ -30,9 +30,9 @@ class UnknownStudy(ValueError):
 
 def studies() -> dict[str, Study]:
     """Every study by name."""
-    from labs_helpers.course.studies import lab1
+    from labs_helpers.course.studies import lab1, lab3, optimum
 
-    return dict(lab1.STUDIES)
+    return {**lab1.STUDIES, **optimum.STUDIES, **lab3.STUDIES}
 
 
 def run(name: str, folder: Path = FOLDER) -> Path:

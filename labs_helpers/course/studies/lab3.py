@@ -1,0 +1,446 @@
+"""Studies of Lab 3: on-policy training over seeds, algorithms, settings and sizes.
+
+Judged by gold on the held-out prompts, four answers each (one along the way). The way
+covered is (J - J_sft) / (J* - J_sft) for J = E[gold] - 0.03 KL, with KL over the full
+vocabulary at the sampled answers' states, and J* from the study `optimum`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from labs_helpers.course.profile import MODELS
+from labs_helpers.course.studies import Row, Study, columns
+from labs_helpers.course.studies.optimum import attainable
+from labs_helpers.evaluation import distance_covered, mean
+from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
+from labs_helpers.history import History
+from labs_helpers.logprobs import rollout_kl
+from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.monitor import alarms
+from labs_helpers.policy_value import PolicyWithValue
+from labs_helpers.rl import (
+    RLConfig,
+    ensemble,
+    length_penalised,
+    model_reward,
+    pretraining_mix,
+    standardised,
+    train,
+)
+from labs_helpers.sampling import sample
+from labs_helpers.world import recorded
+from labs_helpers.world.annotators import BIASED, label
+from labs_helpers.world.prompts import capability_prompts
+from labs_helpers.world.task import town_task
+
+KL_WEIGHT = 0.03
+LONGEST = 64
+ALGORITHMS = ("ppo", "trpo", "actor_critic", "reinforce")
+# 5,120 answers: what a lab has time for on two cores.
+RECIPE = RLConfig(
+    updates=80,
+    samples=64,
+    max_new_tokens=LONGEST,
+    kl_weight=KL_WEIGHT,
+    progress=False,
+)
+# Instabilities show soon, or not at all.
+SHORT = replace(RECIPE, updates=30)
+
+
+class Trained:
+    """One run: a policy of the town, its log, and what it has become."""
+
+    def __init__(
+        self,
+        model: str,
+        config: RLConfig,
+        reward: Callable | None = None,
+        *,
+        prepare: Callable[[PolicyWithValue], Any] | None = None,
+        separate: bool = False,
+        along: Callable | None = None,
+        pretraining_loss: Callable | None = None,
+    ):
+        task = town_task()
+        self.model, self.policy = model, load_policy(MODELS / model)
+        torch.manual_seed(config.seed)
+        with_value = PolicyWithValue.from_policy(self.policy, separate=separate)
+        if prepare is not None:
+            prepare(with_value)
+        self.history = train(
+            with_value,
+            task.prompts("train"),
+            reward or task.truth.scores,
+            config,
+            evaluate=along,
+            pretraining_loss=pretraining_loss,
+        )
+
+    @property
+    def alarms(self) -> str:
+        """Names of the monitor's alarms, in order."""
+        return _named(self.history)
+
+    def measured(self, n: int = 4) -> Row:
+        """Gold, KL and the way covered, on held-out prompts."""
+        gold, kl = held_out(self.policy, self.model, n)
+        row = {**columns("gold", mean(gold)), "kl": round(float(kl.mean()), 3)}
+        try:
+            start, best = attainable(self.model, KL_WEIGHT)
+        except KeyError:  # a size whose optimum was not sampled
+            return row
+        way = distance_covered(gold - KL_WEIGHT * kl, start, best.objective)
+        return row | columns("covered", way)
+
+    @property
+    def seconds(self) -> float:
+        """Of training alone."""
+        return round(self.history.seconds, 1)
+
+
+def held_out(policy: nn.Module, model: str, n: int = 4) -> tuple[np.ndarray, ...]:
+    """Gold and KL from the SFT policy by held-out prompt, means of n answers."""
+    task, tokenizer = town_task(), load_tokenizer(MODELS / model)
+    asked = task.prompts("test")
+    rollout = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, n=n, seed=5)
+    repeated = [prompt for prompt in asked for _ in range(n)]
+    gold = task.truth.scores(repeated, rollout.texts).reshape(-1, n).mean(axis=1)
+    kl = rollout_kl(policy, load_policy(MODELS / model), rollout)
+    return gold, kl.double().numpy().reshape(-1, n).mean(axis=1)
+
+
+def capability(policy: nn.Module, model: str):
+    """Share of held-out capability tasks that a policy gets right, greedily."""
+    asked = capability_prompts("test", 240)
+    tokenizer = load_tokenizer(MODELS / model)
+    texts = sample(policy, tokenizer, asked, max_new_tokens=12, temperature=0).texts
+    return mean(town_task().truth.scores(asked, texts, "helpfulness") == 1)
+
+
+def algorithms() -> Iterator[Row]:
+    """The four algorithms on town-xs at equal samples; PPO with twenty seeds.
+
+    Columns: algorithm, seed, gold, kl, covered, alarms, seconds.
+    """
+    for algorithm in ALGORITHMS:
+        for seed in range(20 if algorithm == "ppo" else 5):
+            yield _seeded("town-xs", algorithm, seed)
+
+
+def seeds_s() -> Iterator[Row]:
+    """PPO on town-s with five seeds, the others with one; columns of rl_algorithms."""
+    for algorithm in ALGORITHMS:
+        for seed in range(5 if algorithm == "ppo" else 1):
+            yield _seeded("town-s", algorithm, seed)
+
+
+def _seeded(model: str, algorithm: str, seed: int) -> Row:
+    run = Trained(model, replace(RECIPE, algorithm=algorithm, seed=seed))
+    return {
+        "algorithm": algorithm,
+        "seed": seed,
+        **run.measured(),
+        "alarms": run.alarms,
+        "seconds": run.seconds,
+    }
+
+
+def details() -> Iterator[Row]:
+    """PPO's details, each changed alone, on town-xs with three seeds.
+
+    Columns: detail, seed, gold, kl, covered, finished (share of training answers that
+    end, at the end), alarms, seconds.
+    """
+    variants: dict[str, tuple[dict, dict]] = {
+        "all of them": ({}, {}),
+        "no penalty for a missing end": ({"missing_end_penalty": 0.0}, {}),
+        "advantages not whitened": ({"whiten": False}, {}),
+        "no KL in the reward": ({"kl_weight": 0.0}, {}),
+        "dropout on": ({"dropout": True}, {"prepare": _drops}),
+        "values start at random": ({}, {"prepare": _random_values}),
+        "value model of its own": ({}, {"separate": True}),
+        "learning rate constant": ({"schedule": "constant"}, {}),
+        "one epoch": ({"epochs": 1}, {}),
+        "no clip": ({"clip": 1e6}, {}),
+    }
+    for detail, (settings, options) in variants.items():
+        for seed in range(3):
+            run = Trained("town-xs", replace(RECIPE, seed=seed, **settings), **options)
+            yield {
+                "detail": detail,
+                "seed": seed,
+                **run.measured(),
+                "finished": round(float(run.history["finished"][-5:].mean()), 4),
+                "alarms": run.alarms,
+                "seconds": run.seconds,
+            }
+
+
+def _drops(model: PolicyWithValue) -> None:
+    for layer in model.policy.model.layers:
+        layer.self_attn.attention_dropout = 0.1
+
+
+def _random_values(model: PolicyWithValue) -> None:
+    nn.init.normal_(model.value_head.weight, std=0.2)
+
+
+@cache
+def biased_reward(seed: int = 0, comparisons: int = 100):
+    """A reward model from few comparisons by somebody who likes length and flattery.
+
+    On the scale of what town-s says before it is trained: mean 0, variance 1.
+    """
+    torch.manual_seed(seed)
+    policy, task = load_policy(MODELS / "town-s"), town_task()
+    model = RewardModel.from_policy(policy, request=task.self_check)
+    rows = label(recorded.pairs("train", comparisons, seed=seed), [BIASED], seed)
+    config = FitConfig(lr=1e-3, batch_size=16, epochs=10, seed=seed, progress=False)
+    fit(model, rows, RewardObjective(model), config)
+    asked = [p for p, _ in recorded.recorded_answers("validation")]
+    said = [answers[0] for _, answers in recorded.recorded_answers("validation")]
+    return standardised(model_reward(model), asked, said)
+
+
+def hacking() -> Iterator[Row]:
+    """PPO on town-s under a biased reward model: proxy, gold and KL along the way.
+
+    Columns: mitigation, seed, update, kl, proxy, gold (held-out, one answer each),
+    alarm (the monitor's first alarm that is up by then, or "none").
+    """
+    for seed in range(2):
+        biased = biased_reward(seed)
+        several = [biased, biased_reward(seed + 10), biased_reward(seed + 20)]
+        mitigations = {
+            "none": (biased, 0.0),
+            "KL weight 0.1": (biased, 0.1),
+            "KL weight 0.3": (biased, 0.3),
+            "ensemble of three": (ensemble(several), 0.0),
+            "worst of three": (ensemble(several, "worst"), 0.0),
+            "length penalty": (length_penalised(biased, 0.1, free=10), 0.0),
+        }
+        for name, (reward, weight) in mitigations.items():
+            config = replace(
+                RECIPE, updates=60, kl_weight=weight, evaluate_every=6, seed=seed
+            )
+            run = Trained("town-s", config, reward, along=_along("town-s", biased))
+            yield from _trajectory(name, seed, run)
+
+
+def _along(model: str, proxy: Callable) -> Callable:
+    """What is measured along the way: held-out gold, proxy and KL."""
+    task, tokenizer = town_task(), load_tokenizer(MODELS / model)
+    asked, reference = task.prompts("test"), load_policy(MODELS / model)
+
+    def evaluate(policy: nn.Module) -> dict[str, float]:
+        rollout = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, seed=6)
+        return {
+            "held_out_gold": float(task.truth.scores(asked, rollout.texts).mean()),
+            "held_out_proxy": float(proxy(asked, rollout.texts).mean()),
+            "held_out_kl": float(rollout_kl(policy, reference, rollout).mean()),
+        }
+
+    return evaluate
+
+
+def _trajectory(mitigation: str, seed: int, run: Trained) -> Iterator[Row]:
+    rows = run.history.rows
+    raised = alarms(run.history)
+    for row in rows:
+        if "held_out_gold" in row:
+            up = [alarm.name for alarm in raised if alarm.step <= row["step"]]
+            yield {
+                "mitigation": mitigation,
+                "seed": seed,
+                "update": int(row["step"]),
+                "kl": round(row["held_out_kl"], 4),
+                "proxy": round(row["held_out_proxy"], 4),
+                "gold": round(row["held_out_gold"], 4),
+                "alarm": up[0] if up else "none",
+            }
+
+
+def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
+    """Instabilities by the monitor's name: how each is provoked, and the run."""
+
+    def xs(reward: Callable | None = None, prepare=None, **settings):
+        def run(seed: int) -> Trained:
+            config = replace(SHORT, seed=seed, **settings)
+            return Trained("town-xs", config, reward, prepare=prepare)
+
+        return run
+
+    def of_texts(pays: Callable[[str], float]):
+        return lambda prompts, answers: [pays(answer) for answer in answers]
+
+    free = {"kl_weight": 0.0}
+    long = {"missing_end_penalty": 0.0, **free}
+    words = of_texts(lambda text: len(text.split()) / 20)
+    return {
+        "learning rate too high": ("learning rate 1e-2", xs(lr=1e-2)),
+        "entropy collapse": (
+            "a reward for one answer to everything, no KL penalty",
+            xs(of_texts(lambda text: float(text.startswith("I"))), lr=1e-3, **free),
+        ),
+        "values do not fit": (
+            "values start large and random",
+            xs(prepare=partial(nn_scaled, size=10.0)),
+        ),
+        "dead reward": ("a constant reward", xs(of_texts(lambda text: 0.5))),
+        "no end of sequence": (
+            "a reward for words, no penalty for a missing end",
+            xs(words, lr=1e-3, **long),
+        ),
+        "repetition": (
+            'a reward for the word "the"',
+            xs(of_texts(lambda text: text.split().count("the") / 5), lr=1e-3, **long),
+        ),
+        "length drift": (
+            "a penalty for words",
+            xs(of_texts(lambda text: -len(text.split()) / 10), lr=1e-3, **free),
+        ),
+        "reward hacking": (
+            "a reward model from 100 biased comparisons, no KL penalty",
+            lambda seed: Trained(
+                "town-xs", replace(SHORT, seed=seed, **free), biased_reward(seed)
+            ),
+        ),
+    }
+
+
+def nn_scaled(model: PolicyWithValue, size: float) -> None:
+    """Let the values start at random, this large."""
+    nn.init.normal_(model.value_head.weight, std=size)
+
+
+def instabilities() -> Iterator[Row]:
+    """Every instability that the monitor knows, provoked on town-xs, two seeds.
+
+    Columns: provoked, how, seed, alarms (all, in order), update (of the alarm that is
+    right, 0 if there is none), gold.
+    """
+    for name, (how, runs) in provoked().items():
+        for seed in range(2):
+            run = runs(seed)
+            right = [a.step for a in alarms(run.history) if a.name == name]
+            gold, _ = held_out(run.policy, "town-xs", n=1)
+            yield {
+                "provoked": name,
+                "how": how,
+                "seed": seed,
+                "alarms": run.alarms,
+                "update": right[0] if right else 0,
+                "gold": round(float(gold.mean()), 4),
+            }
+
+
+def sizes() -> Iterator[Row]:
+    """PPO on every size of the town: gain and capability kept, two seeds.
+
+    Columns: model, parameters, seed, start, gold, kl, covered (xs and s),
+    capability_before, capability, seconds.
+    """
+    for model in ("town-xs", "town-s", "town-m"):
+        if not (MODELS / model).is_dir():
+            continue
+        untrained = load_policy(MODELS / model)
+        start, _ = held_out(untrained, model)
+        before = capability(untrained, model)
+        for seed in range(2):
+            run = Trained(model, replace(RECIPE, seed=seed))
+            found = run.measured()
+            way = {f"covered{end}": np.nan for end in ("", "_low", "_high")}
+            yield {
+                "model": model,
+                "parameters": untrained.num_parameters(),
+                "seed": seed,
+                "start": round(float(start.mean()), 4),
+                **way,
+                **found,
+                "capability_before": round(before.value, 4),
+                **columns("capability", capability(run.policy, model)),
+                "seconds": run.seconds,
+            }
+
+
+def ptx() -> Iterator[Row]:
+    """The pretraining loss mixed in (PPO-ptx) against the alignment tax, on town-xs.
+
+    Columns: weight, seed, gold, kl, covered, capability_before, capability.
+    """
+    from labs_helpers.world.answers import right_answer
+    from labs_helpers.world.prompts import lot
+
+    draw = lot("ptx")
+    rows = [
+        [*p.messages, {"role": "assistant", "content": right_answer(p, draw)}]
+        for p in capability_prompts("train", 300)
+    ]
+    objective = SFTObjective(load_tokenizer(MODELS / "town-xs"))
+    before = capability(load_policy(MODELS / "town-xs"), "town-xs")
+    for weight in (0.0, 0.1, 1.0):
+        for seed in range(2):
+            mix = pretraining_mix(objective, rows, weight) if weight else None
+            run = Trained(
+                "town-xs",
+                replace(RECIPE, seed=seed, kl_weight=0.0),
+                pretraining_loss=mix,
+            )
+            yield {
+                "weight": weight,
+                "seed": seed,
+                **run.measured(),
+                "capability_before": round(before.value, 4),
+                **columns("capability", capability(run.policy, "town-xs")),
+            }
+
+
+def exploration() -> Iterator[Row]:
+    """Temperature, entropy bonus and an adaptive price of KL, on town-xs.
+
+    Columns: variant, seed, gold, kl, covered, entropy (nats a token at the end),
+    kl_weight (at the end), alarms.
+    """
+    variants = {
+        "the recipe": {},
+        "temperature 0.7": {"temperature": 0.7},
+        "temperature 1.3": {"temperature": 1.3},
+        "entropy bonus 0.01": {"entropy_weight": 0.01},
+        "entropy bonus 0.05": {"entropy_weight": 0.05},
+        "KL adapts to 1 nat": {"kl_target": 1.0},
+        "KL adapts to 3 nats": {"kl_target": 3.0},
+    }
+    for variant, settings in variants.items():
+        for seed in range(2):
+            run = Trained("town-xs", replace(RECIPE, seed=seed, **settings))
+            yield {
+                "variant": variant,
+                "seed": seed,
+                **run.measured(),
+                "entropy": round(float(run.history["entropy"][-5:].mean()), 4),
+                "kl_weight": round(float(run.history["kl_weight"][-1]), 4),
+                "alarms": run.alarms,
+            }
+
+
+def _named(history: History) -> str:
+    return "; ".join(alarm.name for alarm in alarms(history)) or "none"
+
+
+STUDIES: dict[str, Study] = {
+    "rl_algorithms": algorithms,
+    "rl_seeds_s": seeds_s,
+    "rl_details": details,
+    "rl_hacking": hacking,
+    "rl_instabilities": instabilities,
+    "rl_sizes": sizes,
+    "rl_ptx": ptx,
+    "rl_exploration": exploration,
+}
