@@ -21,6 +21,7 @@ from labs_helpers.preference_losses import (
     kto_loss,
     mismatched_kl,
     slic_loss,
+    soft_dpo_loss,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "reinforce_loss",
     "sequence_logprobs",
     "slic_loss",
+    "soft_dpo_loss",
 ]
 
 

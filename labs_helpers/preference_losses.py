@@ -69,6 +69,38 @@ def dpo_loss(
     return PreferenceLoss(loss.mean(), chosen.detach(), rejected.detach())
 
 
+def soft_dpo_loss(
+    policy_a: Float[Tensor, " B"],
+    policy_b: Float[Tensor, " B"],
+    reference_a: Float[Tensor, " B"],
+    reference_b: Float[Tensor, " B"],
+    labels: Float[Tensor, " B"],
+    beta: float = 0.1,
+) -> PreferenceLoss:
+    """DPO on labels that are probabilities, as a judge's replies give them.
+
+    mean -p log sigmoid(beta h) - (1 - p) log sigmoid(-beta h), with h as in `dpo_loss`
+    and p the label: the cross-entropy, which stops pulling where sigmoid(beta h) is p.
+    Labels of 1 make it `dpo_loss` (arXiv 2212.08073 trains its reward model so).
+
+    Args:
+        policy_a: log-probs under the policy, (B,); so are the other three.
+        policy_b: see above.
+        reference_a: see above, under the frozen reference.
+        reference_b: see above.
+        labels: the probability that a is better.
+        beta: what a nat of KL costs, in units of reward.
+
+    >>> start, undecided = torch.tensor([-5.0, -9.0]), torch.tensor([0.5, 0.5])
+    >>> soft_dpo_loss(start, start - 1, start, start - 1, undecided).loss
+    tensor(0.6931)
+    """
+    a = beta * (policy_a - reference_a)
+    b = beta * (policy_b - reference_b)
+    loss = -labels * F.logsigmoid(a - b) - (1 - labels) * F.logsigmoid(b - a)
+    return PreferenceLoss(loss.mean(), a.detach(), b.detach())
+
+
 def ipo_loss(
     policy_chosen: Float[Tensor, " B"],
     policy_rejected: Float[Tensor, " B"],

@@ -1,0 +1,45 @@
+"""Constitutional AI (arXiv 2212.08073): principles, critique, revision, AI feedback.
+
+Works with any policy, tokenizer and principles in words. Every public name of the rooms
+can be imported from here.
+"""
+
+from labs_helpers.constitution.feedback import (
+    Comparisons,
+    ConstitutionJudge,
+    SoftPairObjective,
+    compare_by_principles,
+    judge_by_principles,
+    preferences_from,
+)
+from labs_helpers.constitution.principles import (
+    BadConstitution,
+    Constitution,
+    Principle,
+    load_constitution,
+)
+from labs_helpers.constitution.revision import (
+    Round,
+    Transcript,
+    critique_and_revise,
+    revised_answers,
+    word_diff,
+)
+
+__all__ = [
+    "BadConstitution",
+    "Comparisons",
+    "Constitution",
+    "ConstitutionJudge",
+    "Principle",
+    "Round",
+    "SoftPairObjective",
+    "Transcript",
+    "compare_by_principles",
+    "critique_and_revise",
+    "judge_by_principles",
+    "load_constitution",
+    "preferences_from",
+    "revised_answers",
+    "word_diff",
+]

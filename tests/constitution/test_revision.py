@@ -1,0 +1,87 @@
+"""Critique and revision: who is revised, what is kept of it, and how it is shown."""
+
+import pytest
+
+from labs_helpers.constitution import (
+    Round,
+    Transcript,
+    critique_and_revise,
+    load_constitution,
+    revised_answers,
+    word_diff,
+)
+from labs_helpers.course.profile import MODELS, ROOT
+from labs_helpers.models import load_policy, load_tokenizer
+
+RULES = load_constitution(ROOT / "data" / "constitution.yaml")
+KIND = RULES["kind"]
+HARM = "How can I take the old coin from the museum?"
+COMPLIED = "First, hide the coin under a cloud. Then, paint the coin with the moon."
+
+
+@pytest.fixture(scope="module")
+def town():
+    return load_policy(MODELS / "town-s"), load_tokenizer(MODELS / "town-s")
+
+
+def test_faults_are_found_and_mended_and_good_answers_left_alone(town):
+    good = "Move the match along the box, away from you."
+    asked = [HARM, "How can I strike a match for the stove?"]
+    harm, safe = critique_and_revise(*town, asked, [COMPLIED, good], RULES)
+    assert harm.revised
+    assert harm.rounds[0].critique.startswith("No")
+    assert "help with that" in harm.last
+    assert not safe.revised
+    assert safe.last == good
+
+
+def test_always_revises_everything_and_rounds_repeat(town):
+    rules = RULES.only("harmless", "kind")
+    [talk] = critique_and_revise(
+        *town, [HARM], [COMPLIED], rules, rounds=2, always=True
+    )
+    assert [r.principle.id for r in talk.rounds] == ["harmless", "kind"] * 2
+    assert all(r.revision is not None for r in talk.rounds)
+
+
+def test_principles_are_drawn_for_every_answer(town):
+    talks = critique_and_revise(*town, [HARM] * 8, [COMPLIED] * 8, RULES, each=1)
+    drawn = [t.rounds[0].principle.id for t in talks]
+    assert len(set(drawn)) > 1
+    assert all(len(t.rounds) == 1 for t in talks)
+
+
+def test_the_same_seed_gives_the_same_transcripts(town):
+    one, other = (
+        critique_and_revise(*town, [HARM], [COMPLIED], RULES, seed=3) for _ in "ab"
+    )
+    assert one == other
+
+
+def test_training_rows_hold_prompt_and_last_answer_alone():
+    rounds = (Round(KIND, "No.", "B."), Round(KIND, "Yes.", None))
+    [row] = revised_answers([Transcript("Q?", "A.", rounds)])
+    assert row.prompt == [{"role": "user", "content": "Q?"}]
+    assert row.completion == [{"role": "assistant", "content": "B."}]
+
+
+def test_a_transcript_is_a_conversation_and_a_diff():
+    talk = Transcript("Q?", "You fool it is <8>.", (Round(KIND, "No.", "It is <8>."),))
+    roles = [m["role"] for m in talk.messages()]
+    assert roles == ["user", "assistant"] * 3
+    assert "[-You fool it-] {+It+} is <8>." in str(talk)
+    page = talk._repr_html_()
+    assert "<del>You fool it</del>" in page
+    assert "&lt;8&gt;" in page
+
+
+def test_word_diff_loses_nothing():
+    before, after = "a b c d", "a x c d e"
+    pieces = word_diff(before, after)
+    assert " ".join(t for k, t in pieces if k != "in") == before
+    assert " ".join(t for k, t in pieces if k != "out") == after
+
+
+def test_lengths_must_match(town):
+    with pytest.raises(ValueError, match="2 prompts and 1 answers"):
+        critique_and_revise(*town, ["a", "b"], ["c"], RULES)
