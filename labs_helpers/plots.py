@@ -3,7 +3,8 @@
 Nothing is computed here that a reader would want to check, and nothing is shown:
 a notebook displays the figure that a cell ends with. Colours are those of Okabe and
 Ito, which colour-blind readers tell apart; series differ by marker too. Those about
-policies stand in `policy_plots`; every name can be imported from here.
+policies stand in `policy_plots`, those about reinforcement learning in `rl_plots`;
+every name can be imported from here.
 """
 
 import itertools
@@ -34,21 +35,35 @@ from labs_helpers.policy_plots import (
     ratings,
     win_rates,
 )
+from labs_helpers.rl_plots import (
+    bias_and_variance,
+    by_seed,
+    clipped_surrogate,
+    hacking,
+    runs_with_alarms,
+    trust_region_step,
+)
 
 __all__ = [
     "against_size",
     "agreement_heatmap",
     "bars_with_intervals",
     "best_of_n_curves",
+    "bias_and_variance",
+    "by_seed",
+    "clipped_surrogate",
     "comparisons_for_proof",
     "gold_against_kl",
+    "hacking",
     "histograms",
     "overoptimisation",
     "preference_logprobs",
     "ratings",
     "reliability_diagram",
+    "runs_with_alarms",
     "scatter_against_truth",
     "training_curve",
+    "trust_region_step",
     "win_rates",
 ]
 

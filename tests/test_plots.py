@@ -62,6 +62,27 @@ FIGURES = {
     "ratings": lambda: plots.ratings(dict(zip("abc", ESTIMATES, strict=True)), "a"),
     "preference_logprobs": lambda: plots.preference_logprobs(PREFERENCE_RUN),
     "comparisons_for_proof": plots.comparisons_for_proof,
+    "clipped_surrogate": plots.clipped_surrogate,
+    "bias_and_variance": lambda: plots.bias_and_variance(
+        [0.0, 0.5, 1.0], [0.2, 0.1, 0.0], [0.0, 0.1, 0.4]
+    ),
+    "trust_region_step": lambda: plots.trust_region_step(
+        [0.0, 0.5, 1.0],
+        [0.0, 0.003, 0.012],
+        [0.0, 0.04, 0.07],
+        [0.0, 0.05, 0.1],
+        0.01,
+        ("plain gradient", [0.0, 0.005, 0.02], [0.0, 0.02, 0.03]),
+    ),
+    "runs_with_alarms": lambda: plots.runs_with_alarms(
+        {"one": RUN, "two": RUN},
+        {"loss": "loss", "accuracy": "accuracy"},
+        {"one": [(3, "learning rate too high")]},
+    ),
+    "hacking": lambda: plots.hacking([0, 10, 20], ESTIMATES, ESTIMATES, alarm=12),
+    "by_seed": lambda: plots.by_seed(
+        {"PPO": [0.8, 0.82, 0.9], "one seed": [0.6]}, "way covered", (0.75, "bar")
+    ),
 }
 
 
