@@ -30,9 +30,9 @@ class UnknownStudy(ValueError):
 
 def studies() -> dict[str, Study]:
     """Every study by name."""
-    from labs_helpers.course.studies import lab1, lab3, optimum
+    from labs_helpers.course.studies import lab1, lab2, lab3, optimum
 
-    return {**lab1.STUDIES, **optimum.STUDIES, **lab3.STUDIES}
+    return {**lab1.STUDIES, **lab2.STUDIES, **optimum.STUDIES, **lab3.STUDIES}
 
 
 def run(name: str, folder: Path = FOLDER) -> Path:
