@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_release(commands)
+    _add_grade(commands)
     _add_doctor(commands)
     _add_study(commands)
     _add_train(commands)
@@ -64,6 +65,29 @@ def _add_release(commands: argparse._SubParsersAction) -> None:
         "--out", type=Path, metavar="DIR", help="by default notebooks/student"
     )
     command.set_defaults(action=release)
+
+
+def _add_grade(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "grade", help="grade a folder of notebooks", description=grade.__doc__
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="of submissions")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="CSV", help="the table of grades"
+    )
+    command.add_argument(
+        "--roster",
+        type=Path,
+        metavar="CSV",
+        help="first column: students; others: names under which their files come",
+    )
+    command.add_argument(
+        "--jobs", type=int, metavar="N", help="submissions at once; by default cores"
+    )
+    command.add_argument(
+        "--lab", type=int, metavar="N", help="take everything for this lab"
+    )
+    command.set_defaults(action=grade)
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
@@ -127,6 +151,35 @@ def release(options: argparse.Namespace) -> int:
     for path in student.release(paths, out):
         print(f"written to {os.path.relpath(path)}")
     return 0
+
+
+def grade(options: argparse.Namespace) -> int:
+    """Run every submission's answers apart from the others and check them.
+
+    Writes the grades and, to a folder of the same name, a gradebook, feedback for each
+    student and a report on the class. Interrupted, it goes on where it was.
+    """
+    paths = find_notebooks([] if options.lab is None else [options.lab])
+    try:
+        import nbgrader  # noqa: F401 - better known now than after the grading
+
+        from labs_helpers.course import notebooks
+        from labs_helpers.course.grading.submissions import BadRoster
+    except ModuleNotFoundError as error:
+        print(
+            f"labs: {error.name} is missing. Install what grades: "
+            "pip install 'alignment-labs[lab,grade]'",
+            file=sys.stderr,
+        )
+        return 1
+    sources = {notebooks.lab_number(path): path for path in paths}
+    try:
+        return notebooks.grade(
+            options.folder, options.out, sources, options.roster, options.jobs
+        )
+    except BadRoster as error:
+        print(f"labs: {error}", file=sys.stderr)
+        return 1
 
 
 def doctor(options: argparse.Namespace) -> int:

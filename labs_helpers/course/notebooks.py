@@ -3,7 +3,7 @@
 Each notebook gets a fresh kernel in its own folder, with the profile in its
 environment. What came of it stands in the executed notebook and in results.json, which
 the notebook's last cell writes. Knows nothing of what the labs are about. Student
-versions are made by `release`.
+versions are made by `release`; what students hand in is graded by `grade`.
 """
 
 import copy
@@ -32,7 +32,7 @@ from labs_helpers.course.results import (
     write_atomically,
 )
 
-__all__ = ["clean", "execute", "release", "run", "to_html"]
+__all__ = ["clean", "execute", "grade", "release", "run", "to_html"]
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
@@ -92,6 +92,19 @@ def run(
         print("\nFailed:", *failures, sep="\n")
     print(f"\nExecuted notebooks, HTML and results.json are in {os.path.relpath(out)}.")
     return 1 if failures else 0
+
+
+def grade(
+    folder: Path,
+    out: Path,
+    sources: Mapping[int, Path],
+    roster: Path | None = None,
+    jobs: int | None = None,
+) -> int:
+    """Grade a folder of submissions; see `labs_helpers.course.grading.grade`."""
+    from labs_helpers.course.grading.grade import grade as grade_all
+
+    return grade_all(folder, out, sources, roster, jobs)
 
 
 def lab_number(path: Path) -> int:

@@ -157,6 +157,8 @@ def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
 
 def _line_of(function: Any, error: Exception) -> str:
     """Quote the line of the student's code in which an exception came up."""
+    if quoted := getattr(error, "quoted_line", ""):  # it came up in another process
+        return f"`{quoted}`"
     frames = list(traceback.walk_tb(error.__traceback__))
     code = getattr(function, "__code__", None)
     own = [f for f in frames if code and f[0].f_code.co_filename == code.co_filename]
