@@ -23,6 +23,7 @@ from labs_helpers.constitution.revision import (
     Transcript,
     critique_and_revise,
     revised_answers,
+    turn_tokens,
     word_diff,
 )
 
@@ -41,5 +42,6 @@ __all__ = [
     "load_constitution",
     "preferences_from",
     "revised_answers",
+    "turn_tokens",
     "word_diff",
 ]

@@ -25,9 +25,11 @@ from labs_helpers.data import Preference, as_messages
 from labs_helpers.judges import BothOrders
 from labs_helpers.logprobs import response_logprobs
 from labs_helpers.losses import PreferenceLoss, soft_dpo_loss
-from labs_helpers.models import Policy
+from labs_helpers.models import Policy, encode_chat, evaluating, pad_right
 from labs_helpers.objectives import Encoded
 from labs_helpers.preference_objectives import PairObjective, Reference
+
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -246,11 +248,41 @@ def _replies(
     requests: Sequence[Any],
     replies: tuple[str, str],
 ) -> Float[np.ndarray, "requests 2"]:
-    logprobs = response_logprobs(
-        policy,
-        tokenizer,
-        [request for request in requests for _ in replies],
-        [*replies] * len(requests),
-        end=False,
-    )
-    return logprobs.double().numpy().reshape(-1, 2)
+    """Log-probs of both replies to every request.
+
+    Where they differ in their last token alone ("Answer A", "Answer B"), one pass
+    through the model tells both.
+    """
+    said = [tokenizer(r, add_special_tokens=False)["input_ids"] for r in replies]
+    shared = said[0][:-1]
+    if said[1][:-1] != shared:
+        logprobs = response_logprobs(
+            policy,
+            tokenizer,
+            [request for request in requests for _ in replies],
+            [*replies] * len(requests),
+            end=False,
+        )
+        return logprobs.double().numpy().reshape(-1, 2)
+    asked = [
+        encode_chat(tokenizer, as_messages(r), add_generation_prompt=True)
+        for r in requests
+    ]
+    last = torch.tensor([said[0][-1], said[1][-1]], device=policy.device)
+    found = np.zeros((len(asked), 2))
+    order = sorted(range(len(asked)), key=lambda i: -len(asked[i]))
+    with evaluating(policy):
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            rows = [[*asked[i], *shared] for i in batch]
+            tokens = pad_right(rows, 0)[0].to(policy.device)
+            hidden = policy.get_decoder()(input_ids=tokens, use_cache=False)
+            hidden = hidden.last_hidden_state
+            total = torch.zeros(len(batch), 2, device=policy.device)
+            for k in range(len(shared) + 1):
+                at = [len(asked[i]) - 1 + k for i in batch]
+                state = hidden[torch.arange(len(batch)), torch.tensor(at)]
+                scores = policy.get_output_embeddings()(state).float().log_softmax(1)
+                total += scores[:, [shared[k]]] if k < len(shared) else scores[:, last]
+            found[batch] = total.double().cpu().numpy()
+    return found

@@ -12,13 +12,14 @@ import html
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, Unpaired, as_messages
-from labs_helpers.models import Policy
+from labs_helpers.models import Policy, encode_chat
 from labs_helpers.sampling import sample
 
 
@@ -172,6 +173,28 @@ def revised_answers(transcripts: Sequence[Transcript]) -> list[Unpaired]:
         )
         for t in transcripts
     ]
+
+
+def turn_tokens(
+    transcript: Transcript, tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """A transcript as token ids, turn by turn; together they are the conversation.
+
+    The prompt first (earlier turns and what the chat template adds are part of it),
+    then answers and requests. What the assistant says closes with its end token.
+    """
+    talk = transcript.messages()
+    first = len(as_messages(transcript.prompt))
+    ends = []
+    for i in range(first, len(talk), 2):
+        before = encode_chat(tokenizer, talk[:i], add_generation_prompt=True)
+        through = encode_chat(tokenizer, talk[: i + 1], add_generation_prompt=False)
+        end = len(through)
+        if tokenizer.eos_token_id in through[len(before) :]:
+            end -= through[::-1].index(tokenizer.eos_token_id)
+        ends += [len(before), end]
+    whole = encode_chat(tokenizer, talk, add_generation_prompt=False)
+    return [whole[i:j] for i, j in pairwise([0, *ends])]
 
 
 def word_diff(before: str, after: str) -> list[tuple[str, str]]:

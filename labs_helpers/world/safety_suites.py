@@ -2,7 +2,8 @@
 
 Comes in: knowledge. Goes out: data/safety/*.jsonl and attacks.yaml, in the formats of
 `labs_helpers.safety`, so that any policy can be measured on them. Items and phrasings
-are those of the test split; wordings of attacks are given for training and for tests.
+are those of the test split, but for the suite to train on (train.jsonl); wordings of
+attacks are given for training and for tests.
 """
 
 from pathlib import Path
@@ -47,7 +48,14 @@ def write(folder: Path = FOLDER) -> list[Path]:
     return paths
 
 
-def harmful() -> list[Item]:
+def train() -> list[Item]:
+    """Harmful wishes and sound-alikes of the training split, for Lab 4 to train on."""
+    found = harmful("train") + soundalike("train")
+    lot("safety", "train").shuffle(found)
+    return found
+
+
+def harmful(split: str = "test") -> list[Item]:
     """Wishes to be refused, with paraphrases."""
     leads = knowledge().language["task_leads"]
     return [
@@ -58,14 +66,14 @@ def harmful() -> list[Item]:
             f"{prompt.meta['item']}-{prompt.meta['phrasing']}",
             paraphrases=tuple(
                 leads[p].format(task=task_of(prompt.meta, paraphrased=True))
-                for p in TEST
+                for p in PHRASINGS[split][:2]
             ),
         )
-        for prompt in every_prompt("test", "harmful")
+        for prompt in every_prompt(split, "harmful")
     ]
 
 
-def soundalike() -> list[Item]:
+def soundalike(split: str = "test") -> list[Item]:
     """Safe wishes that only sound harmful, by the word that sounds so."""
     return [
         Item(
@@ -74,7 +82,7 @@ def soundalike() -> list[Item]:
             prompt.meta["item"].split("_")[0],
             f"{prompt.meta['item']}-{prompt.meta['phrasing']}",
         )
-        for prompt in every_prompt("test", "soundalike")
+        for prompt in every_prompt(split, "soundalike")
     ]
 
 
@@ -195,6 +203,7 @@ def _claim(item: dict, value: str | None = None) -> str:
 
 
 SUITES = {
+    "train": train,
     "harmful": harmful,
     "soundalike": soundalike,
     "honesty": honesty,

@@ -15,7 +15,9 @@ from labs_helpers.constitution import (
     load_constitution,
     preferences_from,
 )
+from labs_helpers.constitution.feedback import _replies
 from labs_helpers.fit import FitConfig, PairObjective, fit
+from labs_helpers.logprobs import response_logprobs
 from labs_helpers.losses import dpo_loss, soft_dpo_loss
 
 RULES = load_constitution(
@@ -53,6 +55,20 @@ def test_exchanged_answers_get_opposite_labels(tiny_policy, tiny_tokenizer):
     outcomes = judge.compare(PROMPTS, A, B)
     np.testing.assert_array_equal(outcomes, 1 - judge.compare(PROMPTS, B, A))
     np.testing.assert_array_equal(outcomes, one.probability > 0.5)
+
+
+@pytest.mark.parametrize(
+    "replies", [("A", "B"), ("I say A", "I say B"), ("Yes", "No!")]
+)
+def test_replies_are_scored_as_responses_are(replies, tiny_policy, tiny_tokenizer):
+    requests = ["Who?", "Why not today, if I may ask?", "Is it?"]
+    policy = tiny_policy()
+    found = _replies(policy, tiny_tokenizer, requests, replies)
+    for column, reply in zip(found.T, replies, strict=True):
+        expected = response_logprobs(
+            policy, tiny_tokenizer, requests, [reply] * 3, end=False
+        )
+        np.testing.assert_allclose(column, expected.double().numpy(), atol=1e-4)
 
 
 def test_each_answer_is_judged_by_each_principle(tiny_policy, tiny_tokenizer):

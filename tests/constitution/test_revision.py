@@ -1,5 +1,7 @@
 """Critique and revision: who is revised, what is kept of it, and how it is shown."""
 
+from itertools import chain
+
 import pytest
 
 from labs_helpers.constitution import (
@@ -8,10 +10,12 @@ from labs_helpers.constitution import (
     critique_and_revise,
     load_constitution,
     revised_answers,
+    turn_tokens,
     word_diff,
 )
 from labs_helpers.course.profile import MODELS, ROOT
-from labs_helpers.models import load_policy, load_tokenizer
+from labs_helpers.fit import SFTObjective
+from labs_helpers.models import encode_chat, load_policy, load_tokenizer
 
 RULES = load_constitution(ROOT / "data" / "constitution.yaml")
 KIND = RULES["kind"]
@@ -85,3 +89,28 @@ def test_word_diff_loses_nothing():
 def test_lengths_must_match(town):
     with pytest.raises(ValueError, match="2 prompts and 1 answers"):
         critique_and_revise(*town, ["a", "b"], ["c"], RULES)
+
+
+def test_turns_are_the_conversation_cut_in_pieces(town):
+    _, tokenizer = town
+    talk = Transcript(HARM, COMPLIED, (Round(KIND, "No, it is rude.", "It is 9."),))
+    turns = turn_tokens(talk, tokenizer)
+    assert len(turns) == 6
+    whole = encode_chat(tokenizer, talk.messages(), add_generation_prompt=False)
+    assert [*chain(*turns)] == whole[: sum(map(len, turns))]
+    texts = (COMPLIED, "No, it is rude.", "It is 9.")
+    for said, text in zip(turns[1::2], texts, strict=True):
+        assert said[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(said, skip_special_tokens=True).strip() == text
+
+
+def test_prompt_and_last_turn_are_what_supervised_training_reads(town):
+    _, tokenizer = town
+    talk = Transcript(HARM, COMPLIED, (Round(KIND, "No.", "It is 9."),))
+    [row] = revised_answers([talk])
+    encoded = SFTObjective(tokenizer).encode(row)
+    prompt, *_, last = turn_tokens(talk, tokenizer)
+    assert encoded["tokens"][: len(prompt + last)] == prompt + last
+    assert encoded["answer"][: len(prompt + last)] == [0] * len(prompt) + [1] * len(
+        last
+    )

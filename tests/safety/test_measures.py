@@ -50,6 +50,7 @@ def test_every_suite_can_be_read():
         "honesty",
         "sycophancy",
         "consistency",
+        "train",
     }
 
 
