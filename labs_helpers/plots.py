@@ -42,6 +42,7 @@ from labs_helpers.rl_plots import (
     hacking,
     runs_with_alarms,
     trust_region_step,
+    variance_by_baseline,
 )
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "scatter_against_truth",
     "training_curve",
     "trust_region_step",
+    "variance_by_baseline",
     "win_rates",
 ]
 

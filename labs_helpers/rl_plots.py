@@ -40,21 +40,57 @@ def clipped_surrogate(clip: float = 0.2) -> Figure:
     return figure
 
 
+def variance_by_baseline(
+    baselines: ArrayLike,
+    variance: ArrayLike,
+    mean_reward: float,
+    other: tuple[float, str] | None = None,
+) -> Figure:
+    """Draw a gradient's variance against the constant that is taken off the reward.
+
+    Args:
+        baselines: the constants.
+        variance: by constant, as a share of that without a baseline.
+        mean_reward: a constant of interest.
+        other: the variance with some other baseline, and its name.
+    """
+    with style():
+        figure, axes = new_figure(7.0, 3.9)
+        axes.plot(baselines, variance, marker="", label="a constant")
+        axes.axvline(mean_reward, color=GREY, ls=":", marker="", label="mean reward")
+        axes.axvline(0, color="black", lw=1, marker="")
+        if other is not None:
+            axes.axhline(other[0], color=COLOURS[1], ls="--", marker="", label=other[1])
+        axes.set(
+            xlabel="taken off the reward",
+            ylabel="variance of the gradient (1: nothing taken off)",
+            ylim=(0, None),
+        )
+        axes.legend()
+    return figure
+
+
 def bias_and_variance(
-    lambdas: Sequence[float], squared_bias: ArrayLike, variance: ArrayLike
+    lambdas: Sequence[float],
+    squared_bias: ArrayLike,
+    variance: ArrayLike,
+    averaged: int = 1,
 ) -> Figure:
     """Draw the two parts of an advantage estimate's error against GAE's lambda.
 
     Args:
         lambdas: at which they were measured.
         squared_bias: by lambda.
-        variance: by lambda.
+        variance: of one estimate, by lambda.
+        averaged: how many estimates a mean is taken over, which divides the variance.
     """
     bias, spread = np.asarray(squared_bias, float), np.asarray(variance, float)
+    spread = spread / averaged
+    of_mean = f" of the mean of {averaged}" if averaged > 1 else ""
     with style():
         figure, axes = new_figure(7.0, 3.9)
         axes.plot(lambdas, bias, label="bias, squared")
-        axes.plot(lambdas, spread, label="variance")
+        axes.plot(lambdas, spread, label=f"variance{of_mean}")
         axes.plot(lambdas, bias + spread, color="black", ls="--", label="both")
         axes.set(
             xlabel="λ (0: trust the values, 1: trust the rewards)",

@@ -64,7 +64,10 @@ FIGURES = {
     "comparisons_for_proof": plots.comparisons_for_proof,
     "clipped_surrogate": plots.clipped_surrogate,
     "bias_and_variance": lambda: plots.bias_and_variance(
-        [0.0, 0.5, 1.0], [0.2, 0.1, 0.0], [0.0, 0.1, 0.4]
+        [0.0, 0.5, 1.0], [0.2, 0.1, 0.0], [0.0, 0.1, 0.4], averaged=16
+    ),
+    "variance_by_baseline": lambda: plots.variance_by_baseline(
+        [-1.0, 0.0, 1.0], [2.5, 1.0, 0.8], 0.5, (0.9, "other answers")
     ),
     "trust_region_step": lambda: plots.trust_region_step(
         [0.0, 0.5, 1.0],
