@@ -6,6 +6,7 @@ All on town-s, judged by gold on held-out prompts and phrasings.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from labs_helpers.data import Preference, Unpaired
 from labs_helpers.evaluation import (
     Estimate,
     WinRate,
+    bradley_terry_ratings,
+    length_controlled_win_rate,
     mean,
     paired_difference,
     win_rate,
@@ -26,10 +29,11 @@ from labs_helpers.fit import (
     Objective,
     PairObjective,
     Reference,
+    SLiCObjective,
     fit,
 )
 from labs_helpers.logprobs import rollout_kl
-from labs_helpers.losses import dpo_loss, kto_loss
+from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.policies import Policy
 from labs_helpers.sampling import Rollout, sample
@@ -38,7 +42,7 @@ from labs_helpers.world import recorded
 from labs_helpers.world.annotators import PANEL, Annotator, differing, label
 from labs_helpers.world.goals import GOALS, Goal, sampled_pairs
 from labs_helpers.world.gold import DIMENSIONS, score
-from labs_helpers.world.prompts import prompts
+from labs_helpers.world.prompts import capability_prompts, prompts
 
 CAREFUL = PANEL[0]
 MODEL = MODELS / "town-s"
@@ -263,9 +267,93 @@ def few_desirable() -> Iterator[Row]:
             } | found.row
 
 
+def pair_sources() -> Iterator[Row]:
+    """Pairs of the policy's own answers, against those of a smaller model."""
+    goal = GOALS["safety"]
+    _, tokenizer, _ = _sft()
+    asked = goal.prompts("train", 250)
+    stranger = load_policy(MODELS / "town-xs")
+    for seed in range(3):
+        theirs = sample(
+            stranger, tokenizer, asked, max_new_tokens=64, n=8, seed=seed + 1
+        )
+        own = goal_rows(goal, seed)
+        pairs = sampled_pairs(asked, theirs.texts, goal.dimension, 4, seed)[: len(own)]
+        off_policy = label(pairs, [CAREFUL], seed, goal.dimension)
+        for source, rows in (("on-policy", own), ("off-policy", off_policy)):
+            policy = dpo(rows + other_rows(goal, seed), settings(seed))
+            found = measured(policy, goal, wide=False)
+            yield {"pairs": source, "goal_pairs": len(rows), "seed": seed} | found.row
+
+
+def variants() -> Iterator[Row]:
+    """Ratings, win rates at equal length and alignment tax of every loss."""
+    goal = GOALS["safety"]
+    sft, tokenizer, reference = _sft()
+    rows = goal_rows(goal) + other_rows(goal)
+    policies = {
+        "SFT": sft,
+        "DPO": dpo(rows),
+        "IPO": trained(rows, _pairwise(ipo_loss, beta=BETA)),
+        "KTO": trained(
+            _unpaired(rows),
+            KTOObjective(tokenizer, reference, partial(kto_loss, beta=BETA)),
+        ),
+        "SLiC": trained(
+            rows, SLiCObjective(tokenizer, partial(slic_loss, delta=2.0, weight=0.1))
+        ),
+    }
+    asked, n = goal.prompts("test"), 8
+    drawn = {
+        name: _answers(policy, asked, n, seed=20 + i)
+        for i, (name, policy) in enumerate(policies.items())
+    }
+    worth = {name: _scores(asked, d.texts)[goal.dimension] for name, d in drawn.items()}
+    words = {name: [len(t.split()) for t in d.texts] for name, d in drawn.items()}
+    cluster = np.repeat(np.arange(len(asked)), n)
+
+    def outcomes(a: str, b: str) -> np.ndarray:
+        return 0.5 + 0.5 * np.sign(worth[a] - worth[b])
+
+    rated = bradley_terry_ratings(
+        {
+            (a, b): outcomes(a, b).reshape(-1, n).mean(1)
+            for a, b in combinations(policies, 2)
+        },
+        baseline="SFT",
+    )
+    for name, policy in policies.items():
+        won = outcomes(name, "SFT")
+        equal = length_controlled_win_rate(won, words[name], words["SFT"], cluster)
+        yield {
+            "loss": name,
+            **columns("rating", rated[name]),
+            **columns("win", win_rate(won, cluster)),
+            **columns("win_equal_length", equal),
+            **columns("words", mean(words[name], cluster)),
+            **columns("capability", _capability(policy)),
+            **columns("gold_elsewhere", _elsewhere(policy, goal)),
+        }
+
+
+def _capability(policy: Policy) -> Estimate:
+    asked = capability_prompts("test", 240)
+    texts = _answers(policy, asked, 1, seed=7).texts
+    return mean(_scores(asked, texts)["helpfulness"] == 1)
+
+
+def _elsewhere(policy: Policy, goal: Goal) -> Estimate:
+    """Gold of answers to what the goal is not about."""
+    asked = [p for p in prompts("test") if p.meta["type"] not in goal.kinds]
+    texts = _answers(policy, asked, 4, seed=8).texts
+    return mean(_scores(asked, texts)["gold"], np.repeat(np.arange(len(asked)), 4))
+
+
 STUDIES: dict[str, Study] = {
     "dpo_goals": goals,
     "dpo_beta": beta_sweep,
     "dpo_noise": label_noise,
     "kto_few_desirable": few_desirable,
+    "dpo_pair_sources": pair_sources,
+    "dpo_variants": variants,
 }
