@@ -11,7 +11,7 @@ import difflib
 import html
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -63,10 +63,17 @@ class Transcript:
         """Whether any round changed the answer."""
         return any(r.revision is not None for r in self.rounds)
 
-    def messages(self, rounds: int | None = None) -> list[Message]:
+    def to_last_revision(self) -> "Transcript":
+        """The same without what came after the last revision: its end is `last`."""
+        count = len(self.rounds)
+        while count and self.rounds[count - 1].revision is None:
+            count -= 1
+        return replace(self, rounds=self.rounds[:count])
+
+    def messages(self) -> list[Message]:
         """The conversation: prompt, answer, critique request, critique, and so on."""
         talk = [*as_messages(self.prompt), _said(self.first)]
-        for each in self.rounds[:rounds]:
+        for each in self.rounds:
             talk += [_asked(each.principle.critique), _said(each.critique)]
             if each.revision is not None:
                 talk += [_asked(each.principle.revision), _said(each.revision)]

@@ -114,3 +114,12 @@ def test_prompt_and_last_turn_are_what_supervised_training_reads(town):
     assert encoded["answer"][: len(prompt + last)] == [0] * len(prompt) + [1] * len(
         last
     )
+
+
+def test_what_came_after_the_last_revision_can_be_left_out():
+    kept, mended = Round(KIND, "Yes.", None), Round(KIND, "No.", "B.")
+    talk = Transcript("Q?", "A.", (kept, mended, kept))
+    assert talk.to_last_revision().rounds == (kept, mended)
+    assert talk.to_last_revision().messages()[-1]["content"] == talk.last
+    untouched = Transcript("Q?", "A.", (kept,)).to_last_revision()
+    assert untouched.messages()[-1]["content"] == "A."

@@ -30,9 +30,10 @@ class UnknownStudy(ValueError):
 
 def studies() -> dict[str, Study]:
     """Every study by name."""
-    from labs_helpers.course.studies import lab1, lab2, lab3, optimum
+    from labs_helpers.course.studies import lab1, lab2, lab3, lab4, optimum
 
-    return {**lab1.STUDIES, **lab2.STUDIES, **optimum.STUDIES, **lab3.STUDIES}
+    rooms = (lab1, lab2, optimum, lab3, lab4)
+    return {name: study for room in rooms for name, study in room.STUDIES.items()}
 
 
 def run(name: str, folder: Path = FOLDER) -> Path:
