@@ -45,9 +45,7 @@ def attack_heatmaps(tables: Mapping[str, "AttackTable"]) -> Figure:
                 panel.text(
                     j,
                     i,
-                    f"{rates[i, j]:.1f}".removeprefix("0")
-                    if rates[i, j] < 0.95
-                    else "1",
+                    _short(rates[i, j]),
                     ha="center",
                     va="center",
                     fontsize=9,
@@ -64,6 +62,11 @@ def attack_heatmaps(tables: Mapping[str, "AttackTable"]) -> Figure:
         panels[0].set_yticks(np.arange(len(labels)), labels)
         figure.colorbar(image, ax=list(panels), label="share of attacks that succeed")
     return figure
+
+
+def _short(rate: float) -> str:
+    """A rate in two characters: 0, .3, 1."""
+    return f"{rate:.1f}".removesuffix(".0").removeprefix("0") or "0"
 
 
 def helpful_and_harmless(

@@ -38,7 +38,7 @@ class Round:
     revision: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transcript:
     """An answer, and what became of it.
 
@@ -93,6 +93,8 @@ class Transcript:
                 )
                 answer = each.revision
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A table for notebooks: what was cut is struck through, what is new bold."""

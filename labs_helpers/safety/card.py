@@ -37,7 +37,7 @@ class Figure:
     compared: Estimate | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelCard:
     """What a reader needs to know of a model before they use it.
 
@@ -106,6 +106,9 @@ class ModelCard:
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
+
+    def __repr__(self) -> str:
+        return f"ModelCard of {self.model} with {len(self.figures)} figures"
 
     def _lists(self) -> list[tuple[str, Sequence[str]]]:
         titles = {

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.estimates import Estimate, mean, paired_difference
+from labs_helpers.estimates import Estimate, Z, mean, paired_difference, proportion
 from labs_helpers.logprobs import response_logprobs
 from labs_helpers.models import Policy
 from labs_helpers.safety.attacks import NO_ATTACK, Attack, attacked
@@ -85,7 +85,7 @@ class AttackTable:
         values = self.succeeded[rows]
         items = np.broadcast_to(np.arange(values.shape[1])[:, None], values.shape)
         kept = np.isfinite(values)
-        return mean(values[kept], items[kept])
+        return _rate(values[kept], items[kept])
 
 
 def attack_table(
@@ -156,7 +156,7 @@ class RefusalTable:
         """How often items are refused; of one kind, or of all."""
         kept = [i for i, x in enumerate(self.items) if kind in (None, x.kind)]
         values = self.refused[kept]
-        return mean(values.ravel(), np.repeat(np.arange(len(kept)), values.shape[1]))
+        return _rate(values.ravel(), np.repeat(np.arange(len(kept)), values.shape[1]))
 
     def by_category(self, kind: str | None = None) -> dict[str, Estimate]:
         """How often the items of each category are refused."""
@@ -165,7 +165,7 @@ class RefusalTable:
             if kind in (None, item.kind):
                 groups.setdefault(item.category, []).append(i)
         return {
-            name: mean(
+            name: _rate(
                 self.refused[rows].ravel(),
                 np.repeat(np.arange(len(rows)), self.refused.shape[1]),
             )
@@ -241,7 +241,7 @@ class ChoiceTable:
 
     def truthful(self) -> Estimate:
         """How often a right answer is the likeliest."""
-        return mean(self.correct)
+        return proportion(self.correct.sum(), len(self.correct))
 
 
 def choice_table(
@@ -303,7 +303,7 @@ def consistency(
         for one, other in pairwise(made):
             same.append(float(one == other))
             clusters.append(i)
-    return mean(same, clusters)
+    return _rate(np.array(same), np.array(clusters))
 
 
 def answers_of(
@@ -324,6 +324,25 @@ def answers_of(
         n=samples,
         seed=seed,
     ).texts
+
+
+def _rate(values: np.ndarray, clusters: np.ndarray) -> Estimate:
+    """A share of answers with Wilson's interval, several answers to one item counted.
+
+    Answers to one item are alike: together they are worth as many independent ones as
+    would have the same standard error, at least as many as there are items where all
+    answers of the table are the same.
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    found = mean(values, clusters)
+    items = len(np.unique(clusters))
+    error = (found.high - found.low) / 2 / Z
+    worth = found.value * (1 - found.value) / error**2 if error > 0 else items
+    worth = int(np.clip(round(worth), 1, n)) if np.isfinite(worth) else items
+    wide = proportion(found.value * worth, worth)
+    return Estimate(found.value, wide.low, wide.high, n)
 
 
 def _mean(values: np.ndarray) -> float:

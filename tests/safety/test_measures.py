@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from labs_helpers.course.profile import MODELS, ROOT
+from labs_helpers.estimates import proportion
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.safety import (
     AttackTable,
@@ -133,3 +134,17 @@ def test_a_suite_without_such_items_says_so(town):
         attack_table(*town, first("soundalike", 2), [])
     with pytest.raises(ValueError, match="no question items"):
         choice_table(*town, first("soundalike", 2))
+
+
+def test_rates_stay_between_0_and_1_and_know_of_clusters():
+    items = tuple(Item(Prompt(str(i)), "safe") for i in range(30))
+    never = RefusalTable(items, np.zeros((30, 4)), ()).rate()
+    assert never.value == 0
+    assert never.low == pytest.approx(0)
+    assert never.high == pytest.approx(proportion(0, 30).high)
+    alike = np.repeat([[1.0]] * 3 + [[0.0]] * 27, 4, axis=1)
+    rate = RefusalTable(items, alike, ()).rate()
+    once = proportion(3, 30)
+    assert 0 < rate.low < 0.1 < rate.high < 1
+    assert rate.high - rate.low == pytest.approx(once.high - once.low, rel=0.1)
+    assert rate.n == 120
