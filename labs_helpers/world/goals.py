@@ -1,7 +1,8 @@
 """Goals that the town's assistant can be aligned with: what is asked, and what counts.
 
-Comes in: sampled answers. Goes out: the prompts of a goal, and pairs of answers that
-differ in what the goal is about, not yet compared by anybody. Does not train.
+Comes in: sampled and recorded answers. Goes out: the prompts of a goal, pairs of
+answers that differ in what it is about, and pairs about everything else, none of them
+compared yet by anybody. Does not train.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from labs_helpers.task import Prompt
-from labs_helpers.world.annotators import Pair
+from labs_helpers.world import recorded
+from labs_helpers.world.annotators import Pair, differing
 from labs_helpers.world.gold import score
 from labs_helpers.world.knowledge import knowledge
-from labs_helpers.world.prompts import every_prompt, lot
+from labs_helpers.world.prompts import SHARES, every_prompt, lot
 
 
 @dataclass(frozen=True)
@@ -101,3 +103,19 @@ def sampled_pairs(
         found += draw.sample(differ, min(per_prompt, len(differ)))
     draw.shuffle(found)
     return found
+
+
+def other_pairs(goal: Goal, n: int, seed: int = 0) -> list[Pair]:
+    """About n recorded pairs on what the goal is not about, all kinds alike.
+
+    They differ in gold. Training on them too keeps what the goal does not mention.
+    """
+    kinds = [kind for kind in SHARES if kind not in goal.kinds]
+    left = dict.fromkeys(kinds, -(-n // len(kinds)))
+    found = []
+    for pair in recorded.pairs("train", seed=seed):
+        kind = pair.prompt.meta["type"]
+        if left.get(kind) and differing([pair]):
+            left[kind] -= 1
+            found.append(pair)
+    return found[:n]

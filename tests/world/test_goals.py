@@ -1,8 +1,10 @@
 """Goals ask what they are about, and pairs differ in what counts."""
 
+from collections import Counter
+
 import pytest
 
-from labs_helpers.world.goals import GOALS, sampled_pairs
+from labs_helpers.world.goals import GOALS, other_pairs, sampled_pairs
 from labs_helpers.world.gold import DIMENSIONS, score
 from labs_helpers.world.prompts import complied
 
@@ -32,3 +34,11 @@ def test_pairs_differ_in_the_dimension_and_no_prompt_has_too_many():
 def test_uneven_answers_are_refused():
     with pytest.raises(ValueError, match="equally many"):
         sampled_pairs(GOALS["humour"].prompts("train", 2), ["A."] * 3)
+
+
+def test_other_pairs_are_of_all_other_kinds_alike():
+    goal = GOALS["humour"]
+    kinds = Counter(pair.prompt.meta["type"] for pair in other_pairs(goal, 60))
+    assert len(kinds) == 6
+    assert set(kinds.values()) == {10}
+    assert "joke" not in kinds

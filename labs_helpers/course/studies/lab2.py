@@ -38,19 +38,20 @@ from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.policies import Policy
 from labs_helpers.sampling import Rollout, sample
 from labs_helpers.task import Prompt
-from labs_helpers.world import recorded
-from labs_helpers.world.annotators import PANEL, Annotator, differing, label
-from labs_helpers.world.goals import GOALS, Goal, sampled_pairs
+from labs_helpers.world.annotators import PANEL, Pair, label
+from labs_helpers.world.goals import GOALS, Goal, other_pairs, sampled_pairs
 from labs_helpers.world.gold import DIMENSIONS, score
 from labs_helpers.world.prompts import capability_prompts, prompts
 
 CAREFUL = PANEL[0]
 MODEL = MODELS / "town-s"
 # The recommended settings, found on validation prompts.
-BETA, LR, BATCH = 0.1, 3e-4, 32
+BETA, LR, BATCH, EPOCHS = 0.1, 4e-4, 32, 1.5
+PAIRS = {"safety": 200, "helpfulness": 600, "humour": 400}
+OTHERS = 800
 
 
-def settings(seed: int = 0, epochs: float = 2.0, lr: float = LR) -> FitConfig:
+def settings(seed: int = 0, epochs: float = EPOCHS, lr: float = LR) -> FitConfig:
     """How every policy of these studies is trained, if nothing else is said."""
     return FitConfig(lr=lr, batch_size=BATCH, epochs=epochs, seed=seed, progress=False)
 
@@ -96,26 +97,22 @@ def dpo(rows: Sequence[Preference], config: FitConfig | None = None, **options: 
 # Preference sets
 
 
-def goal_pairs(goal: Goal, seed: int = 0, n: int = 300) -> list:
+def goal_pairs(goal: Goal, seed: int = 0) -> list[Pair]:
     """On-policy pairs for a goal: sampled answers that differ in its dimension."""
-    asked = goal.prompts("train", 250)
+    asked, n = goal.prompts("train", 300), PAIRS[goal.name]
     texts = _answers(_sft()[0], asked, 8, seed + 1).texts
-    per_prompt = -(-2 * n // len(asked))
+    per_prompt = -(-3 * n // (2 * len(asked)))
     return sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)[:n]
 
 
-def other_rows(goal: Goal, seed: int = 0, n: int = 300) -> list[Preference]:
+def other_rows(goal: Goal, seed: int = 0, n: int = OTHERS) -> list[Preference]:
     """Recorded pairs about everything else, compared as a whole."""
-    stock = recorded.pairs("train", seed=seed)
-    others = [x for x in stock if x.prompt.meta["type"] not in goal.kinds]
-    return label(differing(others, "gold", n), [CAREFUL], seed)
+    return label(other_pairs(goal, n, seed), [CAREFUL], seed)
 
 
-def goal_rows(
-    goal: Goal, seed: int = 0, n: int = 300, annotator: Annotator = CAREFUL
-) -> list[Preference]:
+def goal_rows(goal: Goal, seed: int = 0) -> list[Preference]:
     """A goal's pairs, compared in its dimension."""
-    return label(goal_pairs(goal, seed, n), [annotator], seed, goal.dimension)
+    return label(goal_pairs(goal, seed), [CAREFUL], seed, goal.dimension)
 
 
 # Measures
@@ -157,8 +154,8 @@ def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
         goal: on whose prompts and dimension it is to win.
         wide: look at the other dimensions too, which takes the longest.
     """
-    asked = tuple(goal.prompts("test", 150))
-    n = max(2, 240 // len(asked))
+    asked = tuple(goal.prompts("test", 200))
+    n = max(2, 200 // len(asked))
     drawn = _answers(policy, asked, n, seed=5)
     cluster = np.repeat(np.arange(len(asked)), n)
     own = _scores(asked, drawn.texts)[goal.dimension]
@@ -167,7 +164,7 @@ def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
     kl = rollout_kl(policy, _sft()[0], drawn).numpy()
     falls = {}
     if wide:
-        everything, n = tuple(prompts("test")), 4
+        everything, n = tuple(prompts("test")), 3
         new = _scores(everything, _answers(policy, everything, n, seed=6).texts)
         old = _baseline(everything, 8, 1006)
         for name in (*DIMENSIONS, "gold"):
