@@ -63,7 +63,7 @@ def variance_by_baseline(
             axes.axhline(other[0], color=COLOURS[1], ls="--", marker="", label=other[1])
         axes.set(
             xlabel="taken off the reward",
-            ylabel="variance of the gradient (1: nothing taken off)",
+            ylabel="variance (1: nothing taken off)",
             ylim=(0, None),
         )
         axes.legend()
