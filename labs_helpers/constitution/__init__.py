@@ -11,6 +11,7 @@ from labs_helpers.constitution.feedback import (
     compare_by_principles,
     judge_by_principles,
     preferences_from,
+    principle_scores,
 )
 from labs_helpers.constitution.principles import (
     BadConstitution,
@@ -41,6 +42,7 @@ __all__ = [
     "judge_by_principles",
     "load_constitution",
     "preferences_from",
+    "principle_scores",
     "revised_answers",
     "turn_tokens",
     "word_diff",

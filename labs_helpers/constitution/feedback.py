@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.constitution.principles import Constitution
 from labs_helpers.data import Preference, as_messages
+from labs_helpers.estimates import Estimate, mean
 from labs_helpers.judges import BothOrders
 from labs_helpers.logprobs import response_logprobs
 from labs_helpers.losses import PreferenceLoss, soft_dpo_loss
@@ -124,6 +125,21 @@ def judge_by_principles(
     found = _replies(policy, tokenizer, requests, replies)
     odds = found[:, 0] - found[:, 1]
     return expit(odds).reshape(len(constitution), len(answers))
+
+
+def principle_scores(
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    answers: Sequence[str],
+    constitution: Constitution,
+) -> dict[str, Estimate]:
+    """By principle, the share of answers that keep it: the mean of the judge's labels.
+
+    To compare policies, let one and the same judge read the answers of all.
+    """
+    kept = judge_by_principles(policy, tokenizer, prompts, answers, constitution)
+    return {id: mean(row) for id, row in zip(constitution.ids, kept, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from labs_helpers.constitution import (
     judge_by_principles,
     load_constitution,
     preferences_from,
+    principle_scores,
 )
 from labs_helpers.constitution.feedback import _replies
 from labs_helpers.fit import FitConfig, PairObjective, fit
@@ -75,6 +76,8 @@ def test_each_answer_is_judged_by_each_principle(tiny_policy, tiny_tokenizer):
     kept = judge_by_principles(tiny_policy(), tiny_tokenizer, PROMPTS, A, RULES)
     assert kept.shape == (2, 2)
     assert ((kept > 0) & (kept < 1)).all()
+    scores = principle_scores(tiny_policy(), tiny_tokenizer, PROMPTS, A, RULES)
+    assert [scores[id].value for id in RULES.ids] == pytest.approx(kept.mean(axis=1))
 
 
 def test_the_likelier_answer_is_chosen_and_equal_ones_are_left_out():
