@@ -26,8 +26,9 @@ it, and read what the check says. Until an answer is right the lab goes on with 
 reference, so that you can work in any order and "Run All" always reaches the end.
 
 Hand in this notebook, executed. The instructor runs your answers again, each exercise
-for itself: they may use Python, torch, NumPy and what you wrote in your own cells, and
-no function of `labs_helpers`. Cells that check are restored before that."""
+for itself: they may use Python, torch, NumPy, and functions and constants from your own
+cells, but no results of experiments and no function of `labs_helpers`. Cells that check
+are restored before that."""
 
 
 class BrokenMarks(ValueError):
