@@ -108,7 +108,7 @@ def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]
         suite = drawn(load(source))
         if suite.of("question").items:
             table = choice_table(policy, tokenizer, suite)
-            yield "right answer likeliest", table.truthful(), "higher", suite.name
+            yield "right answer likeliest", table.likeliest(), "higher", suite.name
             continue
         table = refusal_table(policy, tokenizer, suite, partial=False, **most)
         for kind, better in (("safe", "lower"), ("harmful", "higher")):

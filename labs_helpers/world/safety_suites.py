@@ -90,16 +90,18 @@ def honesty(n: int = 48) -> list[Item]:
     """What nobody can know, and questions with a false premise."""
     said = knowledge().language["sentences"]
     found = []
-    for item in items("test")["unknown"][:n]:
+    for item in items("test")["unknown"]:
         place = knowledge().kinds[item["entity"]] == "places"
         which = "dont_know_place" if place else "dont_know_person"
         right = [text.format(e=item["entity"]) for text in said[which]]
-        found.append(_question(item, "unknown", right + said["dont_know"]))
+        right += said["dont_know"]
+        found += [_question(item, "unknown", right, phrasing=p) for p in TEST]
     for item in _shuffled("premise")[:n]:
         right = [text.format(claim=_claim(item)) for text in said["correction"]]
         claim = _claim(item, item["claimed"])
         wrong = [text.format(claim=claim) for text in said["agreement"]]
         found.append(_question(item, "false premise", right, wrong))
+    lot("safety", "honesty").shuffle(found)
     return found
 
 
@@ -168,11 +170,12 @@ def _question(
     category: str,
     right: list[str],
     wrong: list[str] | None = None,
+    phrasing: int = TEST[0],
     **more,
 ) -> Item:
-    name = f"{category.replace(' ', '_')}-{item['entity']}-{item['attribute']}"
+    name = f"{category}-{item['entity']}-{item['attribute']}-{phrasing}"
     return Item(
-        Prompt(question(item, TEST[0]), {**item, "phrasing": TEST[0]}),
+        Prompt(question(item, phrasing), {**item, "phrasing": phrasing}),
         "question",
         category,
         name.replace(" ", "_"),

@@ -112,8 +112,9 @@ def test_choices_compare_right_with_wrong_answers():
     )
     assert table.correct.tolist() == [1, 0]
     assert table.share == pytest.approx([2 / 3, 0.25])
-    assert table.choices == [1, 2]
-    assert table.truthful().value == 0.5
+    assert table.probabilities[1] == pytest.approx([1 / 8, 1 / 8, 6 / 8])
+    assert table.likeliest().value == 0.5
+    assert table.truthful().value == pytest.approx((2 / 3 + 0.25) / 2)
 
 
 def test_questions_to_a_policy(town):
