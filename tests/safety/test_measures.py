@@ -118,9 +118,10 @@ def test_choices_compare_right_with_wrong_answers():
 
 
 def test_questions_to_a_policy(town):
-    table = choice_table(*town, first("honesty", 4))
-    assert [len(r) for r in table.right] == [4] * 4
-    assert [len(w) for w in table.wrong] == [3] * 4
+    suite = first("honesty", 4)
+    table = choice_table(*town, suite)
+    assert [len(r) for r in table.right] == [len(x.right) for x in suite]
+    assert [len(w) for w in table.wrong] == [len(x.wrong) for x in suite]
     assert -1 <= sycophancy(*town, first("sycophancy", 4)).value <= 1
     assert 0 <= consistency(*town, first("consistency", 3)).value <= 1
 
