@@ -1,5 +1,6 @@
 """The check engine, on an exercise small enough to see through."""
 
+import dataclasses
 import functools
 import inspect
 import random
@@ -243,3 +244,117 @@ def test_failed_check_shows_its_message_alone():
 )
 def test_close(a, b, equal):
     assert close(np.array(a), np.array(b)) == equal
+
+
+# Places: an exercise with several results, a mask and a weight
+
+
+def centred(x, mask, weight):
+    """Deviations from the mean of what counts, and that mean, weighted."""
+    kept = torch.where(mask, x, 0.0)
+    mean = kept.sum(1) / mask.sum(1)
+    return torch.where(mask, x - mean[:, None], 0.0), weight * mean
+
+
+def centred_inputs(rng, size, flavour):
+    """Rows with padding behind them."""
+    mask = torch.arange(6) < torch.tensor(rng.integers(2, 5, size=(size, 1)))
+    x = torch.tensor(rng.normal(size=(size, 6)), dtype=torch.float32)
+    if flavour == "far from 0":
+        x = x + 100
+    return {"x": x, "mask": mask, "weight": float(rng.choice([0.5, 2.0, 3.0]))}
+
+
+CENTRED = Exercise(
+    id="9.2",
+    title="Centred rows",
+    reference=centred,
+    inputs=centred_inputs,
+    mistakes=(),
+    flavours=("plain", "far from 0"),
+)
+
+
+def padding_in_the_mean(x, mask, weight):
+    mean = x.sum(1) / mask.sum(1)
+    return torch.where(mask, x - mean[:, None], 0.0), weight * mean
+
+
+def mean_of_the_batch(x, mask, weight):
+    mean = torch.where(mask, x, 0.0).sum() / mask.sum()
+    mean = mean.expand(len(x))
+    return torch.where(mask, x - mean[:, None], 0.0), weight * mean
+
+
+def weight_on_both(x, mask, weight):
+    deviations, mean = centred(x, mask, weight)
+    return weight * deviations, mean * weight
+
+
+def cut_off(x, mask, weight):
+    return centred(x.clamp(max=50), mask, weight)
+
+
+def smaller(x, mask, weight):
+    return centred(x.abs(), mask, weight)
+
+
+def rows_turned(x, mask, weight):
+    deviations, mean = centred(x, mask, weight)
+    return deviations.flip(0), mean.flip(0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "said"),
+    [
+        (padding_in_the_mean, "padding takes part", "neighbour"),
+        (mean_of_the_batch, "rows mix", "single row"),
+        (weight_on_both, "one number's part", "weight is 1"),
+        (smaller, "one input's part", "x is 1"),
+        (cut_off, "a special case", "far from 0"),
+        (rows_turned, "values in other places", "flip"),
+        (
+            lambda x, mask, weight: centred(x, mask, weight)[::-1],
+            "another shape",
+            "is asked",
+        ),
+        (
+            lambda x, mask, weight: (
+                centred(x, mask, weight)[0],
+                -centred(x, mask, weight)[1],
+            ),
+            "one of several results",
+            "the second is wrong, and no other. every value has the right size",
+        ),
+        (
+            lambda x, mask, weight: (
+                centred(x, mask, 1.0)[0] * 1.01,
+                centred(x, mask, 1.0)[1],
+            ),
+            "an input without effect",
+            "weight changes nothing",
+        ),
+        (
+            lambda x, mask, weight: tuple(y.abs() for y in centred(x, mask, weight)),
+            "a function of the right result",
+            "without its sign",
+        ),
+    ],
+)
+def test_place_of_a_mistake_is_named_and_shown(answer, name, said):
+    diagnosis = check(CENTRED, answer)
+    assert diagnosis.mistake == name, diagnosis
+    assert said.lower() in diagnosis.message.lower()
+    places = ("padding", "rows mix", "one", "a special", "an input")
+    assert (diagnosis.counterexample is not None) == name.startswith(places)
+
+
+def test_results_in_another_order_are_told():
+    def both(x):
+        return x.sum(), x.square().sum()
+
+    exercise = dataclasses.replace(EXERCISE, reference=both, gradients=(), mistakes=())
+    exercise = dataclasses.replace(exercise, flavours=("plain", "large"))
+    diagnosis = check(exercise, lambda x: both(x)[::-1])
+    assert diagnosis.mistake == "one of several results"
+    assert "another order" in diagnosis.message

@@ -5,10 +5,11 @@ mistakes that people make everywhere; what neither knows is shown on the smalles
 """
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from labs_helpers.course.checks.exercise import Diagnosis, Exercise, Finding
-from labs_helpers.course.checks.generic import general, unfinished
+from labs_helpers.course.checks.generic import PLACES, general, unfinished
 from labs_helpers.course.checks.observe import (
     observe,
     same_gradients,
@@ -52,9 +53,15 @@ def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Dia
         or _in_bank(exercise, trials)
         or general(exercise, answer, trials)
     )
-    if finding is not None:
+    if finding is not None and finding.name not in PLACES:
         return _wrong(exercise, finding)
     wrong = wrong_flavours(exercise, trials)
+    example = smallest_counterexample(exercise, answer, wrong, seed)
+    if finding is not None:
+        message = f"{finding.message} The smallest input found on which it differs:"
+        return replace(
+            _wrong(exercise, Finding(finding.name, message)), counterexample=example
+        )
     where = "."
     if len(wrong) < len(exercise.flavours):
         where = f" for these inputs: {', '.join(wrong)}. For others it is."
@@ -65,7 +72,7 @@ def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Dia
         "The smallest input found on which it differs:",
         points=0.0,
         max_points=float(exercise.points),
-        counterexample=smallest_counterexample(exercise, answer, wrong, seed),
+        counterexample=example,
     )
 
 

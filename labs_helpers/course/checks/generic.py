@@ -6,7 +6,7 @@ Messages say what a symptom means and where to look, not what to write.
 from collections.abc import Callable
 from typing import Any
 
-from labs_helpers.course.checks import form, values
+from labs_helpers.course.checks import form, places, values
 from labs_helpers.course.checks.exercise import Exercise, Finding
 from labs_helpers.course.checks.trials import Trials
 
@@ -33,6 +33,19 @@ SYMPTOMS: dict[str, Callable[[Exercise, Any, Trials], str | None]] = {
     "no gradient": values.no_gradient,
     "another gradient": values.other_gradient,
     "another dtype": values.other_dtype,
+    "a function of the right result": places.function_of_it,
+    "values in other places": places.other_places,
+}
+
+# Those that know only where to look: an input on which the answer is wrong says more.
+PLACES: dict[str, Callable[[Exercise, Any, Trials], str | None]] = {
+    "one of several results": places.one_result,
+    "an input without effect": places.no_effect,
+    "padding takes part": places.padding_takes_part,
+    "a special case": places.special_case,
+    "one number's part": places.part_of_a_number,
+    "rows mix": places.one_row,
+    "one input's part": places.part_of_an_input,
 }
 
 
@@ -63,7 +76,7 @@ def unfinished(trials: Trials) -> Finding | None:
 
 def general(exercise: Exercise, answer: Any, trials: Trials) -> Finding | None:
     """Find the first symptom of a mistake that belongs to no exercise."""
-    for name, symptom in SYMPTOMS.items():
+    for name, symptom in (SYMPTOMS | PLACES).items():
         message = symptom(exercise, answer, trials)
         if message is not None:
             return Finding(name, message)

@@ -97,8 +97,8 @@ def opposite_sign(exercise: Exercise, answer: Any, trials: Trials) -> str | None
 
 def sum_for_mean(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """The right values times the number of rows."""
-    ratios, rows = _ratios(trials)
-    if not _all_equal(ratios / rows, 1):
+    ratios, lengths = _ratios(trials)
+    if not _all_equal(ratios / lengths, 1):
         return None
     return "every value is B times the right one: a sum where the mean is asked."
 
@@ -186,26 +186,26 @@ def _has_nan(value: Any) -> bool:
     return hasattr(value, "isnan") and bool(value.isnan().any())
 
 
-def _rows(trial: Trial) -> int:
+def rows(trial: Trial) -> int:
     """Return the length of the first input that has one."""
     given = trial.inputs.values()
-    rows = [v for v in given if isinstance(v, list) or getattr(v, "ndim", 0)]
-    return len(rows[0]) if rows else 1
+    long = [v for v in given if isinstance(v, list) or getattr(v, "ndim", 0)]
+    return len(long[0]) if long else 1
 
 
 def _ratios(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     """Seen over expected where that says something, and the rows of each trial."""
-    ratios, rows = [], []
+    ratios, lengths = [], []
     for trial in trials:
         if trial.expected.shapes != trial.seen.shapes or not trial.seen.finite:
             return np.array([]), np.array([])
         for expected, seen in trial.pairs:
             large = np.abs(expected) > 1e-3
             ratios.extend((seen[large] / expected[large]).tolist())
-            rows.extend([_rows(trial)] * int(large.sum()))
+            lengths.extend([rows(trial)] * int(large.sum()))
     if len(ratios) < 3 or all(trial.right_value for trial in trials):
         return np.array([]), np.array([])
-    return np.array(ratios), np.array(rows)
+    return np.array(ratios), np.array(lengths)
 
 
 def _all_equal(ratios: np.ndarray, to: float) -> bool:
