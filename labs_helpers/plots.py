@@ -321,7 +321,7 @@ def against_size(
             axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
             axes.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
