@@ -50,8 +50,10 @@ MODULES = {
 }
 CALLS = {
     "open": "reads files",
+    "exists": "reads files",
     "listdir": "reads files",
     "read_text": "reads files",
+    "scandir": "reads files",
     "exec": "runs text as code",
     "eval": "runs text as code",
     "compile": "runs text as code",
@@ -116,7 +118,7 @@ def _of(node: ast.AST, modules: set[str]) -> Iterator[str]:
         name = getattr(called, "id", getattr(called, "attr", ""))
         # torch's models have an eval(), tensors a compile(): only the builtins count.
         if name in CALLS and (
-            isinstance(called, ast.Name) or name in ("listdir", "read_text")
+            isinstance(called, ast.Name) or CALLS[name] == "reads files"
         ):
             yield CALLS[name]
     if isinstance(node, ast.FunctionDef) and node.name in OPERATORS:
