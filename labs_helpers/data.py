@@ -5,7 +5,6 @@ not); their fields are those of a file's JSON lines, which are TRL's. Knows noth
 models, and of the world as little.
 """
 
-import gzip
 import json
 import logging
 import os
@@ -17,7 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labs_helpers.data_checks import as_row, check_rows
-from labs_helpers.data_files import BadPreferences, Finding, PreferenceReport
+from labs_helpers.data_files import (
+    BadPreferences,
+    Finding,
+    PreferenceReport,
+    read_rows,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -205,12 +209,14 @@ def load_hh(path: str | Path) -> list[Preference]:
 
     Rows whose dialogues differ before the last answer, or not even there, are skipped;
     the log says how many.
+
+    Raises:
+        BadPreferences: Some line holds no pair of dialogues, or none does. The message
+            reports all of them.
     """
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as stream:
-        pairs = [json.loads(line) for line in stream if line.strip()]
-    rows = [_explicit({k: pair[k] for k in ("chosen", "rejected")}) for pair in pairs]
+    pairs = _dialogues(path)
+    rows = [_explicit(pair) for pair in pairs]
     usable = [
         row
         for row in check_rows(row for row in rows if "prompt" in row)[0]
@@ -225,6 +231,33 @@ def load_hh(path: str | Path) -> list[Preference]:
             len(pairs),
         )
     return [_from_row(row) for row in usable]
+
+
+def _dialogues(path: Path) -> list[dict[str, str]]:
+    """Chosen and rejected of every line, or a report on the lines without them."""
+    report, pairs = PreferenceReport(), []
+    for file, line, row in read_rows(path, report):
+        report.total += 1
+        if row is None:  # unreadable, and already reported
+            continue
+        sides = ("chosen", "rejected")
+        given = row if isinstance(row, dict) else {}
+        bad = next((s for s in sides if not isinstance(given.get(s), str)), None)
+        if bad is None:
+            pairs.append({side: row[side] for side in sides})
+            continue
+        remedy = (
+            "Write a whole dialogue, which begins with Human: and ends with Assistant:"
+        )
+        report.errors.append(Finding(file, line, bad, "is no dialogue", remedy))
+    report.rows = len(pairs)
+    if not report.total:
+        report.errors.append(
+            Finding(str(path), 1, "", "has no rows", "Expected one JSON object a line")
+        )
+    if not report.ok:
+        raise BadPreferences(str(report))
+    return pairs
 
 
 def split(

@@ -6,6 +6,7 @@ report looks like, not what a preference is.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,14 +81,19 @@ def read_rows(
     path: Path, report: PreferenceReport
 ) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
     """Yield file, line number and row; None for a row that cannot be read."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as stream:
-        content = stream.read()
 
     def unreadable(line: int, problem: str, remedy: str) -> tuple[str, int, None]:
         report.errors.append(Finding(str(path), line, "", problem, remedy))
         return str(path), line, None
 
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as stream:
+            content = stream.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        remedy = "Fetch it again, or take .gz off the name of a file that is not packed"
+        yield unreadable(1, f"cannot be unpacked: {error}", remedy)
+        return
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         yield unreadable(1, "is in UTF-16, expected UTF-8", _recode("UTF-16"))
         return
@@ -102,7 +108,7 @@ def read_rows(
         if not raw.strip():
             continue
         try:
-            yield str(path), line, json.loads(raw.decode("utf-8"))
+            row = json.loads(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
             byte = raw[error.start]
             yield unreadable(
@@ -116,6 +122,11 @@ def read_rows(
                 f"is no JSON: {error.msg} at column {error.colno}",
                 "Write one complete JSON object on the line, as json.dumps does",
             )
+        else:
+            if row is None:
+                yield unreadable(line, "is null, expected an object", "Remove it")
+            else:
+                yield str(path), line, row
 
 
 def _recode(encoding: str) -> str:

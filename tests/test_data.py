@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import math
+import re
 
 import datasets
 import pytest
@@ -286,6 +287,21 @@ class TestLoadAndSave:
         save_preferences([Preference(**GOOD)], tmp_path / "set.jsonl")
         assert [path.name for path in tmp_path.iterdir()] == ["set.jsonl"]
 
+    @pytest.mark.parametrize("content", [b"{}", gzip.compress(b"{}" * 99)[:20]])
+    def test_what_cannot_be_unpacked_is_reported(self, tmp_path, content):
+        path = tmp_path / "set.jsonl.gz"
+        path.write_bytes(content)
+        with pytest.raises(
+            BadPreferences, match=r"set\.jsonl\.gz:1: cannot be unpacked"
+        ):
+            load_preferences(path)
+
+    def test_a_null_is_no_row(self, tmp_path):
+        path = tmp_path / "set.jsonl"
+        path.write_text(json.dumps(GOOD) + "\nnull\n")
+        with pytest.raises(BadPreferences, match=r"set\.jsonl:2: is null"):
+            load_preferences(path)
+
     def test_gzip(self, tmp_path):
         path = tmp_path / "set.jsonl.gz"
         path.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
@@ -420,6 +436,28 @@ class TestHH:
         with caplog.at_level(logging.WARNING):
             assert len(self.load(tmp_path, pair, good)) == 1
         assert "skipped 1 of 2 rows" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("line", "finding"),
+        [
+            ('{"chosen": "Hi", "rejec', ":2: is no JSON"),
+            ('"Hi"', ":2, chosen: is no dialogue"),
+            ('{"chosen": "Hi"}', ":2, rejected: is no dialogue"),
+            ("null", ":2: is null"),
+        ],
+    )
+    def test_lines_without_dialogues_are_reported(self, tmp_path, line, finding):
+        path = tmp_path / "hh.jsonl"
+        good = {"chosen": hh("Hi", "So."), "rejected": hh("Hi", "No.")}
+        path.write_text(f"{json.dumps(good)}\n{line}\n")
+        with pytest.raises(BadPreferences, match=re.escape(f"hh.jsonl{finding}")):
+            load_hh(path)
+
+    def test_an_empty_file_is_reported(self, tmp_path):
+        path = tmp_path / "hh.jsonl"
+        path.write_text("")
+        with pytest.raises(BadPreferences, match="has no rows"):
+            load_hh(path)
 
 
 def numbered(n, prompts):

@@ -1,6 +1,7 @@
 """The task that a profile names: the embedded world, or a preference set."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 from labs_helpers.course.profile import Profile, short_name
@@ -26,6 +27,9 @@ def _holds_dialogues(data: str) -> bool:
     if not path.is_file():
         return False
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", errors="replace") as file:
-        line = file.readline()
+    try:
+        with opener(path, "rt", encoding="utf-8", errors="replace") as file:
+            line = file.readline()
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return False  # load_preferences reports it
     return '"prompt"' not in line and "Human:" in line
