@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
@@ -103,7 +104,9 @@ class PolicyWithValue(nn.Module):
             hidden = output.last_hidden_state
             hidden = hidden if keep is None else hidden[keep]
         with torch.autocast(hidden.device.type, enabled=False):
-            values = self.value_head(hidden.float())[..., 0]
+            # Of one size in every model, so that one learning rate suits all heads.
+            features = F.rms_norm(hidden.float(), hidden.shape[-1:])
+            values = self.value_head(features)[..., 0]
         return TokenOutput(logits, values)
 
     def policy_parameters(self) -> list[nn.Parameter]:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 Algorithm = Literal["reinforce", "actor_critic", "trpo", "ppo"]
-# One gradient step a batch may be longer than each of PPO's several; TRPO's learning
-# rate is that of its values alone.
-LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 2e-4}
+# TRPO's is that of its values alone.
+LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 3e-4}
 # What may differ between a run and its resumption.
 FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
 
@@ -35,7 +34,9 @@ class RLConfig:
         kl_target: nats an answer that the price adapts to (arXiv 1909.08593, section
             2.2); None leaves it fixed.
         gamma: discount of a reward by the tokens until it comes.
-        lam: GAE's lambda, 0 trusts the values, 1 the rewards alone. REINFORCE has none.
+        lam: GAE's lambda, 0 trusts the values, 1 the rewards alone. Where the reward
+            comes at the end and values explain little of it, less than 1 takes credit
+            from the first tokens, which decide most. REINFORCE has none.
         clip: PPO's limit to a token's ratio, and to a value's move.
         kl_bound: TRPO's trust region, nats a token that one update may move.
         value_weight: weight of the value loss.
@@ -60,13 +61,13 @@ class RLConfig:
     temperature: float = 1.0
     lr: float | None = None
     schedule: Literal["linear", "constant"] = "linear"
-    epochs: int = 4
+    epochs: int = 2
     minibatches: int = 1
     accumulate: int = 1
     kl_weight: float = 0.03
     kl_target: float | None = None
     gamma: float = 1.0
-    lam: float = 0.95
+    lam: float = 1.0
     clip: float = 0.2
     kl_bound: float = 0.01
     value_weight: float = 0.1

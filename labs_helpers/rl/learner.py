@@ -24,10 +24,6 @@ from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Experience, Now, read
 
-# The value head starts at 0 and reads a trunk that the policy keeps moving: at the
-# trunk's own learning rate its values lag so far behind that they add noise.
-HEAD_LR = 10.0
-
 Measured = dict[str, float]
 PartLoss = Callable[[Now, Experience], tuple[Tensor, Measured]]
 PretrainingLoss = Callable[[Policy], Tensor]
@@ -51,12 +47,7 @@ class Learner:
         self.model, self.config, self.trained = model, config, trained
         self.pretraining_loss = pretraining_loss
         self.device = model.policy.device
-        head = set(model.value_head.parameters())
-        groups = [
-            {"params": [p for p in trained if p not in head]},
-            {"params": [p for p in trained if p in head]},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(trained, weight_decay=0.0, fused=True)
         self.set_learning_rate(0)
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32
@@ -74,11 +65,22 @@ class Learner:
         self.lr = self.config.learning_rate
         if self.config.schedule == "linear":
             self.lr *= 1 - update / self.config.updates
-        for group, factor in zip(
-            self.optimizer.param_groups, (1.0, HEAD_LR), strict=True
-        ):
-            group["lr"] = factor * self.lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
         return self.lr
+
+    @torch.no_grad()
+    def center_values(self, experience: Experience) -> None:
+        """Set the mean of the values to that of the returns, by the head's bias.
+
+        It is set and not learnt: Adam moves all weights alike, so that weights which
+        have to learn a mean spread it unevenly over the states, and such values explain
+        less than nothing.
+        """
+        mask = experience.mask
+        gap = self.mean((experience.returns - experience.values)[mask].mean())
+        self.model.value_head.bias += gap
+        experience.values = torch.where(mask, experience.values + gap, 0.0)
 
     def read(self, part: Experience) -> Now:
         """What the policy says now of the answers' tokens, with gradient."""

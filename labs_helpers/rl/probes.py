@@ -146,6 +146,8 @@ def solve(
             "updates": 30,
             "samples": 64,
             "lr": 3e-3 if algorithm == "ppo" else 1e-2,
+            "epochs": 4,
+            "lam": 0.95,
             "kl_weight": 0.0,
             "kl_bound": 0.05,
             "value_weight": 0.5,

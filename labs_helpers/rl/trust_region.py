@@ -93,6 +93,7 @@ def trpo(learner: Learner, experience: Experience) -> Measured:
     it would leave the trust region. The values then train their head.
     """
     measured = _policy_step(learner, experience)
+    learner.center_values(experience)
 
     def loss_of(now: Now, part: Experience) -> tuple[Tensor, Measured]:
         error = value_loss(

@@ -40,6 +40,7 @@ def actor_critic(learner: Learner, experience: Experience) -> Measured:
 
     Schulman et al. (arXiv 1506.02438).
     """
+    learner.center_values(experience)
 
     def loss_of(now: Now, part: Experience) -> tuple[torch.Tensor, Measured]:
         policy = reinforce_loss(now.logprobs, part.advantages, part.mask)
@@ -53,6 +54,7 @@ def ppo(learner: Learner, experience: Experience) -> Measured:
 
     Schulman et al. (arXiv 1707.06347, algorithm 1 and eq. 9).
     """
+    learner.center_values(experience)
 
     def loss_of(now: Now, part: Experience) -> tuple[torch.Tensor, Measured]:
         policy = ppo_loss(
