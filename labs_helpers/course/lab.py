@@ -106,7 +106,7 @@ class Lab:
     @cached_property
     def task(self) -> Task:
         """What is to be aligned, by the profile. Built when first asked for."""
-        return load_task(self.profile)
+        return load_task(self.profile, self.sizes.get("max_length"))
 
     def needs_truth(self) -> bool:
         """Say whether the task knows the true reward, in one line if it does not."""

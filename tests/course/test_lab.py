@@ -228,7 +228,7 @@ def test_section_that_needs_truth_says_so_in_one_line(lab, monkeypatch, capsys):
     from labs_helpers.task import Task
 
     task = Task("HH-RLHF", lambda split: [], lambda split: [])
-    monkeypatch.setattr("labs_helpers.course.lab.load_task", lambda profile: task)
+    monkeypatch.setattr("labs_helpers.course.lab.load_task", lambda *_: task)
     assert lab.needs_truth() is False
     assert capsys.readouterr().out.count("\n") == 1
 

@@ -102,6 +102,24 @@ def test_task_of_a_preference_file(monkeypatch, tmp_path):
     assert sum(map(len, splits)) == 40
 
 
+def test_a_task_leaves_out_what_is_too_long(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"Question {i}", "chosen": "good", "rejected": "bad " * i}
+        for i in range(1, 41)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setenv("LABS_DATA", str(path))
+    task = load_task(load_profile("tiny"), max_length=30)
+    kept = [
+        row
+        for part in ("train", "validation", "test")
+        for row in task.preferences(part)
+    ]
+    assert max(len(row.rejected) for row in kept) == 4 * 23  # and 11 of the question
+    assert "23 of 40 rows fit in 30 tokens" in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("ignore:.*skipped")
 def test_task_of_whole_dialogues(monkeypatch, tmp_path):
     path = tmp_path / "hh.jsonl.gz"
