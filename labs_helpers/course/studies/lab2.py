@@ -46,9 +46,11 @@ from labs_helpers.world.prompts import capability_prompts, prompts
 CAREFUL = PANEL[0]
 MODEL = MODELS / "town-s"
 # The recommended settings, found on validation prompts.
-BETA, LR, BATCH, EPOCHS = 0.1, 4e-4, 32, 1.5
-PAIRS = {"safety": 200, "helpfulness": 600, "humour": 400}
+BETA, LR, BATCH, EPOCHS = 0.1, 3e-4, 32, 2.0
+PAIRS = {"safety": 200, "helpfulness": 600, "humour": 150}
 OTHERS = 800
+# Sweeps have many runs: half of the other pairs, in one pass.
+SWEEP_OTHERS, SWEEP_EPOCHS = 400, 1.0
 
 
 def settings(seed: int = 0, epochs: float = EPOCHS, lr: float = LR) -> FitConfig:
@@ -97,12 +99,13 @@ def dpo(rows: Sequence[Preference], config: FitConfig | None = None, **options: 
 # Preference sets
 
 
-def goal_pairs(goal: Goal, seed: int = 0) -> list[Pair]:
+@cache
+def goal_pairs(goal: Goal, seed: int = 0) -> tuple[Pair, ...]:
     """On-policy pairs for a goal: sampled answers that differ in its dimension."""
     asked, n = goal.prompts("train", 300), PAIRS[goal.name]
     texts = _answers(_sft()[0], asked, 8, seed + 1).texts
     per_prompt = -(-3 * n // (2 * len(asked)))
-    return sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)[:n]
+    return tuple(sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)[:n])
 
 
 def other_rows(goal: Goal, seed: int = 0, n: int = OTHERS) -> list[Preference]:
@@ -200,11 +203,19 @@ def beta_sweep() -> Iterator[Row]:
     """Win rate, KL and gain of the goal of safety by beta."""
     goal = GOALS["safety"]
     for seed in range(3):
-        rows = goal_rows(goal, seed) + other_rows(goal, seed)
+        rows = _sweep_rows(goal, seed)
         for beta in (0.02, 0.1, 0.5, 2.0):
-            policy = dpo(rows, settings(seed), beta=beta)
+            policy = dpo(rows, _sweep(seed), beta=beta)
             found = measured(policy, goal, wide=False)
             yield {"beta": beta, "seed": seed} | found.row
+
+
+def _sweep_rows(goal: Goal, seed: int) -> list[Preference]:
+    return goal_rows(goal, seed) + other_rows(goal, seed, SWEEP_OTHERS)
+
+
+def _sweep(seed: int) -> FitConfig:
+    return settings(seed, SWEEP_EPOCHS)
 
 
 def _with_flips(
@@ -221,10 +232,10 @@ def label_noise() -> Iterator[Row]:
     """30 % of the labels flipped, without and with label smoothing."""
     goal = GOALS["safety"]
     for seed in range(3):
-        clean = goal_rows(goal, seed) + other_rows(goal, seed)
+        clean = _sweep_rows(goal, seed)
         for share, smoothing in ((0.0, 0.0), (0.3, 0.0), (0.3, 0.3)):
             rows = _with_flips(clean, share, seed)
-            policy = dpo(rows, settings(seed), label_smoothing=smoothing)
+            policy = dpo(rows, _sweep(seed), label_smoothing=smoothing)
             found = measured(policy, goal, wide=False)
             yield {"flipped": share, "smoothing": smoothing, "seed": seed} | found.row
 
@@ -242,7 +253,7 @@ def few_desirable() -> Iterator[Row]:
     goal = GOALS["safety"]
     _, tokenizer, reference = _sft()
     for seed in range(3):
-        rows = _unpaired(goal_rows(goal, seed) + other_rows(goal, seed))
+        rows = _unpaired(_sweep_rows(goal, seed))
         draws = np.random.default_rng(seed).random(len(rows))
         tenth = [
             row for row, d in zip(rows, draws, strict=True) if not row.label or d < 0.1
@@ -254,7 +265,7 @@ def few_desirable() -> Iterator[Row]:
         ):
             loss = partial(kto_loss, beta=BETA, desirable_weight=weight)
             objective = KTOObjective(tokenizer, reference, loss)
-            found = measured(trained(kept, objective, settings(seed)), goal, wide=False)
+            found = measured(trained(kept, objective, _sweep(seed)), goal, wide=False)
             yield {
                 "desirable": name,
                 "answers": len(kept),
@@ -278,7 +289,7 @@ def pair_sources() -> Iterator[Row]:
         pairs = sampled_pairs(asked, theirs.texts, goal.dimension, 4, seed)[: len(own)]
         off_policy = label(pairs, [CAREFUL], seed, goal.dimension)
         for source, rows in (("on-policy", own), ("off-policy", off_policy)):
-            policy = dpo(rows + other_rows(goal, seed), settings(seed))
+            policy = dpo(rows + other_rows(goal, seed, SWEEP_OTHERS), _sweep(seed))
             found = measured(policy, goal, wide=False)
             yield {"pairs": source, "goal_pairs": len(rows), "seed": seed} | found.row
 
