@@ -19,13 +19,9 @@ from labs_helpers.course.grading import (
 )
 from labs_helpers.course.grading.assignment import read_assignment
 from labs_helpers.course.grading.reports import Entry
-from labs_helpers.course.grading.restore import (
-    Submitted,
-    definitions,
-    restore,
-    without_magics,
-)
+from labs_helpers.course.grading.restore import Submitted, restore
 from labs_helpers.course.grading.scoring import Result, Score
+from labs_helpers.course.grading.statements import definitions, without_magics
 from labs_helpers.course.lab import start
 from labs_helpers.course.profile import ROOT
 

@@ -102,7 +102,7 @@ def test_points_are_none_half_and_all(tmp_path, path):
     source = nbformat.read(path, as_version=4)
     released = student_version(source, path.name)
     checks = [cell for cell in assignment.graded if cell.kind == "check"]
-    half = checks[: len(checks) // 2]
+    half = checks[::2]  # what an answer calls may be among the others
     for some in ([], half, checks):
         notebook = solved_lab(source, released, [cell.solution for cell in some])
         file = tmp_path / "submission.ipynb"

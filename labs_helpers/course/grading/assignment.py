@@ -6,6 +6,7 @@ worth. Reads sources only; submissions are others' business.
 
 import ast
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import nbformat
 
 from labs_helpers.course.checks import exercises_of
+from labs_helpers.course.grading.statements import without_magics
 from labs_helpers.course.release import student_version
 
+OURS = "labs_helpers"
 ORDINARY, SOLUTION, CHECK, WRITTEN = "ordinary", "solution", "check", "written"
 
 
@@ -35,6 +38,7 @@ class Cell:
         answer: what the check asks for: the name of a function, as a rule.
         solution: grade_id of the cell with the answer.
         title: of the exercise.
+        lends: functions of labs_helpers that the source's own answer calls.
     """
 
     kind: str
@@ -48,6 +52,7 @@ class Cell:
     answer: str = ""
     solution: str = ""
     title: str = ""
+    lends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,11 @@ def read_assignment(path: Path, lab: int) -> Assignment:
     source = nbformat.read(path, as_version=4)
     released = {c.id: c.source for c in student_version(source, path.name).cells}
     titles = {exercise.id: exercise.title for exercise in exercises_of(lab).values()}
+    code = [cell.source for cell in source.cells if cell.cell_type == "code"]
+    imported = {alias: name for text in code for alias, name in _imports(text)}
     cells: list[Cell] = []
     latest = ""  # the last cell with an answer: the one that a check belongs to
+    lends: tuple[str, ...] = ()
     for cell in source.cells:
         marks = cell.metadata.get("nbgrader", {})
         kind = _kind(marks)
@@ -99,9 +107,9 @@ def read_assignment(path: Path, lab: int) -> Assignment:
         if kind == CHECK:
             exercise, answer = _checked(cell.source, f"{path.name}, cell {cell.id}")
             known |= {"exercise": exercise, "answer": answer, "solution": latest}
-            known["title"] = titles.get(exercise, "")
+            known |= {"title": titles.get(exercise, ""), "lends": lends}
         if kind == SOLUTION:
-            latest = marks["grade_id"]
+            latest, lends = marks["grade_id"], _lends(cell.source, imported)
         cells.append(
             Cell(
                 kind=kind,
@@ -113,6 +121,25 @@ def read_assignment(path: Path, lab: int) -> Assignment:
             )
         )
     return Assignment(lab, path.stem, tuple(cells))
+
+
+def _imports(source: str) -> Iterator[tuple[str, str]]:
+    """Yield the names that a cell imports from labs_helpers, with their origin."""
+    for node in ast.walk(ast.parse(without_magics(source))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _lends(source: str, imported: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the functions of labs_helpers that a cell calls."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            root, _, rest = ast.unparse(node.func).partition(".")
+            if root in imported:
+                found.append(".".join(filter(None, [imported[root], rest])))
+    return tuple(dict.fromkeys(found))
 
 
 def _kind(marks: Any) -> str:

@@ -7,7 +7,6 @@ grading needs no experiments.
 """
 
 import ast
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,14 @@ from labs_helpers.course.grading.assignment import (
     WRITTEN,
     Assignment,
     Cell,
+)
+from labs_helpers.course.grading.statements import (
+    defines,
+    definitions,
+    named,
+    statements,
+    used,
+    without_magics,
 )
 
 MISSING = "cell missing"
@@ -84,7 +91,7 @@ def restore(cells: Sequence[Submitted], assignment: Assignment) -> Restored:
         if cell.kind == CHECK:
             _compare_check(cell, cells, restored)
     pieces = list(_pieces(assignment, cells, found))
-    restored.pieces = _needed(pieces, set().union(*map(_used, _checks(assignment))))
+    restored.pieces = _needed(pieces, set().union(*map(used, _checks(assignment))))
     return restored
 
 
@@ -105,7 +112,7 @@ def _answer(
         return marked[-1]
     foreign = [c for c in cells if c.grade_id not in assignment.grade_ids]
     same_id = [c for c in foreign if c.id and c.id == cell.id]
-    defining = [c for c in foreign if _defines(c.source) & _defines(cell.source)]
+    defining = [c for c in foreign if defines(c.source) & defines(cell.source)]
     others = same_id or (defining if cell.kind == SOLUTION else [])
     if not others:
         restored.flag(exercise, MISSING)
@@ -194,104 +201,16 @@ def _needed(pieces: Sequence[Piece], wanted: set[str]) -> list[Piece]:
             kept.append(piece)
             continue
         if piece.label and not piece.label.startswith("own cell"):  # an answer
-            names |= _used(piece.source)
+            names |= used(piece.source)
             kept.append(piece)
             continue
-        statements = []
-        for statement in reversed(_statements(piece.source)):
+        kept_here = []
+        for statement in reversed(statements(piece.source)):
             text = ast.unparse(statement)
-            if _named(statement) & {*names, "*"}:
-                names |= _used(text)
-                statements.append(text)
-        if statements:
-            source = "\n".join(reversed(statements))
+            if named(statement) & {*names, "*"}:
+                names |= used(text)
+                kept_here.append(text)
+        if kept_here:
+            source = "\n".join(reversed(kept_here))
             kept.append(Piece(piece.label or "the lab", source))
     return kept[::-1]
-
-
-def definitions(source: str) -> str:
-    r"""Keep the imports, functions, classes and constants at the top of a cell.
-
-    >>> print(definitions("import torch\nx = 3\ny = f(x)\nprint(x)"))
-    import torch
-    x = 3
-    """
-    kept = [s for s in _statements(without_magics(source)) if _is_definition(s)]
-    return "\n".join(map(ast.unparse, kept))
-
-
-def without_magics(source: str) -> str:
-    """Turn lines of IPython into comments where they keep a cell from being Python."""
-    source = textwrap.dedent(source).replace("\r\n", "\n").replace("\0", "")
-    if _parsed(source) is not None:
-        return source
-    lines = source.split("\n")
-    if lines[0].startswith("%%"):
-        lines = lines[1:]
-    kept = [
-        f"{line[: len(line) - len(line.lstrip())]}pass  # {line.lstrip()}"
-        if line.lstrip()[:1] in ("%", "!", "?")
-        else line
-        for line in lines
-    ]
-    return "\n".join(kept)
-
-
-def _parsed(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _statements(source: str) -> list[ast.stmt]:
-    tree = _parsed(source)
-    return [] if tree is None else tree.body
-
-
-def _is_definition(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        value = statement.value
-        return value is not None and _is_plain(value)
-    named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    return isinstance(statement, ast.Import | ast.ImportFrom | named)
-
-
-def _is_plain(value: ast.expr) -> bool:
-    """Whether an expression is a constant, a name, a lambda, or made of constants."""
-    if isinstance(value, ast.Lambda | ast.Name):
-        return True
-    try:
-        ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
-
-
-def _named(statement: ast.stmt) -> set[str]:
-    """Names that a definition gives."""
-    if isinstance(statement, ast.Import):
-        return {a.asname or a.name.partition(".")[0] for a in statement.names}
-    if isinstance(statement, ast.ImportFrom):
-        return {a.asname or a.name for a in statement.names}
-    if hasattr(statement, "name"):
-        return {statement.name}
-    stored = (n for n in ast.walk(statement) if isinstance(n, ast.Name))
-    return {n.id for n in stored if isinstance(n.ctx, ast.Store)}
-
-
-def _used(source: str) -> set[str]:
-    tree = _parsed(source)
-    nodes = [] if tree is None else ast.walk(tree)
-    names = {n.id for n in nodes if isinstance(n, ast.Name)}
-    # An annotation may be a string.
-    return names | {"annotations"}
-
-
-def _defines(source: str) -> set[str]:
-    """Functions and classes at the top of a cell."""
-    return {
-        statement.name
-        for statement in _statements(without_magics(source))
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef)
-    }
