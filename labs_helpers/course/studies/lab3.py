@@ -375,12 +375,8 @@ def ptx() -> Iterator[Row]:
 
     Columns: weight, seed, gold, kl, covered, capability_before, capability.
     """
-    from labs_helpers.world.answers import right_answer
-    from labs_helpers.world.prompts import lot
-
-    draw = lot("ptx")
     rows = [
-        [*p.messages, {"role": "assistant", "content": right_answer(p, draw)}]
+        [*p.messages, {"role": "assistant", "content": f"It is {p.meta['expected']}."}]
         for p in capability_prompts("train", 300)
     ]
     objective = SFTObjective(load_tokenizer(MODELS / "town-xs"))
