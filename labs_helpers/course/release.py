@@ -25,10 +25,10 @@ NOTE = """\
 it, and read what the check says. Until an answer is right the lab goes on with the
 reference, so that you can work in any order and "Run All" always reaches the end.
 
-Hand in this notebook, executed. The instructor runs your answers again, each exercise
-for itself: they may use Python, torch, NumPy, and functions and constants from your own
-cells, but no results of experiments and no function of `labs_helpers`. Cells that check
-are restored before that."""
+Hand in this notebook, executed. The instructor runs your answers again, without the
+experiments: they may use Python, torch, NumPy, answers before them, functions and
+constants of your own cells, and of `labs_helpers` only what the exercise itself uses.
+Cells that check are restored before that."""
 
 
 class BrokenMarks(ValueError):
