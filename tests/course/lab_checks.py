@@ -1,6 +1,6 @@
 """Tests that every lab's exercises pass; a test module of a lab imports them all.
 
-The module says which EXERCISES, and in STYLES two right answers to each, written in
+The module says which EXERCISES, and in STYLES three right answers to each, written in
 other ways than the reference.
 """
 

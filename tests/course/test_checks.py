@@ -124,6 +124,7 @@ def half_the_gradient(x, weight=1.0):
             "another kind of result",
         ),
         (changed(lambda result: result + torch.rand(())), "is random"),
+        (changed(lambda result: 1.0002 * result), "too few digits"),
         (changed(lambda result: 0 * result + 3), "constant"),
         (changed(lambda result: result * float("nan")), "never finite"),
         (overflows, "unstable"),

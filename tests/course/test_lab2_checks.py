@@ -26,7 +26,7 @@ from .lab_checks import (  # noqa: F401
 EXERCISES = exercises_of(2)
 
 
-# Right answers in other styles than the reference's: a loop, and something vectorised.
+# Right answers in other styles than the reference's: loops, einsum, vectorised.
 
 
 def optimal_policy_loop(reference, rewards, beta):
@@ -185,19 +185,72 @@ def pair_logprobs_on_logits(logits, tokens, prompt_lengths, lengths):
     return sequence_logprobs(logits[:, :-1], tokens[:, 1:], mask)
 
 
+def optimal_policy_softmax(reference, rewards, beta):
+    scores = torch.where(reference > 0, reference.log() + rewards / beta, -torch.inf)
+    return scores.softmax(0)
+
+
+def dpo_einsum(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+):
+    ratios = torch.stack([policy_chosen, policy_rejected]) - torch.stack(
+        [reference_chosen, reference_rejected]
+    )
+    behind = torch.einsum("kb,k->b", ratios, ratios.new_tensor([-beta, beta]))
+    return F.softplus(behind).mean()
+
+
+def ipo_vectorised(
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+):
+    gap = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
+    missing = 1 / (2 * beta) - gap
+    return torch.dot(missing, missing) / len(missing)
+
+
+def kto_by_kind(
+    policy, reference, desirable, kl, beta, desirable_weight, undesirable_weight
+):
+    ahead = beta * (policy - reference - kl.detach())
+    good = desirable_weight * (1 - torch.sigmoid(ahead[desirable]))
+    bad = undesirable_weight * (1 - torch.sigmoid(-ahead[~desirable]))
+    return torch.cat([good, bad]).mean()
+
+
+def slic_library(policy_chosen, policy_rejected, target_logprobs, delta, weight):
+    ones = torch.ones_like(policy_chosen)
+    hinge = F.margin_ranking_loss(policy_chosen, policy_rejected, ones, margin=delta)
+    return hinge - weight * torch.einsum("n->", target_logprobs) / len(target_logprobs)
+
+
+def judged_where(first, second):
+    half = torch.full_like(first, 0.5)
+    lost = torch.where((first < half) & (second < half), torch.zeros_like(first), half)
+    outcomes = torch.where((first > half) & (second > half), 2 * half, lost)
+    return outcomes, torch.mean(first - second)
+
+
+def pair_logprobs_einsum(logits, tokens, prompt_lengths, lengths):
+    at = torch.arange(1, tokens.shape[1])
+    mask = (at >= prompt_lengths[:, None]) & (at < lengths[:, None])
+    logprobs = torch.where(mask[..., None], logits[:, :-1], 0).log_softmax(-1)
+    said = F.one_hot(tokens[:, 1:], logits.shape[-1]).to(logits)
+    return torch.einsum("btv,btv,bt->b", logprobs, said, mask.to(logits))
+
+
 STYLES = {
-    "2.1": (optimal_policy_loop, optimal_policy_logsumexp),
+    "2.1": (optimal_policy_loop, optimal_policy_logsumexp, optimal_policy_softmax),
     "2.2": (
         sequence_logprobs_loop,
         sequence_logprobs_einsum,
         sequence_logprobs_selected,
     ),
-    "2.3": (dpo_loop, dpo_cross_entropy),
-    "2.4": (ipo_loop, ipo_einsum),
-    "2.5": (kto_loop, kto_signs),
-    "2.6": (slic_loop, slic_clamp),
-    "2.7": (judged_loop, judged_by_signs),
-    "2.8": (pair_logprobs_loop, pair_logprobs_on_logits),
+    "2.3": (dpo_loop, dpo_cross_entropy, dpo_einsum),
+    "2.4": (ipo_loop, ipo_einsum, ipo_vectorised),
+    "2.5": (kto_loop, kto_signs, kto_by_kind),
+    "2.6": (slic_loop, slic_clamp, slic_library),
+    "2.7": (judged_loop, judged_by_signs, judged_where),
+    "2.8": (pair_logprobs_loop, pair_logprobs_on_logits, pair_logprobs_einsum),
 }
 
 

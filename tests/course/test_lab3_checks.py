@@ -24,7 +24,7 @@ from .lab_checks import (  # noqa: F401
 EXERCISES = exercises_of(3)
 
 
-# Right answers in other styles than the reference's: a loop, and something vectorised.
+# Right answers in other styles than the reference's: loops, einsum, vectorised.
 
 
 def reinforce_loop(logprobs, advantages, mask):
@@ -149,14 +149,89 @@ def learning_targets_selected(rewards, values, mask, lam):
     return torch.zeros_like(values).masked_scatter(mask, counted), returns
 
 
+def reinforce_einsum(logprobs, advantages, mask):
+    counts = mask.bool()
+    logprobs = torch.where(counts, logprobs, 0.0)
+    advantages = torch.where(counts, advantages.detach(), 0.0)
+    return -torch.einsum("bt,bt->", logprobs, advantages) / counts.sum()
+
+
+def gae_sums(rewards, values, mask, gamma, lam):
+    counts = mask.bool()
+    rewards, values = (torch.where(counts, x, 0.0) for x in (rewards, values))
+    following = F.pad(values[:, 1:], (0, 1))
+    deltas = rewards + gamma * following - values
+    total = torch.zeros_like(deltas)
+    for k in range(deltas.shape[1]):
+        later = F.pad(deltas[:, k:], (0, k))
+        total = total + (gamma * lam) ** k * later
+    advantages = torch.where(counts, total, 0.0)
+    return advantages, advantages + values
+
+
+def conjugate_gradients_einsum(product, b, iterations):
+    x, r, p = torch.zeros_like(b), b, b
+    for _ in range(iterations):
+        squared = torch.einsum("i,i->", r, r)
+        if squared == 0:
+            break
+        turned = product(p)
+        step = squared / torch.einsum("i,i->", p, turned)
+        x, r = x + step * p, r - step * turned
+        p = r + torch.einsum("i,i->", r, r) / squared * p
+    return x
+
+
+def ppo_by_sign(logprobs, old_logprobs, advantages, mask, clip):
+    counts = mask.bool()
+    new, old, good = (
+        torch.where(counts, x, 0.0) for x in (logprobs, old_logprobs, advantages)
+    )
+    ratio = (new - old).exp()
+    kept = torch.where(good > 0, ratio.clamp(max=1 + clip), ratio.clamp(min=1 - clip))
+    return -torch.einsum("bt,bt->", kept, good) / counts.sum()
+
+
+def kl_estimates_loop(logprobs, reference_logprobs):
+    rows = []
+    for log_p, log_q in zip(logprobs, reference_logprobs, strict=True):
+        d = log_p - log_q
+        rows.append((d, d * d / 2, torch.exp(-d) - 1 + d))
+    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+
+
+def shape_rewards_einsum(scores, logprobs, reference_logprobs, mask, kl_weight):
+    counts = mask.bool()
+    ratio = torch.where(counts, logprobs - reference_logprobs, 0.0)
+    places = F.one_hot(counts.sum(1) - 1, mask.shape[1]).to(scores)
+    return torch.einsum("b,bt->bt", scores, places) - kl_weight * ratio
+
+
+def learning_targets_loop(rewards, values, mask, lam):
+    advantages, returns = gae_loop(rewards, values, mask, 1.0, lam)
+    found = [a for row, m in zip(advantages, mask, strict=True) for a in row[m]]
+    mean = sum(found) / len(found)
+    variance = sum((a - mean) ** 2 for a in found) / len(found)
+    scaled = (advantages - mean) / (variance + 1e-8) ** 0.5
+    return torch.where(mask, scaled, 0.0), returns
+
+
 STYLES = {
-    "3.1": (reinforce_loop, reinforce_selected),
-    "3.2": (gae_loop, gae_matrix),
-    "3.3": (conjugate_gradients_guarded, conjugate_gradients_with_epsilon),
-    "3.4": (ppo_loop, ppo_negated),
-    "3.5": (kl_estimates_ratio, kl_estimates_expm1),
-    "3.6": (shape_rewards_loop, shape_rewards_indexed),
-    "3.7": (learning_targets_whitened, learning_targets_selected),
+    "3.1": (reinforce_loop, reinforce_selected, reinforce_einsum),
+    "3.2": (gae_loop, gae_matrix, gae_sums),
+    "3.3": (
+        conjugate_gradients_guarded,
+        conjugate_gradients_with_epsilon,
+        conjugate_gradients_einsum,
+    ),
+    "3.4": (ppo_loop, ppo_negated, ppo_by_sign),
+    "3.5": (kl_estimates_ratio, kl_estimates_expm1, kl_estimates_loop),
+    "3.6": (shape_rewards_loop, shape_rewards_indexed, shape_rewards_einsum),
+    "3.7": (
+        learning_targets_whitened,
+        learning_targets_selected,
+        learning_targets_loop,
+    ),
 }
 
 

@@ -31,7 +31,7 @@ from .lab_checks import (  # noqa: F401
 EXERCISES = exercises_of(4)
 
 
-# Right answers in other styles than the reference's: a loop, and something vectorised.
+# Right answers in other styles than the reference's: loops, einsum, vectorised.
 
 
 def soft_label_loop(reply_logprobs):
@@ -152,14 +152,60 @@ def ai_labels_einsum(a_shown_first, b_shown_first):
     return torch.einsum("onr,or->n", both, signs).sigmoid()
 
 
+def soft_label_logsumexp(reply_logprobs):
+    return torch.exp(reply_logprobs[:, 0] - torch.logsumexp(reply_logprobs, dim=-1))
+
+
+def unbiased_label_einsum(a_first, a_second):
+    both = torch.stack([a_first, a_second])
+    odds = both.log() - torch.log1p(-both)
+    return torch.einsum("on->n", odds).div(2).sigmoid()
+
+
+def sl_cai_padded(transcripts, pad):
+    rows = [[*turns[0], *turns[-1]] for turns in transcripts]
+    masks = [[0] * len(turns[0]) + [1] * len(turns[-1]) for turns in transcripts]
+    width = max(map(len, rows))
+    tokens = [
+        F.pad(torch.tensor(row), (0, width - len(row)), value=pad) for row in rows
+    ]
+    mask = [F.pad(torch.tensor(m), (0, width - len(m)), value=0) for m in masks]
+    return torch.stack(tokens), torch.stack(mask) == 1
+
+
+def soft_dpo_einsum(policy_a, policy_b, reference_a, reference_b, labels, beta):
+    ratios = torch.stack([policy_a - reference_a, policy_b - reference_b])
+    logs = (beta * ratios).log_softmax(0)
+    wanted = torch.stack([labels, 1 - labels])
+    return -torch.einsum("kb,kb->", wanted, logs) / len(labels)
+
+
+def attack_success_counts(succeeded, z):
+    n, successes = succeeded.shape[1], torch.einsum("an->a", succeeded)
+    rate = successes / n
+    centre = (successes + z**2 / 2) / (n + z**2)
+    half = z * n**0.5 / (n + z**2) * (rate * (1 - rate) + z**2 / (4 * n)).sqrt()
+    return rate, centre - half, centre + half
+
+
+def agreement_library(judge, people):
+    return cohen_kappa(judge.numpy(), people.numpy())
+
+
+def ai_labels_by_reply(a_shown_first, b_shown_first):
+    first, second = a_shown_first.log_softmax(1), b_shown_first.log_softmax(1)
+    a, b = first[:, 0] + second[:, 1], first[:, 1] + second[:, 0]
+    return torch.sigmoid((a - b) / 2)
+
+
 STYLES = {
-    "4.1": (soft_label_loop, soft_label_sigmoid),
-    "4.2": (unbiased_label_loop, unbiased_label_geometric),
-    "4.3": (sl_cai_loop, sl_cai_vectorised),
-    "4.4": (soft_dpo_loop, soft_dpo_with_logits),
-    "4.5": (attack_success_loop, attack_success_roots),
-    "4.6": (agreement_loop, agreement_table),
-    "4.7": (ai_labels_loop, ai_labels_einsum),
+    "4.1": (soft_label_loop, soft_label_sigmoid, soft_label_logsumexp),
+    "4.2": (unbiased_label_loop, unbiased_label_geometric, unbiased_label_einsum),
+    "4.3": (sl_cai_loop, sl_cai_vectorised, sl_cai_padded),
+    "4.4": (soft_dpo_loop, soft_dpo_with_logits, soft_dpo_einsum),
+    "4.5": (attack_success_loop, attack_success_roots, attack_success_counts),
+    "4.6": (agreement_loop, agreement_table, agreement_library),
+    "4.7": (ai_labels_loop, ai_labels_einsum, ai_labels_by_reply),
 }
 
 

@@ -25,6 +25,7 @@ SYMPTOMS: dict[str, Callable[[Exercise, Any, Trials], str | None]] = {
     "never finite": values.never_finite,
     "lets padding in": values.lets_padding_in,
     "unstable": values.unstable,
+    "too few digits": values.too_few_digits,
     "constant": values.constant,
     "opposite sign": values.opposite_sign,
     "sum for mean": values.sum_for_mean,

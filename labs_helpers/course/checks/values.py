@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labs_helpers.course.checks.exercise import Exercise
-from labs_helpers.course.checks.observe import same_gradient
+from labs_helpers.course.checks.observe import close, same_gradient
 from labs_helpers.course.checks.trials import Trial, Trials, is_metric, wrong_flavours
 
 
@@ -70,6 +70,22 @@ def unstable(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
         "overflows or rounds to 0 though the result is an ordinary number. Look for "
         "exp, for a division by it, or for the log of something that can be 0; torch "
         "has functions that take two such steps in one."
+    )
+
+
+def too_few_digits(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
+    """Right to three digits or so."""
+    for trial in trials:
+        if trial.expected.shapes != trial.seen.shapes:
+            return None
+        if not all(close(e, s, 1e-3, 1e-4) for e, s in trial.pairs):
+            return None
+    if all(trial.right_value for trial in trials):
+        return None
+    return (
+        "it is right to about three digits and no further. Look for something that is "
+        "rounded, for a small number added where none is needed, for numbers of 16 "
+        "bits, or for a difference of large numbers."
     )
 
 

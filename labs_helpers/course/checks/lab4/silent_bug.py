@@ -50,7 +50,11 @@ def buggy_ai_labels(a_shown_first: Tensor, b_shown_first: Tensor) -> Tensor:
 def inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs of the replies A and B, with a or with b shown first."""
     dtype = dtype_of(flavour)
-    around = -900.0 if flavour == "replies that the judge hardly ever gives" else -6.0
+    around = (
+        -900.0
+        if flavour.startswith("replies that the judge hardly ever gives")
+        else -6.0
+    )
     first, second = (
         logprobs(rng, size, 2, around=around, scale=1.5, dtype=dtype) for _ in range(2)
     )
@@ -221,7 +225,7 @@ EXERCISE = Exercise(
         "float64",
         "judge without a bias",
         "judge that always says A",
-        "replies that the judge hardly ever gives",
+        "replies that the judge hardly ever gives, float64",  # float32: four digits
     ),
     difficulty=3,
     minutes=20,

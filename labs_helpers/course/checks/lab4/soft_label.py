@@ -24,7 +24,7 @@ def soft_label(reply_logprobs: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:
 def inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs of both replies, A and B."""
     around, scale = -3.0, 1.5
-    if flavour == "replies that the judge hardly ever gives":
+    if flavour.startswith("replies that the judge hardly ever gives"):
         around = -900.0
     drawn = logprobs(
         rng, size, 2, around=around, scale=scale, dtype=dtype_of(flavour)
@@ -163,7 +163,7 @@ EXERCISE = Exercise(
         "plain",
         "float64",
         "judge that is sure",
-        "replies that the judge hardly ever gives",
+        "replies that the judge hardly ever gives, float64",  # float32: four digits
     ),
     difficulty=1,
     minutes=10,
