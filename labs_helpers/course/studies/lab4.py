@@ -1,7 +1,7 @@
 """Studies of Lab 4: every method on one figure, and what a constitution's rounds do.
 
-All on town-s, judged by gold on held-out prompts. `labs study frontier` also draws
-docs/frontier.png.
+All on town-xs, for there are many runs, judged by gold on held-out prompts. `labs study
+frontier` also draws docs/frontier.png.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,20 +38,20 @@ from labs_helpers.world.annotators import PANEL, Pair, differing, label
 from labs_helpers.world.gold import Gold
 from labs_helpers.world.prompts import prompts
 
-MODEL = MODELS / "town-s"
+MODEL = MODELS / "town-xs"
 FIGURE = ROOT / "docs" / "frontier.png"
 SEEDS = range(3)
 NS = (1, 2, 4, 8, 16)
 CAREFUL = PANEL[0]
 ONLINE = ("REINFORCE", "actor-critic", "TRPO", "PPO")
-UPDATES, PAIRS = 25, 600
+UPDATES, PAIRS = 30, 400
 TEXT = 64  # tokens of an answer at most
 
 
 def frontier() -> Iterator[Row]:
     """Gold against KL for eleven methods and the optimum, three seeds; a figure too.
 
-    Best of n and the on-policy methods are given gold itself, the offline ones 600
+    Best of n and the on-policy methods are given gold itself, the offline ones 400
     comparisons by a careful simulated annotator, SL-CAI and RL-CAI a constitution and
     no label at all.
     """
@@ -135,7 +135,7 @@ def _optima() -> Iterator[Row]:
     from labs_helpers.course.studies.optimum import WEIGHTS, attainable
 
     for weight in WEIGHTS:
-        found = attainable("town-s", weight).optimum
+        found = attainable(MODEL.name, weight).optimum
         yield {
             "method": "optimum",
             "seed": 0,
@@ -256,7 +256,7 @@ def _red_team(seed: int) -> tuple[Prompt, ...]:
         if item.kind == "harmful":
             attack = attacks[rng.integers(len(attacks))]
             found.append(safety.attacked(item, attack, seed))
-    return (*found, *prompts("train")[:300])
+    return (*found, *prompts("train")[:200])
 
 
 def _transcripts(seed: int, **options: Any) -> list[cai.Transcript]:
