@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -79,6 +80,19 @@ def test_roster_without_students_is_an_error(tmp_path):
     roster.write_text("id,name\n")
     with pytest.raises(submissions.BadRoster, match="names no students"):
         submissions.read_roster(roster)
+
+
+def test_names_that_are_no_text_are_read(tmp_path):
+    for name in (b"caf\xe9.ipynb", b"a\x1b[2J.ipynb", "zo\u00eb\n.ipynb".encode()):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
+            pass
+    found = submissions.collect(tmp_path)
+    assert sorted(s.student for s in found) == [
+        "a\ufffd[2J",
+        "caf\ufffd",
+        "zo\u00eb\ufffd",
+    ]
+    assert all(s.path.exists() for s in found)
 
 
 def test_only_what_was_handed_in_is_collected(folder, tmp_path):
@@ -437,9 +451,9 @@ def test_points_by_hand_replace_ours():
 
 
 def test_identifiers_differ_as_names_do():
-    names = ["anna", "Anna Ö", "Anna Ä", "../x", "a/b", "a-b"]
+    names = ["anna", "Anna", "Anna Ö", "Anna Ä", "../x", "a/b", "a-b"]
     found = [reports.identifier(name) for name in names]
-    assert len(set(found)) == len(names)
+    assert len({name.lower() for name in found}) == len(names)
     assert found[0] == "anna"
     assert all("/" not in name and not name.startswith(".") for name in found)
 

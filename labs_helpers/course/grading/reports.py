@@ -108,7 +108,7 @@ def write(entries: Sequence[Entry], out: Path, workspace: Path, no_wall: str) ->
 
 def identifier(student: str) -> str:
     """Turn a name into one that every file system takes; different names stay so."""
-    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", student).strip("-.")[:40] or "student"
+    plain = re.sub(r"[^a-z0-9.-]+", "-", student.lower()).strip("-.")[:40] or "student"
     if plain == student:
         return plain
     return f"{plain}-{hashlib.sha256(student.encode()).hexdigest()[:6]}"

@@ -7,6 +7,7 @@ What cannot be read is refused with a reason, and takes no other along.
 import csv
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def collect(
     left_out = {path.resolve() for path in ignored}
     found = []
     for path in sorted(_files(folder, left_out)):
-        name = path.relative_to(folder).as_posix()
+        name = _readable(path.relative_to(folder).as_posix())
         student, known = _student(name, roster, lab_names)
         found.append(Submission(path, name, student, known))
     # What lies beside a notebook (figures, data) is no submission of its own.
@@ -136,6 +137,12 @@ def _files(folder: Path, left_out: set[Path]) -> Iterator[Path]:
             yield from _files(path, left_out)
         elif path.is_file():
             yield path
+
+
+def _readable(name: str) -> str:
+    """Replace what is no text, or would move a terminal's cursor."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _student(
