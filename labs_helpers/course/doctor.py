@@ -12,6 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from labs_helpers.course.grading.sandbox import wall
 from labs_helpers.course.profile import (
     Profile,
     UnknownProfile,
@@ -69,6 +70,7 @@ def examine() -> Iterator[Finding]:
         yield from _profile_needs(profile)
         yield from _embedded(embedded_models(), profile.model)
     yield _folder(results_folder())
+    yield _walls()
 
 
 def packages(requirements: list[str]) -> Iterator[Finding]:
@@ -95,6 +97,16 @@ def packages(requirements: list[str]) -> Iterator[Finding]:
             f"not there: {', '.join(names)}; the labs run without",
             f"if you want it: pip install '{DISTRIBUTION}[{extra}]'",
         )
+
+
+def _walls() -> Finding:
+    """Say whether `labs grade` can keep submissions apart."""
+    reason = wall().reason
+    if not reason:
+        return Finding("ok", "bubblewrap", "keeps submissions apart when you grade")
+    return Finding(
+        "note", "bubblewrap", reason, "see docs/instructors.md, if you grade"
+    )
 
 
 def _extra(requirement: Requirement) -> str:
@@ -155,18 +167,22 @@ def _profile_needs(profile: Profile) -> Iterator[Finding]:
     for what, name in {**named, "data": profile.data}.items():
         if name is None or Path(name).name in embedded_models():
             continue
+        variable = f"LABS_{what.upper().replace(' ', '_')}"
         if Path(name).exists():
             yield Finding("ok", what, f"{name}, on this disk")
+        elif _is_path(name):
+            remedy = f"set {variable} to what is there, or unset it"
+            yield Finding("missing", what, f"there is no {name}", remedy)
         elif _is_cached(name, "dataset" if what == "data" else "model"):
             yield Finding("ok", what, f"{name}, downloaded before")
         else:
-            variable = f"LABS_{what.upper().replace(' ', '_')}"
-            yield Finding(
-                "note",
-                what,
-                f"{name} is not on this disk",
-                f"it is fetched from the hub, or set {variable} to a local one",
-            )
+            remedy = f"it is fetched from the hub, or set {variable} to a local one"
+            yield Finding("note", what, f"{name} is not on this disk", remedy)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be one on this disk, not one on the hub."""
+    return name.startswith(("/", ".", "~")) or name.endswith((".jsonl", ".json", ".gz"))
 
 
 def _is_cached(name: str, kind: str) -> bool:

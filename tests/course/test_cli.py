@@ -3,6 +3,7 @@
 import pytest
 
 from labs_helpers.course import cli, doctor
+from labs_helpers.course.profile import load_profile
 
 
 @pytest.fixture
@@ -88,6 +89,15 @@ def test_doctor_groups_what_only_some_people_need(monkeypatch):
     assert found["no-such-c"].remedy == "pip install 'alignment-labs[lab]'"
 
 
+def test_doctor_tells_a_wrong_path_from_what_the_hub_has(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_MODEL", str(tmp_path / "none"))
+    monkeypatch.setenv("LABS_DATA", "nobody/has-this")
+    found = {f.name: f for f in doctor._profile_needs(load_profile("small"))}
+    assert found["model"].state == "missing"
+    assert "LABS_MODEL" in found["model"].remedy
+    assert found["data"].state == "note"
+
+
 def test_doctor_exit_code_and_text(monkeypatch, capsys):
     good = doctor.Finding("ok", "cores", "2")
     note = doctor.Finding("note", "memory", "1 GB", "buy some")
@@ -106,6 +116,7 @@ def test_doctor_looks_at_everything(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
     names = {finding.name for finding in doctor.examine()}
     wanted = {"Python", "torch", "device", "cores", "memory", "profile", "results"}
+    wanted.add("bubblewrap")
     assert wanted | {"town-xs", "town-s"} <= names
 
 
