@@ -46,9 +46,10 @@ from labs_helpers.world.prompts import capability_prompts, prompts
 CAREFUL = PANEL[0]
 MODEL = MODELS / "town-s"
 # The recommended settings, found on validation prompts.
-BETA, LR, BATCH, EPOCHS = 0.1, 3e-4, 32, 2.0
-PAIRS = {"safety": 200, "helpfulness": 600, "humour": 150}
-OTHERS = 800
+BETA, LR, BATCH, EPOCHS = 0.1, 3e-4, 32, 1.5
+# Pairs of the goal, and about everything else.
+PAIRS = {"safety": 200, "helpfulness": 800, "humour": 150}
+OTHERS = {"safety": 800, "helpfulness": 200, "humour": 800}
 # Sweeps have many runs: half of the other pairs, in one pass.
 SWEEP_OTHERS, SWEEP_EPOCHS = 400, 1.0
 
@@ -108,8 +109,9 @@ def goal_pairs(goal: Goal, seed: int = 0) -> tuple[Pair, ...]:
     return tuple(sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)[:n])
 
 
-def other_rows(goal: Goal, seed: int = 0, n: int = OTHERS) -> list[Preference]:
+def other_rows(goal: Goal, seed: int = 0, n: int | None = None) -> list[Preference]:
     """Recorded pairs about everything else, compared as a whole."""
+    n = OTHERS[goal.name] if n is None else n
     return label(other_pairs(goal, n, seed), [CAREFUL], seed)
 
 
@@ -167,7 +169,7 @@ def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
     kl = rollout_kl(policy, _sft()[0], drawn).numpy()
     falls = {}
     if wide:
-        everything, n = tuple(prompts("test")), 3
+        everything, n = tuple(prompts("test")[:160]), 4
         new = _scores(everything, _answers(policy, everything, n, seed=6).texts)
         old = _baseline(everything, 8, 1006)
         for name in (*DIMENSIONS, "gold"):
@@ -187,16 +189,13 @@ def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
 
 
 def goals() -> Iterator[Row]:
-    """Each goal with the recommended settings, and without pairs about all else."""
+    """Every goal with the recommended settings: what it wins, what else changes."""
     for seed in range(3):
-        for goal in GOALS.values():
-            own, others = goal_rows(goal, seed), other_rows(goal, seed)
-            for name, rows in (("recommended", own + others), ("goal alone", own)):
-                if name == "goal alone" and seed:
-                    continue
-                policy = dpo(rows, settings(seed))
-                found = measured(policy, goal)
-                yield {"goal": goal.name, "pairs": name, "seed": seed} | found.row
+        for name in ("helpfulness", "humour", "safety"):
+            goal = GOALS[name]
+            rows = goal_rows(goal, seed) + other_rows(goal, seed)
+            found = measured(dpo(rows, settings(seed)), goal)
+            yield {"goal": name, "pairs": len(rows), "seed": seed} | found.row
 
 
 def beta_sweep() -> Iterator[Row]:
