@@ -192,5 +192,5 @@ def test_a_mistake_that_only_shows_in_pairs_gets_two_rows():
         return -F.logsigmoid(difference).median()  # of two, the lower one
 
     diagnosis = check(EXERCISES["1.4"], answer)
-    assert diagnosis.mistake is None
+    assert diagnosis.mistake == "rows mix"
     assert diagnosis.counterexample.inputs["chosen"].shape[0] == 2
