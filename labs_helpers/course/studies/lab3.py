@@ -42,9 +42,9 @@ from labs_helpers.world.task import town_task
 KL_WEIGHT = 0.03
 LONGEST = 64
 ALGORITHMS = ("ppo", "trpo", "actor_critic", "reinforce")
-# 5,120 answers: what a lab has time for on two cores.
+# 6,400 answers: what a lab has time for on two cores.
 RECIPE = RLConfig(
-    updates=80,
+    updates=100,
     samples=64,
     max_new_tokens=LONGEST,
     kl_weight=KL_WEIGHT,
@@ -210,7 +210,7 @@ def biased_reward(seed: int = 0, comparisons: int = 100):
 
 
 def hacking() -> Iterator[Row]:
-    """PPO on town-s under a biased reward model: proxy, gold and KL along the way.
+    """PPO on town-xs under a biased reward model: proxy, gold and KL along the way.
 
     Columns: mitigation, seed, update, kl, proxy, gold (held-out, one answer each),
     alarm (the monitor's first alarm that is up by then, or "none").
@@ -230,7 +230,7 @@ def hacking() -> Iterator[Row]:
             config = replace(
                 RECIPE, updates=60, kl_weight=weight, evaluate_every=6, seed=seed
             )
-            run = Trained("town-s", config, reward, along=_along("town-s", biased))
+            run = Trained("town-xs", config, reward, along=_along("town-xs", biased))
             yield from _trajectory(name, seed, run)
 
 
