@@ -27,6 +27,7 @@ from labs_helpers.fit import (
     SLiCObjective,
     fit,
 )
+from labs_helpers.frontier import optimal_frontier
 from labs_helpers.logprobs import rollout_kl
 from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss, soft_dpo_loss
 from labs_helpers.models import load_policy, load_tokenizer
@@ -42,6 +43,7 @@ MODEL = MODELS / "town-xs"
 FIGURE = ROOT / "docs" / "frontier.png"
 SEEDS = range(3)
 NS = (1, 2, 4, 8, 16)
+KL_WEIGHTS = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 10.0)
 CAREFUL = PANEL[0]
 ONLINE = ("REINFORCE", "actor-critic", "TRPO", "PPO")
 UPDATES, PAIRS = 30, 400
@@ -131,17 +133,24 @@ def _sft() -> tuple[Policy, Any, Reference]:
 
 
 def _optima() -> Iterator[Row]:
-    """The closed-form optimum for several KL weights, from the study `optimum`."""
-    from labs_helpers.course.studies.optimum import WEIGHTS, attainable
-
-    for weight in WEIGHTS:
-        found = attainable(MODEL.name, weight).optimum
+    """The closed-form optimum for several KL weights, from 512 answers to a prompt."""
+    asked = prompts("test")
+    found = optimal_frontier(
+        _sft()[0],
+        asked,
+        Gold().scores,
+        KL_WEIGHTS,
+        tokenizer=_sft()[1],
+        max_new_tokens=TEXT,
+        seed=123,
+    )
+    for weight, optimum in zip(KL_WEIGHTS, found, strict=True):
         yield {
             "method": "optimum",
             "seed": 0,
             "n": weight,
-            **columns("kl", mean(found.kl)),
-            **columns("gold", mean(found.reward)),
+            **columns("kl", mean(optimum.kl)),
+            **columns("gold", mean(optimum.reward)),
         }
 
 
