@@ -58,7 +58,7 @@ def grade(
     jobs: int | None = None,
     limits: Limits | None = None,
 ) -> int:
-    """Grade the submissions in a folder; return the exit code.
+    """Grade the submissions in a folder; return the exit code, 1 for our own faults.
 
     Args:
         folder: of the submissions.
@@ -91,7 +91,7 @@ def grade(
     _record(entries, workspace, assignments)
     reports.write(entries, out, workspace, sandbox.wall().reason)
     _summary(entries, out, workspace)
-    return 0
+    return int(any(entry.result.refused == GRADER_ERROR for entry in entries))
 
 
 def _isolation() -> str:
@@ -127,9 +127,7 @@ def _score_all(
     processes: int | None,
 ) -> None:
     """Score what has no result yet."""
-    waiting = {
-        job.key: job for job in jobs if not _result_path(workspace, job.key).exists()
-    }
+    waiting = {job.key: job for job in jobs if not _is_done(workspace, job.key)}
     ready = len(jobs) - sum(job.key in waiting for job in jobs)
     if ready:
         print(f"{ready} of {len(jobs)} submissions were graded before.")
@@ -140,7 +138,9 @@ def _score_all(
         total=len(waiting), desc="grading", unit="submission", disable=None
     ) as bar:
         while waiting:
-            with contextlib.suppress(BrokenProcessPool), _pool(processes) as pool:
+            # After an accident one at a time: the next one names its cause.
+            size = 1 if tries else processes
+            with contextlib.suppress(BrokenProcessPool), _pool(size) as pool:
                 _work(pool, waiting, tries, workspace, assignments, limits, hidden, bar)
             for key in [key for key in waiting if tries.get(key, 0) >= TRIES]:
                 message = "the process that grades died twice on this submission."
@@ -219,6 +219,15 @@ def _score_one(
         message = f"{type(error).__name__}: {str(error)[:300]}"
         result = Result(0, GRADER_ERROR, message, [GRADER_ERROR])
     write_atomically(target, json.dumps(result.to_json()))
+
+
+def _is_done(workspace: Path, key: str) -> bool:
+    """Whether there is a result; a fault of the grader is none."""
+    try:
+        text = _result_path(workspace, key).read_text(encoding="utf-8")
+        return json.loads(text)["refused"] != GRADER_ERROR
+    except FileNotFoundError:
+        return False
 
 
 def _save(workspace: Path, key: str, result: Result) -> None:

@@ -24,6 +24,7 @@ from labs_helpers.course.grading.assignment import WRITTEN, Assignment, Cell
 from labs_helpers.course.grading.execute import Limits, Session, Stopped
 from labs_helpers.course.grading.executed import own_run
 from labs_helpers.course.grading.restore import MISSING, Piece, Restored, restore
+from labs_helpers.course.grading.statements import defines
 from labs_helpers.course.grading.suspicions import suspicions
 from labs_helpers.course.lab import Lab
 from labs_helpers.course.profile import load_profile
@@ -143,22 +144,24 @@ def nothing_of(assignment: Assignment, diagnosis: str, message: str) -> list[Sco
 def _which(
     notebook: submissions.Notebook, assignments: Sequence[Assignment]
 ) -> Assignment:
-    """Tell the lab by the marks of its cells, else by their ids and texts."""
+    """Tell the lab by its exercises: their marks, ids, texts and functions."""
     marks = {cell.grade_id for cell in notebook.cells} - {""}
     ids = {cell.id for cell in notebook.cells} - {""}
     texts = {cell.source.strip() for cell in notebook.cells} - {""}
+    functions = {name for cell in notebook.cells for name in defines(cell.source)}
     shares = [
         (
             len(marks & a.grade_ids),
-            len(ids & {c.id for c in a.cells}),
-            len(texts & {c.released.strip() for c in a.cells}),
+            len(ids & {c.id for c in a.cells if c.grade_id}),
+            len(texts & {c.released.strip() for c in a.graded}),
+            len(functions & {c.answer for c in a.graded}),
         )
         for a in assignments
     ]
     best = max(range(len(shares)), key=lambda i: shares[i], default=None)
     if best is None or not any(shares[best]):
         raise submissions.Refused(
-            "not a lab", "the notebook shares no cell with a lab of this course."
+            "not a lab", "the notebook has no exercise of what is graded here."
         )
     return assignments[best]
 
