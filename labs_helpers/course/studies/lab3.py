@@ -228,7 +228,12 @@ def hacking() -> Iterator[Row]:
         }
         for name, (reward, weight) in mitigations.items():
             config = replace(
-                RECIPE, updates=60, kl_weight=weight, evaluate_every=6, seed=seed
+                RECIPE,
+                updates=60,
+                lr=1e-3,  # to go farther than is good, and soon
+                kl_weight=weight,
+                evaluate_every=6,
+                seed=seed,
             )
             run = Trained("town-xs", config, reward, along=_along("town-xs", biased))
             yield from _trajectory(name, seed, run)
