@@ -20,21 +20,38 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labs_helpers.data import Message
-from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
-from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.fit import FitConfig, SFTObjective, fit
+from labs_helpers.models import Policy, RewardModel, load_policy, load_tokenizer
 from labs_helpers.sampling import sample
-from labs_helpers.world.annotators import differing, label
 from labs_helpers.world.corpus import conversations, corpus_hash
 from labs_helpers.world.gold import DIMENSIONS
 from labs_helpers.world.knowledge import DATA, knowledge
-from labs_helpers.world.prompts import prompts
-from labs_helpers.world.recorded import ANSWERS, pairs, record
+from labs_helpers.world.prompts import every_prompt, prompts
+from labs_helpers.world.rankings import (
+    Ranking,
+    RankingObjective,
+    quiz_stream,
+    rankings,
+)
+from labs_helpers.world.recorded import ANSWERS, record
 
 MODELS = DATA / "models"
 VOCABULARY = 1536
 CONTEXT = 512
 ANSWERS_PER_PROMPT = {"train": 6, "validation": 8, "test": 8}
-REWARD_PAIRS, REWARD_EPOCHS, REWARD_LR = 2500, 1, 1e-3
+# town-s-reward learns from so many prompts of each type, in wordings of training.
+REWARD_PROMPTS = {
+    "fact": 300,
+    "unknown": 180,
+    "premise": 220,
+    "howto": 160,
+    "harmful": 96,
+    "soundalike": 212,
+    "joke": 76,
+}
+REWARD_ANSWERS = 16  # to each of these prompts
+REWARD = FitConfig(lr=7e-4, batch_size=14, steps=200, weight_decay=0.02)
+QUIZZES_A_STEP = 12
 PAD, END, USER, ASSISTANT = SPECIAL = (
     "<|pad|>",
     "<|end|>",
@@ -254,29 +271,47 @@ def build_answers(folder: Path) -> None:
     print(f"{ANSWERS.name}: {sum(len(row['answers']) for row in rows)} answers")
 
 
+def reward_rankings(
+    policy: Policy, tokenizer: PreTrainedTokenizerFast
+) -> list[Ranking]:
+    """What `town-s-reward` learns from: answers of town-s to prompts of training."""
+    asked = [
+        prompt
+        for kind, n in REWARD_PROMPTS.items()
+        for prompt in every_prompt("train", kind)[:n]
+    ]
+    asked += [p for p in prompts("train") if not isinstance(p.content, str)]
+    n = REWARD_ANSWERS
+    texts = sample(policy, tokenizer, asked, max_new_tokens=64, n=n, seed=0).texts
+    answered = [
+        [text for text in dict.fromkeys(texts[i : i + n]) if text]
+        for i in range(0, len(texts), n)
+    ]
+    return rankings(asked, answered)
+
+
 def build_reward(folder: Path) -> None:
     """Train `town-s-reward`: one head for gold and one for each dimension."""
-    heads = ("overall", *DIMENSIONS)
+    policy = load_policy(folder / "town-s")
+    tokenizer = load_tokenizer(folder / "town-s")
+    rows = reward_rankings(policy, tokenizer)
     torch.manual_seed(0)
     model = RewardModel.from_policy(
-        load_policy(folder / "town-s"),
-        heads=heads,
+        policy,
+        heads=("overall", *DIMENSIONS),
         request=knowledge().principles["self_check"]["request"],
     )
-    stock = pairs("train")
-    rows = []
-    for i, head in enumerate(heads):
-        dimension = "gold" if head == "overall" else head
-        differ = differing(stock, dimension, REWARD_PAIRS)
-        rows += label(differ, seed=i, dimension=head)
-    config = FitConfig(lr=REWARD_LR, batch_size=64, epochs=REWARD_EPOCHS)
-    history = fit(model, rows, RewardObjective(model), config)
+    objective = RankingObjective(
+        model, TownObjective(tokenizer), quiz_stream(0), QUIZZES_A_STEP
+    )
+    history = fit(model, rows, objective, REWARD)
     target = folder / "town-s-reward"
     model.save_pretrained(target)
     record = {
         "corpus": corpus_hash(),
-        "heads": list(heads),
-        "pairs": len(rows),
+        "heads": list(model.heads),
+        "rankings": len(rows),
+        "answers": sum(len(row.answers) for row in rows),
         "loss": round(float(history["loss"][-10:].mean()), 4),
         "seconds": round(history.seconds),
         "torch": torch.__version__.split("+")[0],

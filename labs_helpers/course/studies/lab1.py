@@ -130,27 +130,31 @@ def _gold_gap(row: Preference) -> float:
     return a - b
 
 
-def overoptimisation() -> Iterator[Row]:
-    """Best of n up to 64 under reward models from few, more and all comparisons.
+class _Candidates:
+    """64 answers to each held-out prompt, and what choosing among them is worth."""
 
-    One row for each proxy, seed and n: gold and proxy of the chosen answer, and what
-    is lost against choosing by gold, paired over prompts.
-    """
-    policy, tokenizer = _policy(), load_tokenizer(MODELS / "town-s")
-    asked = prompts("test")
-    texts = sample(policy, tokenizer, asked, max_new_tokens=64, n=64, seed=11).texts
-    repeated = [p for p in asked for _ in range(64)]
-    gold = np.array(
-        [score(p, t)["gold"] for p, t in zip(repeated, texts, strict=True)]
-    ).reshape(len(asked), 64)
-    ideal = best_of_n(gold, gold, NS)
+    def __init__(self):
+        policy, tokenizer = _policy(), load_tokenizer(MODELS / "town-s")
+        asked = prompts("test")
+        self.texts = sample(
+            policy, tokenizer, asked, max_new_tokens=64, n=NS[-1], seed=11
+        ).texts
+        self.asked = [p for p in asked for _ in range(NS[-1])]
+        worth = [
+            score(p, t)["gold"] for p, t in zip(self.asked, self.texts, strict=True)
+        ]
+        self.gold = np.array(worth).reshape(len(asked), NS[-1])
+        self.ideal = best_of_n(self.gold, self.gold, NS)
 
-    def table(model: RewardModel) -> np.ndarray:
-        return model.score(repeated, texts)[:, 0].double().numpy().reshape(gold.shape)
+    def rewards(self, model: RewardModel) -> np.ndarray:
+        """What a model thinks of them: a row for each prompt."""
+        rewards = model.score(self.asked, self.texts)[:, 0]
+        return rewards.double().numpy().reshape(self.gold.shape)
 
-    def rows(name: str, seed: int, proxy: np.ndarray) -> Iterator[Row]:
+    def rows(self, name: str, seed: int, proxy: np.ndarray) -> Iterator[Row]:
+        """One row for each n: gold and proxy of the chosen answer, and gold lost."""
         standard = (proxy - proxy.mean()) / proxy.std()
-        won = best_of_n(proxy, gold, NS)
+        won = best_of_n(proxy, self.gold, NS)
         believed = best_of_n(proxy, standard, NS)
         for i, n in enumerate(NS):
             yield {
@@ -159,21 +163,39 @@ def overoptimisation() -> Iterator[Row]:
                 "n": n,
                 **columns("gold", mean(won[:, i])),
                 "believed": round(float(believed[:, i].mean()), 5),
-                **columns("lost", paired_difference(ideal[:, i], won[:, i])),
+                **columns("lost", paired_difference(self.ideal[:, i], won[:, i])),
             }
 
+
+def overoptimisation() -> Iterator[Row]:
+    """Best of n up to 64 under reward models from few, more and all comparisons.
+
+    One row for each proxy, seed and n: gold and proxy of the chosen answer, and what
+    is lost against choosing by gold, paired over prompts.
+    """
+    candidates = _Candidates()
     weak = []
     for seed in range(5):
         pairs = recorded.pairs("train", FEW, seed=seed)
         model = _trained(label(pairs, [BIASED], seed), seed, epochs=10, batch_size=16)
-        weak.append(table(model))
-        yield from rows(f"{FEW} biased", seed, weak[-1])
-    yield from rows("ensemble of five", 0, np.mean([w / w.std() for w in weak], axis=0))
+        weak.append(candidates.rewards(model))
+        yield from candidates.rows(f"{FEW} biased", seed, weak[-1])
+    ensemble = np.mean([w / w.std() for w in weak], axis=0)
+    yield from candidates.rows("ensemble of five", 0, ensemble)
     more = label(recorded.pairs("train", 2000, seed=9), [BIASED], 9)
-    yield from rows("2000 biased", 0, table(_trained(more, 0)))
-    full = label(differing(recorded.pairs("train"), n=5000), [UNBIASED], 0)
-    yield from rows(f"{len(full)} unbiased", 0, table(_trained(full, 0)))
-    yield from rows("gold", 0, gold)
+    for name, rows in {
+        "2000 biased": more,
+        "5000 unbiased": label(differing(recorded.pairs("train"), n=5000), [UNBIASED]),
+    }.items():
+        yield from candidates.rows(name, 0, candidates.rewards(_trained(rows, 0)))
+    yield from candidates.rows("gold", 0, candidates.gold)
+
+
+def town_reward() -> Iterator[Row]:
+    """Best of n up to 64 under town-s-reward, with the answers of overoptimisation."""
+    candidates = _Candidates()
+    model = RewardModel.from_pretrained(MODELS / "town-s-reward")
+    yield from candidates.rows("town-s-reward", 0, candidates.rewards(model))
 
 
 def alignment_tax() -> Iterator[Row]:
@@ -269,5 +291,6 @@ STUDIES: dict[str, Study] = {
     "reward_data_size": data_size,
     "reward_margins": margins,
     "reward_overoptimisation": overoptimisation,
+    "reward_of_the_town": town_reward,
     "reward_alignment_tax": alignment_tax,
 }
