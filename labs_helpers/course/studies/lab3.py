@@ -291,8 +291,8 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
     return {
         "learning rate too high": ("learning rate 1e-2", xs(lr=1e-2)),
         "entropy collapse": (
-            "a reward for one answer to everything, no KL penalty",
-            xs(of_texts(lambda text: float(text.startswith("I"))), lr=1e-3, **free),
+            "the entropy bonus with the wrong sign, no KL penalty",
+            xs(entropy_weight=-1.0, lr=1e-3, **free),
         ),
         "values do not fit": (
             "values start large and random",
