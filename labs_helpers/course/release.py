@@ -18,6 +18,7 @@ from labs_helpers.course.results import write_atomically
 
 FOLDER = "student"
 HERE = "# YOUR CODE HERE"
+WRITE_HERE = "*Your answer here.*"
 SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
 HIDDEN = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
 NOTE = """\
@@ -58,7 +59,9 @@ def student_version(notebook: NotebookNode, name: str) -> NotebookNode:
         marks = cell.metadata.get("nbgrader", {})
         cell.metadata = nbformat.from_dict(_metadata(marks))
         try:
-            if marks.get("solution"):
+            if marks.get("solution") and cell.cell_type == "markdown":
+                cell.source = WRITE_HERE
+            elif marks.get("solution"):
                 cell.source = without_solutions(cell.source)
             if marks.get("grade"):
                 cell.source = without_region(cell.source, HIDDEN)[0]

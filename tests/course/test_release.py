@@ -7,6 +7,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from labs_helpers.course import cli
 from labs_helpers.course.profile import ROOT
 from labs_helpers.course.release import (
+    WRITE_HERE,
     BrokenMarks,
     release,
     student_version,
@@ -80,6 +81,15 @@ def test_checks_are_locked_and_outputs_gone():
     assert (student.outputs, student.execution_count) == ([], None)
 
 
+def test_a_written_answer_is_left_to_the_student():
+    marks = {"grade": True, "grade_id": "written_1", "solution": True, "points": 2}
+    cell = new_markdown_cell("Because it is so.", metadata={"nbgrader": marks})
+    [*_, student] = student_version(notebook_of(cell), "1_a.ipynb").cells
+    assert student.source == WRITE_HERE
+    assert student.metadata.deletable is False
+    assert "editable" not in student.metadata
+
+
 def test_paths_and_links_lead_one_folder_further_up():
     cells = [
         new_markdown_cell("[x](https://h/blob/main/notebooks/1_a.ipynb) [y](../docs)"),
@@ -131,7 +141,7 @@ def test_nbgrader_would_make_the_same(path):
     theirs = nbformat.read(path, as_version=4)
     stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}
     for step in (
-        preprocessors.ClearSolutions(code_stub=stub),
+        preprocessors.ClearSolutions(code_stub=stub, text_stub=WRITE_HERE),
         preprocessors.ClearHiddenTests(),
         preprocessors.LockCells(),
     ):

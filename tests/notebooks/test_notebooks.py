@@ -68,7 +68,8 @@ def test_cards_say_what_the_checks_say(notebook, path):
 
 def test_every_exercise_is_marked_for_grading(notebook, path):
     exercises = exercises_of(int(path.stem[0]))
-    graded = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade")]
+    marked = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade")]
+    graded = [c for c in marked if not c.metadata.nbgrader.solution]
     points = {
         re.search(r'lab\.points\("([\d.]+)"\)', c.source)[1]: c.metadata.nbgrader.points
         for c in graded
@@ -77,6 +78,17 @@ def test_every_exercise_is_marked_for_grading(notebook, path):
     solutions = [c for c in notebook.cells if "### BEGIN SOLUTION" in c.source]
     assert len(solutions) == len(exercises)
     assert all(c.metadata.nbgrader.solution for c in solutions)
+
+
+def test_a_question_is_graded_by_hand(notebook, path):
+    by_hand = [
+        cell.metadata.nbgrader
+        for cell in notebook.cells
+        if cell.cell_type == "markdown" and cell.metadata.get("nbgrader")
+    ]
+    assert [(m.grade_id, m.grade, m.solution, m.locked) for m in by_hand] == [
+        (f"written_{path.stem[0]}", True, True, False)
+    ]
 
 
 def test_cells_are_short(notebook):

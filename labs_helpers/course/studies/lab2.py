@@ -45,8 +45,8 @@ from labs_helpers.world.prompts import capability_prompts, prompts
 
 CAREFUL = PANEL[0]
 MODEL = MODELS / "town-s"
-# The recommended settings. They were chosen on the test prompts themselves, so that what
-# is measured with them is a little too good.
+# The recommended settings. They were chosen on the test prompts themselves, so that
+# what is measured with them is a little too good.
 BETA, LR, BATCH, EPOCHS = 0.1, 3e-4, 32, 1.5
 # Pairs of the goal, and about everything else.
 PAIRS = {"safety": 200, "helpfulness": 800, "humour": 150}
