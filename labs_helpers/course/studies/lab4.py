@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from labs_helpers import constitution as cai
 from labs_helpers import safety
@@ -31,7 +32,8 @@ from labs_helpers.frontier import optimal_frontier
 from labs_helpers.logprobs import rollout_kl
 from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss, soft_dpo_loss
 from labs_helpers.models import load_policy, load_tokenizer
-from labs_helpers.optimum import Optimum, best_of_n, best_of_n_kl
+from labs_helpers.optimum import best_of_n, best_of_n_kl
+from labs_helpers.plot_style import COLOURS, GREY, MARKERS, new_figure, style
 from labs_helpers.policies import Policy
 from labs_helpers.sampling import sample
 from labs_helpers.task import Prompt
@@ -65,37 +67,53 @@ def frontier() -> Iterator[Row]:
     draw_frontier(rows).savefig(FIGURE, dpi=150)
 
 
-def draw_frontier(rows: Sequence[Row]) -> Any:
-    """The figure of the study: means of the seeds, intervals over seeds."""
-    from labs_helpers.policy_plots import gold_against_kl
+FAMILIES = {
+    "start": ("SFT",),
+    "offline, 400 comparisons": ("DPO", "IPO", "KTO", "SLiC"),
+    "on-policy, gold itself": ONLINE,
+    "a constitution, no label": ("SL-CAI", "RL-CAI"),
+}
 
-    def of(method: str) -> list[Row]:
-        return [row for row in rows if row["method"] == method]
 
-    curves = {}
-    lines = sorted({row["n"] for row in of("best of n")})
-    if lines:
-        grouped = [[r for r in of("best of n") if r["n"] == n] for n in lines]
-        curves["best of n"] = tuple(
-            [np.mean([r[key] for r in group]) for group in grouped]
-            for key in ("kl", "gold")
+def draw_frontier(rows: Sequence[Row]) -> Figure:
+    """The figure of the study: large points are means, small ones single seeds.
+
+    What learnt from the same has the same colour.
+    """
+    with style():
+        figure, axes = new_figure(8.4, 5.0)
+        optima = sorted((r["kl"], r["gold"]) for r in _of(rows, "optimum"))
+        axes.plot(*np.array(optima).T, color="black", marker="", label="optimum")
+        best = _of(rows, "best of n")
+        line = [
+            np.mean([(r["kl"], r["gold"]) for r in best if r["n"] == n], axis=0)
+            for n in sorted({row["n"] for row in best})
+        ]
+        axes.plot(*np.array(line).T, color=GREY, ls="--", marker="", label="best of n")
+        for colour, (family, methods) in zip(
+            ("#000000", *COLOURS), FAMILIES.items(), strict=False
+        ):
+            axes.plot([], [], ls="none", marker="", label=family)
+            for marker, method in zip(MARKERS, methods, strict=False):
+                points = np.array([(r["kl"], r["gold"]) for r in _of(rows, method)])
+                if not len(points):
+                    continue
+                same = {"ls": "none", "marker": marker, "color": colour}
+                axes.plot(*points.T, markersize=4, alpha=0.4, mew=0, **same)
+                axes.plot(*points.mean(axis=0), markersize=10, label=method, **same)
+        axes.set(
+            xlabel="KL from the reference (nats per answer)",
+            ylabel="mean gold reward",
         )
-    optima = [
-        Optimum(np.zeros(1), np.array([r["gold"]]), np.array([r["kl"]]))
-        for r in of("optimum")
-    ]
-    named = dict.fromkeys(r["method"] for r in rows)
-    trained = [name for name in named if name not in ("best of n", "optimum")]
-    policies = {
-        name: (_over_seeds(of(name), "kl"), _over_seeds(of(name), "gold"))
-        for name in trained
-    }
-    return gold_against_kl(policies, optima, curves)
+        legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=10)
+        for text in legend.get_texts():
+            if text.get_text() in FAMILIES:
+                text.set_fontweight("bold")
+    return figure
 
 
-def _over_seeds(rows: Sequence[Row], key: str) -> Estimate:
-    values = [float(row[key]) for row in rows]
-    return mean(values) if len(values) > 1 else Estimate(values[0], *values * 2, 1)
+def _of(rows: Sequence[Row], method: str) -> list[Row]:
+    return [row for row in rows if row["method"] == method]
 
 
 def _frontier() -> Iterator[Row]:
