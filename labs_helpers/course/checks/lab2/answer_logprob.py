@@ -320,7 +320,7 @@ EXERCISE = Exercise(
         "masked tokens are -100",
     ),
     gradients=("logits",),
-    difficulty=2,
-    minutes=15,
+    difficulty=3,
+    minutes=20,
     points=3,
 )

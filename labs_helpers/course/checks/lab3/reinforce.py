@@ -153,6 +153,6 @@ EXERCISE = Exercise(
     ),
     gradients=("logprobs",),
     difficulty=2,
-    minutes=10,
+    minutes=15,
     points=2,
 )
