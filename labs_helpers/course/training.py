@@ -79,6 +79,8 @@ def read_settings(path: Path) -> TrainSettings:
     if "policy" not in table:
         raise BadSettings(f"{path} names no policy: add policy = 'town-s', say")
     settings = table.setdefault("settings", {})
+    if not isinstance(settings, dict):
+        raise BadSettings(f"{path}: settings is a table, got {settings!r}")
     known = [f.name for f in fields(RLConfig) if f.name != "algorithm"]
     _require_known(settings, known, f"{path}, settings")
     return TrainSettings(**table)
@@ -202,7 +204,10 @@ def _function(file: str, name: str):
         raise BadSettings(f"reward: there is no file {file}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever stands in the user's file
+        raise BadSettings(f"reward: {file} cannot be run: {error!r}") from error
     if not callable(getattr(module, name, None)):
         raise BadSettings(f"reward: {file} has no function {name}")
     return getattr(module, name)

@@ -96,6 +96,21 @@ def test_says_what_is_wrong(project, capsys, changes, message):
     assert error.startswith("labs: ")
 
 
+def test_settings_that_are_no_table(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("policy: town-xs\nsettings: 5\n")
+    with pytest.raises(BadSettings, match="settings is a table, got 5"):
+        read_settings(file)
+
+
+def test_reward_file_that_does_not_run(project, capsys):
+    (project / "broken.py").write_text("def says_b(:\n")
+    config = write(project, reward="broken.py:says_b")
+    assert main(["train", "ppo", "--config", config]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("labs: reward: broken.py cannot be run: SyntaxError")
+
+
 def test_unknown_algorithm_and_file(project, capsys):
     assert main(["train", "dpo", "--config", write(project)]) == 1
     assert "no algorithm 'dpo'; there are reinforce" in capsys.readouterr().err
