@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labs_helpers.course.studies import lab3, optimum
+from labs_helpers.course.studies import instabilities, lab3, optimum
 from labs_helpers.optimum import Optimum
 from labs_helpers.world.prompts import capability_prompts
 from labs_helpers.world.task import town_task
 
 FEW = 6
+ROOMS = (lab3, instabilities)
+STUDIES = {name: study for room in ROOMS for name, study in room.STUDIES.items()}
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def small(monkeypatch):
     task = town_task()
     task = replace(task, prompts=lambda split: town_task().prompts(split)[:FEW])
     best = Optimum(np.ones(FEW), np.ones(FEW), np.zeros(FEW))
-    for where in (lab3, optimum):
+    for where in (*ROOMS, optimum):
         monkeypatch.setattr(where, "town_task", lambda: task)
     monkeypatch.setattr(
         lab3, "attainable", lambda *_: optimum.Attainable(np.zeros(FEW), best)
@@ -28,18 +30,19 @@ def small(monkeypatch):
     monkeypatch.setattr(
         lab3, "capability_prompts", lambda split, n: capability_prompts(split, FEW)
     )
-    monkeypatch.setattr(lab3, "biased_reward", lambda *_: task.truth.scores)
-    monkeypatch.setattr(lab3, "LONGEST", 8)
+    monkeypatch.setattr(instabilities, "biased_reward", lambda *_: task.truth.scores)
     quick = replace(lab3.RECIPE, updates=2, samples=4, max_new_tokens=8, epochs=1)
-    monkeypatch.setattr(lab3, "RECIPE", quick)
-    monkeypatch.setattr(lab3, "SHORT", quick)
+    for room in ROOMS:
+        monkeypatch.setattr(room, "LONGEST", 8)
+        monkeypatch.setattr(room, "RECIPE", quick)
+    monkeypatch.setattr(instabilities, "SHORT", quick)
     monkeypatch.setattr(optimum, "SAMPLES", 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", lab3.STUDIES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_gives_the_columns_that_it_promises(small, name):
-    study = lab3.STUDIES[name]
+    study = STUDIES[name]
     row = next(iter(study()))
     promised = study.__doc__ or ""
     if "columns of rl_algorithms" in promised:

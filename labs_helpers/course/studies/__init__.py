@@ -30,9 +30,17 @@ class UnknownStudy(ValueError):
 
 def studies() -> dict[str, Study]:
     """Every study by name."""
-    from labs_helpers.course.studies import lab1, lab2, lab3, lab4, optimum, rllib
+    from labs_helpers.course.studies import (
+        instabilities,
+        lab1,
+        lab2,
+        lab3,
+        lab4,
+        optimum,
+        rllib,
+    )
 
-    rooms = (lab1, lab2, optimum, lab3, rllib, lab4)
+    rooms = (lab1, lab2, optimum, lab3, instabilities, rllib, lab4)
     return {name: study for room in rooms for name, study in room.STUDIES.items()}
 
 

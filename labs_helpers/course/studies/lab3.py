@@ -2,12 +2,12 @@
 
 Judged by gold on the held-out prompts, four answers each (one along the way). The way
 covered is (J - J_sft) / (J* - J_sft) for J = E[gold] - 0.03 KL, with KL over the full
-vocabulary at the sampled answers' states, and J* from the study `optimum`.
+vocabulary at the sampled answers' states, and J* from the study `optimum`. What goes
+wrong on purpose is in `instabilities`.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,13 @@ from labs_helpers.course.profile import MODELS
 from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.course.studies.optimum import attainable
 from labs_helpers.evaluation import distance_covered, mean
-from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
-from labs_helpers.history import History
+from labs_helpers.fit import SFTObjective
 from labs_helpers.logprobs import rollout_kl
-from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.monitor import alarms
 from labs_helpers.policy_value import PolicyWithValue
-from labs_helpers.rl import (
-    RLConfig,
-    ensemble,
-    length_penalised,
-    model_reward,
-    pretraining_mix,
-    standardised,
-    train,
-)
+from labs_helpers.rl import RLConfig, pretraining_mix, train
 from labs_helpers.sampling import sample
-from labs_helpers.world import recorded
-from labs_helpers.world.annotators import BIASED, label
 from labs_helpers.world.prompts import capability_prompts
 from labs_helpers.world.task import town_task
 
@@ -50,8 +39,6 @@ RECIPE = RLConfig(
     kl_weight=KL_WEIGHT,
     progress=False,
 )
-# Instabilities show soon, or not at all.
-SHORT = replace(RECIPE, updates=30)
 
 
 class Trained:
@@ -86,7 +73,7 @@ class Trained:
     @property
     def alarms(self) -> str:
         """Names of the monitor's alarms, in order."""
-        return _named(self.history)
+        return "; ".join(alarm.name for alarm in alarms(self.history)) or "none"
 
     def measured(self, n: int = 4) -> Row:
         """Gold, KL and the way covered, on held-out prompts."""
@@ -192,160 +179,6 @@ def _random_values(model: PolicyWithValue) -> None:
     nn.init.normal_(model.value_head.weight, std=0.2)
 
 
-@cache
-def biased_reward(seed: int = 0, comparisons: int = 100):
-    """A reward model from few comparisons by somebody who likes length and flattery.
-
-    On the scale of what town-s says before it is trained: mean 0, variance 1.
-    """
-    torch.manual_seed(seed)
-    policy, task = load_policy(MODELS / "town-s"), town_task()
-    model = RewardModel.from_policy(policy, request=task.self_check)
-    rows = label(recorded.pairs("train", comparisons, seed=seed), [BIASED], seed)
-    config = FitConfig(lr=1e-3, batch_size=16, epochs=10, seed=seed, progress=False)
-    fit(model, rows, RewardObjective(model), config)
-    asked = [p for p, _ in recorded.recorded_answers("validation")]
-    said = [answers[0] for _, answers in recorded.recorded_answers("validation")]
-    return standardised(model_reward(model), asked, said)
-
-
-def hacking() -> Iterator[Row]:
-    """PPO on town-xs under a biased reward model: proxy, gold and KL along the way.
-
-    Columns: mitigation, seed, update, kl, proxy, gold (held-out, one answer each),
-    alarm (the monitor's first alarm that is up by then, or "none").
-    """
-    for seed in range(2):
-        biased = biased_reward(seed)
-        several = [biased, biased_reward(seed + 10), biased_reward(seed + 20)]
-        mitigations = {
-            "none": (biased, 0.0),
-            "KL weight 0.1": (biased, 0.1),
-            "KL weight 0.3": (biased, 0.3),
-            "ensemble of three": (ensemble(several), 0.0),
-            "worst of three": (ensemble(several, "worst"), 0.0),
-            "length penalty": (length_penalised(biased, 0.1, free=10), 0.0),
-        }
-        for name, (reward, weight) in mitigations.items():
-            config = replace(
-                RECIPE,
-                updates=60,
-                lr=1e-3,  # to go farther than is good, and soon
-                kl_weight=weight,
-                evaluate_every=6,
-                seed=seed,
-            )
-            run = Trained("town-xs", config, reward, along=_along("town-xs", biased))
-            yield from _trajectory(name, seed, run)
-
-
-def _along(model: str, proxy: Callable) -> Callable:
-    """What is measured along the way: held-out gold, proxy and KL."""
-    task, tokenizer = town_task(), load_tokenizer(MODELS / model)
-    asked, reference = task.prompts("test"), load_policy(MODELS / model)
-
-    def evaluate(policy: nn.Module) -> dict[str, float]:
-        rollout = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, seed=6)
-        return {
-            "held_out_gold": float(task.truth.scores(asked, rollout.texts).mean()),
-            "held_out_proxy": float(proxy(asked, rollout.texts).mean()),
-            "held_out_kl": float(rollout_kl(policy, reference, rollout).mean()),
-        }
-
-    return evaluate
-
-
-def _trajectory(mitigation: str, seed: int, run: Trained) -> Iterator[Row]:
-    rows = run.history.rows
-    raised = alarms(run.history)
-    for row in rows:
-        if "held_out_gold" in row:
-            up = [alarm.name for alarm in raised if alarm.step <= row["step"]]
-            yield {
-                "mitigation": mitigation,
-                "seed": seed,
-                "update": int(row["step"]),
-                "kl": round(row["held_out_kl"], 4),
-                "proxy": round(row["held_out_proxy"], 4),
-                "gold": round(row["held_out_gold"], 4),
-                "alarm": up[0] if up else "none",
-            }
-
-
-def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
-    """Instabilities by the monitor's name: how each is provoked, and the run."""
-
-    def xs(reward: Callable | None = None, prepare=None, **settings):
-        def run(seed: int) -> Trained:
-            config = replace(SHORT, seed=seed, **settings)
-            return Trained("town-xs", config, reward, prepare=prepare)
-
-        return run
-
-    def of_texts(pays: Callable[[str], float]):
-        return lambda prompts, answers: [pays(answer) for answer in answers]
-
-    free = {"kl_weight": 0.0}
-    long = {"missing_end_penalty": 0.0, **free}
-    words = of_texts(lambda text: len(text.split()) / 20)
-    return {
-        "learning rate too high": ("learning rate 1e-2", xs(lr=1e-2)),
-        "entropy collapse": (
-            "the entropy bonus with the wrong sign, no KL penalty",
-            xs(entropy_weight=-1.0, lr=1e-3, **free),
-        ),
-        "values do not fit": (
-            "values start large and random",
-            xs(prepare=partial(nn_scaled, size=10.0)),
-        ),
-        "dead reward": ("a constant reward", xs(of_texts(lambda text: 0.5))),
-        "no end of sequence": (
-            "a reward for words, no penalty for a missing end",
-            xs(words, lr=1e-3, **long),
-        ),
-        "repetition": (
-            'a reward for the word "the"',
-            xs(of_texts(lambda text: text.split().count("the") / 5), lr=1e-3, **long),
-        ),
-        "length drift": (
-            "a penalty for words",
-            xs(of_texts(lambda text: -len(text.split()) / 10), lr=1e-3, **free),
-        ),
-        "reward hacking": (
-            "a reward model from 100 biased comparisons, no KL penalty",
-            lambda seed: Trained(
-                "town-xs", replace(SHORT, seed=seed, **free), biased_reward(seed)
-            ),
-        ),
-    }
-
-
-def nn_scaled(model: PolicyWithValue, size: float) -> None:
-    """Let the values start at random, this large."""
-    nn.init.normal_(model.value_head.weight, std=size)
-
-
-def instabilities() -> Iterator[Row]:
-    """Every instability that the monitor knows, provoked on town-xs, two seeds.
-
-    Columns: provoked, how, seed, alarms (all, in order), update (of the alarm that is
-    right, 0 if there is none), gold.
-    """
-    for seed in range(2):
-        for name, (how, runs) in provoked().items():
-            run = runs(seed)
-            right = [a.step for a in alarms(run.history) if a.name == name]
-            gold, _ = held_out(run.policy, "town-xs", n=1)
-            yield {
-                "provoked": name,
-                "how": how,
-                "seed": seed,
-                "alarms": run.alarms,
-                "update": right[0] if right else 0,
-                "gold": round(float(gold.mean()), 4),
-            }
-
-
 def sizes() -> Iterator[Row]:
     """PPO on every size of the town: gain and capability kept, two seeds.
 
@@ -431,16 +264,10 @@ def exploration() -> Iterator[Row]:
             }
 
 
-def _named(history: History) -> str:
-    return "; ".join(alarm.name for alarm in alarms(history)) or "none"
-
-
 STUDIES: dict[str, Study] = {
     "rl_algorithms": algorithms,
     "rl_seeds_s": seeds_s,
     "rl_details": details,
-    "rl_hacking": hacking,
-    "rl_instabilities": instabilities,
     "rl_sizes": sizes,
     "rl_ptx": ptx,
     "rl_exploration": exploration,
