@@ -7,6 +7,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 STUDENT := $(wildcard notebooks/student/*.ipynb)
+# One process a core; a file's tests and a notebook's cells stay together, in order.
+SPREAD := -n auto --dist loadfile
 
 # Two busy threads on shared cores wait for each other: let them sleep instead.
 export OMP_WAIT_POLICY = passive
@@ -34,12 +36,12 @@ labs: $(STAMP) ## run all labs, judge their claims, write build/labs/
 	$(BIN)/labs run
 
 test: lint ## lint, run all tests, execute every notebook cell in few steps
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 	$(if $(NOTEBOOKS),LABS_PROFILE=smoke LABS_STRICT=1 HF_HUB_OFFLINE=1 \
-	    $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	    $(BIN)/python -m pytest $(SPREAD) --nbval-lax --nbval-current-env \
 	    --nbval-cell-timeout=60 $(NOTEBOOKS))
 	$(if $(STUDENT),LABS_PROFILE=smoke LABS_STRICT=0 HF_HUB_OFFLINE=1 \
-	    $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	    $(BIN)/python -m pytest $(SPREAD) --nbval-lax --nbval-current-env \
 	    --nbval-cell-timeout=60 $(STUDENT))
 
 lint: $(STAMP) ## check the style of code and notebooks
