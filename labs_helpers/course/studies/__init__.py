@@ -37,10 +37,11 @@ def studies() -> dict[str, Study]:
         lab3,
         lab4,
         optimum,
+        preferences,
         rllib,
     )
 
-    rooms = (lab1, lab2, optimum, lab3, instabilities, rllib, lab4)
+    rooms = (lab1, lab2, preferences, optimum, lab3, instabilities, rllib, lab4)
     return {name: study for room in rooms for name, study in room.STUDIES.items()}
 
 
