@@ -177,16 +177,23 @@ class RewardObjective:
         self, model: nn.Module, batch: list[Encoded]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Score chosen and rejected answers in one forward pass."""
+        chosen, rejected = self.rewards(model, batch)
+        margin = torch.tensor([row["margin"] for row in batch], device=chosen.device)
+        loss = bradley_terry_loss(chosen, rejected, margin, self.center_weight)
+        right = (chosen > rejected).float() + (chosen == rejected).float() / 2
+        return loss, {"accuracy": right.mean().item()}
+
+    def rewards(
+        self, model: nn.Module, batch: list[Encoded]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """The rewards of chosen and of rejected answers, by each row's own head."""
         sequences = [row[side] for side in ("chosen", "rejected") for row in batch]
         tokens, lengths = pad_right(sequences, self.reward_model.tokenizer.pad_token_id)
         device = next(model.parameters()).device
         heads = torch.tensor([row["head"] for row in batch], device=device)
-        margin = torch.tensor([row["margin"] for row in batch], device=device)
         rewards = model(tokens.to(device), lengths.to(device)).float()
         chosen, rejected = rewards.gather(1, heads.repeat(2)[:, None])[:, 0].chunk(2)
-        loss = bradley_terry_loss(chosen, rejected, margin, self.center_weight)
-        right = (chosen > rejected).float() + (chosen == rejected).float() / 2
-        return loss, {"accuracy": right.mean().item()}
+        return chosen, rejected
 
     def _encode_answer(
         self, prompt: str | list[Message], answer: str | list[Message]

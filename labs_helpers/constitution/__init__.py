@@ -7,10 +7,8 @@ can be imported from here.
 from labs_helpers.constitution.feedback import (
     Comparisons,
     ConstitutionJudge,
-    SoftPairObjective,
     compare_by_principles,
     judge_by_principles,
-    preferences_from,
     principle_scores,
 )
 from labs_helpers.constitution.principles import (
@@ -27,6 +25,11 @@ from labs_helpers.constitution.revision import (
     turn_tokens,
     word_diff,
 )
+from labs_helpers.constitution.soft_labels import (
+    SoftPairObjective,
+    SoftRewardObjective,
+    preferences_from,
+)
 
 __all__ = [
     "BadConstitution",
@@ -36,6 +39,7 @@ __all__ = [
     "Principle",
     "Round",
     "SoftPairObjective",
+    "SoftRewardObjective",
     "Transcript",
     "compare_by_principles",
     "critique_and_revise",

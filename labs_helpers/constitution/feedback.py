@@ -4,31 +4,26 @@ Verdicts are read from log-probs of the two possible replies, never sampled: tha
 them soft labels. Pairs are shown in both orders, for a model prefers what comes first
 (or second) whatever it is; averaged in log-odds, that preference cancels. This is the
 feedback of RLAIF in Constitutional AI (arXiv 2212.08073, section 4). In go a policy,
-its tokenizer, prompts and answers; out come labels. Trains nothing, but has the
-objective that trains on soft labels.
+its tokenizer, prompts and answers; out come labels. Trains nothing (see `soft_labels`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.special import expit
-from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.constitution.principles import Constitution
-from labs_helpers.data import Preference, as_messages
+from labs_helpers.constitution.principles import Constitution, Principle
+from labs_helpers.data import Message, as_messages
 from labs_helpers.estimates import Estimate, mean
 from labs_helpers.judges import BothOrders
 from labs_helpers.logprobs import response_logprobs
-from labs_helpers.losses import PreferenceLoss, soft_dpo_loss
 from labs_helpers.models import Policy, encode_chat, evaluating, pad_right
-from labs_helpers.objectives import Encoded
-from labs_helpers.preference_objectives import PairObjective, Reference
+from labs_helpers.sampling import sample
 
 BATCH = 64
 
@@ -81,20 +76,43 @@ def compare_by_principles(
     a: Sequence[str],
     b: Sequence[str],
     constitution: Constitution,
+    *,
+    critiques_first: bool = False,
 ) -> Comparisons:
-    """Ask which of two answers keeps each principle better, in both orders."""
+    """Ask which of two answers keeps each principle better, in both orders.
+
+    Args:
+        policy: the judge.
+        tokenizer: its tokenizer.
+        prompts: what was asked.
+        a: one answer to each.
+        b: another one.
+        constitution: its comparison questions are put, one conversation each.
+        critiques_first: let the judge think aloud: before it compares, it writes a
+            critique of each answer, the one shown first in front. Does not help every
+            model.
+    """
     if not len(prompts) == len(a) == len(b):
         raise ValueError(
             "a comparison needs one answer of each side for each prompt; there are "
             f"{len(prompts)} prompts, {len(a)} answers a and {len(b)} answers b"
         )
     asked = [_question(prompt) for prompt in prompts]
-    requests = [
-        principle.compare(*triple)
-        for principle in constitution
-        for pairs in (zip(asked, a, b, strict=True), zip(asked, b, a, strict=True))
-        for triple in pairs
-    ]
+    requests = []
+    for principle in constitution:
+        sides = [(answers, [[]] * len(answers)) for answers in (a, b)]
+        if critiques_first:
+            sides = [
+                (answers, _critiques(policy, tokenizer, prompts, answers, principle))
+                for answers in (a, b)
+            ]
+        for first, second in (sides, sides[::-1]):
+            requests += [
+                [*talk, *more, _turn("user", principle.compare(question, one, other))]
+                for question, one, talk, other, more in zip(
+                    asked, *first, *second, strict=True
+                )
+            ]
     replies = (constitution.first, constitution.second)
     found = _replies(policy, tokenizer, requests, replies)
     shaped = found.reshape(len(constitution), 2, len(a), 2)
@@ -113,11 +131,7 @@ def judge_by_principles(
     The critique's question, answered by the log-probs of its two beginnings.
     """
     requests = [
-        [
-            *as_messages(prompt),
-            {"role": "assistant", "content": answer},
-            {"role": "user", "content": principle.critique},
-        ]
+        _until_critique(prompt, answer, principle)
         for principle in constitution
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
@@ -170,84 +184,28 @@ class ConstitutionJudge:
         return 0.5 + 0.5 * (wins.astype(float) - losses.astype(float))
 
 
-def preferences_from(
+def _critiques(
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Any],
-    a: Sequence[str],
-    b: Sequence[str],
-    probabilities: Sequence[float],
-    annotator: str = "AI feedback",
-) -> list[Preference]:
-    """Pairs with soft labels as preferences: the likelier answer is the chosen one.
-
-    The label stands in `meta["probability"]`, at least 1/2; a file of these rows is a
-    preference file like any other. Pairs of one and the same answer are left out.
-    """
-    rows = []
-    for prompt, *pair, p in zip(prompts, a, b, probabilities, strict=True):
-        if pair[0] == pair[1]:
-            continue
-        chosen, rejected = pair if p >= 0.5 else reversed(pair)
-        meta = {
-            **getattr(prompt, "meta", {}),
-            "probability": float(max(p, 1 - p)),
-        }
-        rows.append(
-            Preference(
-                as_messages(prompt),
-                [{"role": "assistant", "content": chosen}],
-                [{"role": "assistant", "content": rejected}],
-                annotator=annotator,
-                meta=meta,
-            )
-        )
-    return rows
+    answers: Sequence[str],
+    principle: Principle,
+) -> list[list[Message]]:
+    """Each answer with the likeliest critique of it: the conversations."""
+    talks = [
+        _until_critique(*pair, principle) for pair in zip(prompts, answers, strict=True)
+    ]
+    said = sample(policy, tokenizer, talks, max_new_tokens=64, temperature=0).texts
+    return [[*t, _turn("assistant", s)] for t, s in zip(talks, said, strict=True)]
 
 
-class SoftPairObjective:
-    """DPO on soft labels, for `fit`: rows with `meta["probability"]` of the chosen one.
+def _until_critique(prompt: Any, answer: str, principle: Principle) -> list[Message]:
+    said = _turn("assistant", answer)
+    return [*as_messages(prompt), said, _turn("user", principle.critique)]
 
-    Args:
-        tokenizer: the policy's.
-        reference: as for `PairObjective`.
-        loss: takes log-probs as `dpo_loss` does, then the labels (B,); gives a
-            `PreferenceLoss`, or the loss alone.
-    """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        reference: Policy | Reference | None,
-        loss: Callable[..., PreferenceLoss | Tensor] = soft_dpo_loss,
-    ):
-        self.soft_loss = loss
-        self._pairs = PairObjective(tokenizer, reference)
-
-    def encode(self, row: Preference) -> Encoded:
-        """Give the tokens of both answers, and the label; 1 where there is none."""
-        label = row.meta.get("probability", 1.0)
-        if not 0 <= label <= 1:
-            raise ValueError(f"a label is a probability, got {label!r} in {row}")
-        return {**self._pairs.encode(row), "label": float(label)}
-
-    def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:
-        """Ask the reference about all rows that it has not seen."""
-        self._pairs.prepare(model, rows)
-
-    def loss(
-        self, model: nn.Module, batch: list[Encoded]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Both answers in one forward pass of the policy."""
-        labels = torch.tensor([row["label"] for row in batch])
-        self._pairs.pair_loss = partial(self._with_labels, labels)
-        return self._pairs.loss(model, batch)
-
-    def _with_labels(self, labels: Tensor, *logprobs: Tensor) -> PreferenceLoss:
-        chosen, rejected, *reference = logprobs
-        found = self.soft_loss(chosen, rejected, *reference, labels.to(chosen))
-        if isinstance(found, PreferenceLoss):
-            return found
-        ratios = chosen.detach() - reference[0], rejected.detach() - reference[1]
-        return PreferenceLoss(found, *ratios)
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
 
 
 def _question(prompt: Any) -> str:

@@ -10,6 +10,7 @@ from labs_helpers.constitution import (
     Comparisons,
     ConstitutionJudge,
     SoftPairObjective,
+    SoftRewardObjective,
     compare_by_principles,
     judge_by_principles,
     load_constitution,
@@ -17,9 +18,10 @@ from labs_helpers.constitution import (
     principle_scores,
 )
 from labs_helpers.constitution.feedback import _replies
-from labs_helpers.fit import FitConfig, PairObjective, fit
+from labs_helpers.fit import FitConfig, PairObjective, RewardObjective, fit
 from labs_helpers.logprobs import response_logprobs
 from labs_helpers.losses import dpo_loss, soft_dpo_loss
+from labs_helpers.models import RewardModel
 
 RULES = load_constitution(
     """
@@ -56,6 +58,28 @@ def test_exchanged_answers_get_opposite_labels(tiny_policy, tiny_tokenizer):
     outcomes = judge.compare(PROMPTS, A, B)
     np.testing.assert_array_equal(outcomes, 1 - judge.compare(PROMPTS, B, A))
     np.testing.assert_array_equal(outcomes, one.probability > 0.5)
+
+
+def test_critiques_of_both_answers_stand_before_the_comparison(
+    tiny_policy, tiny_tokenizer, monkeypatch
+):
+    seen = []
+
+    def replies(policy, tokenizer, requests, replies):
+        seen.extend(requests)
+        return np.zeros((len(requests), 2))
+
+    monkeypatch.setattr("labs_helpers.constitution.feedback._replies", replies)
+    compare_by_principles(
+        tiny_policy(), tiny_tokenizer, PROMPTS, A, B, RULES, critiques_first=True
+    )
+    said = [[turn["content"] for turn in talk] for talk in seen]
+    a_first, b_first = said[0], said[2]
+    assert a_first[:3] == ["Who?", "I.", "Kept: be kind?"]
+    assert a_first[4:7] == ["Who?", "You.", "Kept: be kind?"]
+    assert a_first[8:] == ["Who? A: I. B: You. be kind?"]
+    assert b_first == [*a_first[4:8], *a_first[:4], "Who? A: You. B: I. be kind?"]
+    assert len(seen) == 2 * 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -128,6 +152,31 @@ def test_the_objective_takes_a_loss_that_gives_a_number(tiny_policy, tiny_tokeni
         o.loss(policy, [o.encode(row) for row in rows])[0].item() for o in (soft, hard)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def reward_model(tiny_policy, tiny_tokenizer) -> RewardModel:
+    model = RewardModel.from_policy(tiny_policy(), tokenizer=tiny_tokenizer)
+    torch.nn.init.normal_(model.head.weight)
+    return model
+
+
+def test_a_reward_model_on_sure_labels_is_bradley_terrys(tiny_policy, tiny_tokenizer):
+    rows = preferences_from(PROMPTS, A, B, [1.0, 0.0])
+    model = reward_model(tiny_policy, tiny_tokenizer)
+    losses = [
+        o.loss(model, [o.encode(row) for row in rows])[0].item()
+        for o in (SoftRewardObjective(model), RewardObjective(model))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_reward_model_learns_how_sure_the_judge_is(tiny_policy, tiny_tokenizer):
+    rows = preferences_from(PROMPTS, A, B, [0.9, 0.2])
+    model = reward_model(tiny_policy, tiny_tokenizer)
+    config = FitConfig(lr=3e-3, batch_size=2, steps=60, log_every=5, progress=False)
+    fit(model, rows, SoftRewardObjective(model), config)
+    gap = (model.score(PROMPTS, A) - model.score(PROMPTS, B))[:, 0]
+    assert gap.sigmoid().tolist() == pytest.approx([0.9, 0.2], abs=0.05)
 
 
 def test_what_cannot_be_compared_is_refused(tiny_policy, tiny_tokenizer):
