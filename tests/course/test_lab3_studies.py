@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import replace
+from importlib.util import find_spec
+from itertools import islice
 
 import numpy as np
 import pytest
 
-from labs_helpers.course.studies import instabilities, lab3, optimum
+from labs_helpers.course.studies import instabilities, lab3, optimum, trl, tuning
 from labs_helpers.optimum import Optimum
 from labs_helpers.world.prompts import capability_prompts
 from labs_helpers.world.task import town_task
@@ -22,7 +24,7 @@ def small(monkeypatch):
     task = town_task()
     task = replace(task, prompts=lambda split: town_task().prompts(split)[:FEW])
     best = Optimum(np.ones(FEW), np.ones(FEW), np.zeros(FEW))
-    for where in (*ROOMS, optimum):
+    for where in (*ROOMS, trl, optimum):
         monkeypatch.setattr(where, "town_task", lambda: task)
     monkeypatch.setattr(
         lab3, "attainable", lambda *_: optimum.Attainable(np.zeros(FEW), best)
@@ -34,9 +36,19 @@ def small(monkeypatch):
     quick = replace(lab3.RECIPE, updates=2, samples=4, max_new_tokens=8, epochs=1)
     for room in ROOMS:
         monkeypatch.setattr(room, "LONGEST", 8)
+    for room in (*ROOMS, trl):
         monkeypatch.setattr(room, "RECIPE", quick)
     monkeypatch.setattr(instabilities, "SHORT", quick)
     monkeypatch.setattr(optimum, "SAMPLES", 3)
+
+
+def promised(study):
+    """The columns that a docstring lists."""
+    text = study.__doc__
+    if "columns of rl_algorithms" in text:
+        text = lab3.algorithms.__doc__
+    listed = re.sub(r"\(.*?\)", "", text.split("Columns:")[1], flags=re.DOTALL)
+    return [column.strip() for column in listed.replace(".", "").split(",")]
 
 
 @pytest.mark.slow
@@ -44,12 +56,46 @@ def small(monkeypatch):
 def test_gives_the_columns_that_it_promises(small, name):
     study = STUDIES[name]
     row = next(iter(study()))
-    promised = study.__doc__ or ""
-    if "columns of rl_algorithms" in promised:
-        promised = lab3.algorithms.__doc__
-    listed = re.sub(r"\(.*?\)", "", promised.split("Columns:")[1], flags=re.DOTALL)
-    for column in listed.replace(".", "").split(","):
-        assert column.strip() in row
+    for column in promised(study):
+        assert column in row
+
+
+@pytest.mark.slow
+def test_trl_learns_from_as_many_answers(small):
+    ours, _, theirs = islice(trl.trl(), 3)
+    assert list(ours) == list(theirs)
+    assert (ours["library"], theirs["library"]) == ("ours", "TRL")
+    for column in promised(trl.trl):
+        assert column in theirs
+
+
+@pytest.mark.slow
+def test_a_trial_reports_along_the_way(small, monkeypatch):
+    budget = replace(lab3.RECIPE, evaluate_every=1)
+    monkeypatch.setattr(tuning, "BUDGET", budget)
+    reports = []
+    tuning.trial({"lr": 1e-3, "clip": 0.1}, reports.append)
+    assert [report["update"] for report in reports] == [1, 2]
+    assert all(np.isfinite(report["objective"]) for report in reports)
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_tuning_says_what_it_needs():
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[rl\]'"):
+        next(tuning.tuning())
+
+
+@pytest.mark.slow
+def test_what_tuning_finds_is_judged_beside_the_recipe(small, monkeypatch):
+    report = {"update": 2, "gold": 0.5, "kl": 0.0, "objective": 0.5}
+    settings = dict.fromkeys(tuning.SETTINGS, 1)
+    monkeypatch.setattr(tuning, "BUDGET", lab3.RECIPE)
+    monkeypatch.setattr(tuning, "LOOKS", 1)
+    monkeypatch.setattr(tuning, "search", lambda: [(settings, [report])])
+    rows = list(tuning.tuning())
+    assert [row["trial"] for row in rows[:3]] == [0, "chosen", "recipe"]
+    for column in promised(tuning.tuning):
+        assert all(column in row for row in rows)
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ class UnknownStudy(ValueError):
 def studies() -> dict[str, Study]:
     """Every study by name."""
     from labs_helpers.course.studies import (
+        ai_feedback,
+        constitutional,
         instabilities,
         lab1,
         lab2,
@@ -39,9 +41,24 @@ def studies() -> dict[str, Study]:
         optimum,
         preferences,
         rllib,
+        trl,
+        tuning,
     )
 
-    rooms = (lab1, lab2, preferences, optimum, lab3, instabilities, rllib, lab4)
+    rooms = (
+        lab1,
+        lab2,
+        preferences,
+        optimum,
+        lab3,
+        instabilities,
+        tuning,
+        rllib,
+        trl,
+        lab4,
+        constitutional,
+        ai_feedback,
+    )
     return {name: study for room in rooms for name, study in room.STUDIES.items()}
 
 
@@ -60,7 +77,7 @@ def run(name: str, folder: Path = FOLDER) -> Path:
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = None
         for row in known[name]():
-            row = {**row, **_origin()}
+            row = {**row, **here()}
             if writer is None:
                 writer = csv.DictWriter(file, row, lineterminator="\n")
                 writer.writeheader()
@@ -96,7 +113,8 @@ def columns(name: str, estimate: Estimate) -> Row:
     return {f"{name}{end}": round(float(value), 5) for end, value in ends.items()}
 
 
-def _origin() -> Row:
+def here() -> Row:
+    """With which versions, on what device and when something is measured."""
     hardware = default_device_and_dtype()
     device = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     if hardware.device.type == "cuda":

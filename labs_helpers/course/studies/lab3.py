@@ -75,16 +75,9 @@ class Trained:
         """Names of the monitor's alarms, in order."""
         return "; ".join(alarm.name for alarm in alarms(self.history)) or "none"
 
-    def measured(self, n: int = 4) -> Row:
+    def measured(self) -> Row:
         """Gold, KL and the way covered, on held-out prompts."""
-        gold, kl = held_out(self.policy, self.model, n)
-        row = {**columns("gold", mean(gold)), "kl": round(float(kl.mean()), 3)}
-        try:
-            start, best = attainable(self.model, KL_WEIGHT)
-        except KeyError:  # a size whose optimum was not sampled
-            return row
-        way = distance_covered(gold - KL_WEIGHT * kl, start, best.objective)
-        return row | columns("covered", way)
+        return measured(self.policy, self.model)
 
     @property
     def seconds(self) -> float:
@@ -92,10 +85,24 @@ class Trained:
         return round(self.history.seconds, 1)
 
 
-def held_out(policy: nn.Module, model: str, n: int = 4) -> tuple[np.ndarray, ...]:
+def measured(policy: nn.Module, model: str) -> Row:
+    """Gold, KL and the way covered by a policy of this size, on held-out prompts."""
+    gold, kl = held_out(policy, model)
+    row = {**columns("gold", mean(gold)), "kl": round(float(kl.mean()), 3)}
+    try:
+        start, best = attainable(model, KL_WEIGHT)
+    except KeyError:  # a size whose optimum was not sampled
+        return row
+    way = distance_covered(gold - KL_WEIGHT * kl, start, best.objective)
+    return row | columns("covered", way)
+
+
+def held_out(
+    policy: nn.Module, model: str, n: int = 4, split: str = "test"
+) -> tuple[np.ndarray, ...]:
     """Gold and KL from the SFT policy by held-out prompt, means of n answers."""
     task, tokenizer = town_task(), load_tokenizer(MODELS / model)
-    asked = task.prompts("test")
+    asked = task.prompts(split)
     rollout = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, n=n, seed=5)
     repeated = [prompt for prompt in asked for _ in range(n)]
     gold = task.truth.scores(repeated, rollout.texts).reshape(-1, n).mean(axis=1)
