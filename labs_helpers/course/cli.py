@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_doctor(commands)
     _add_study(commands)
     _add_train(commands)
+    _add_bench(commands)
     options = parser.parse_args(arguments)
     try:
         return options.action(options)
@@ -118,6 +119,25 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--config", type=Path, required=True, metavar="FILE")
     command.set_defaults(action=train)
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "bench",
+        help="time the library beside TRL and transformers",
+        description=bench.__doc__,
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="by default build/bench.json"
+    )
+    command.add_argument(
+        "--trl-ppo",
+        type=Path,
+        metavar="DIR",
+        help="where `pip install --no-deps --target DIR trl==1.12.0` put TRL's PPO",
+    )
+    command.add_argument("--runs", type=int, default=5, metavar="N", help="of each")
+    command.set_defaults(action=bench)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -218,6 +238,19 @@ def train(options: argparse.Namespace) -> int:
     except training.BadSettings as error:
         print(f"labs: {error}", file=sys.stderr)
         return 1
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Do the same work in our way and in TRL's or transformers', in turns, and time it.
+
+    A ratio above 1 means that ours is faster. The exit code is 1 if a bar is missed.
+    """
+    from labs_helpers.course import bench as benchmarks
+
+    out = options.out or results_folder().parent / "bench.json"
+    rows = benchmarks.run(out, options.trl_ppo, options.runs)
+    print(f"written to {os.path.relpath(out)}")
+    return int(any(row.ratio < row.bar for row in rows))
 
 
 def find_notebooks(labs: Sequence[int]) -> list[Path]:
