@@ -22,8 +22,9 @@ class RLConfig:
         max_new_tokens: longest answer, its end token included.
         temperature: of sampling, and of every log-probability.
         lr: Adam's learning rate; None takes what suits the algorithm.
-        schedule: linear lets the learning rate fall to 0 with the updates, so that the
-            noise of single rounds averages out at the end.
+        schedule: linear lets the learning rate, and the length of TRPO's step, fall to
+            0 with the updates, so that the noise of single rounds averages out at the
+            end.
         epochs: passes over a round's answers (PPO; TRPO's values). REINFORCE and
             actor-critic make one, in one step: their gradient is right only once.
         minibatches: optimiser steps a pass.
@@ -38,7 +39,7 @@ class RLConfig:
             comes at the end and values explain little of it, less than 1 takes credit
             from the first tokens, which decide most. REINFORCE has none.
         clip: PPO's limit to a token's ratio, and to a value's move.
-        kl_bound: TRPO's trust region, nats a token that one update may move.
+        kl_bound: TRPO's trust region, nats a token that the first update may move.
         value_weight: weight of the value loss.
         entropy_weight: bonus for a nat of entropy a token.
         missing_end_penalty: taken off the reward of an answer that had to be cut.

@@ -62,9 +62,9 @@ class Learner:
 
     def set_learning_rate(self, update: int) -> float:
         """Follow the schedule; `update` counts from 0."""
-        self.lr = self.config.learning_rate
-        if self.config.schedule == "linear":
-            self.lr *= 1 - update / self.config.updates
+        linear = self.config.schedule == "linear"
+        self.step_share = 1 - update / self.config.updates if linear else 1.0
+        self.lr = self.step_share * self.config.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         return self.lr

@@ -112,7 +112,8 @@ def trpo(learner: Learner, experience: Experience) -> Measured:
 def _policy_step(learner: Learner, experience: Experience) -> Measured:
     """Natural gradient, scaled to the bound, shortened until bound and gain hold."""
     parameters = learner.model.policy_parameters()
-    bound = learner.config.kl_bound
+    # KL grows with the square of a step's length, which is what the schedule shortens.
+    bound = learner.config.kl_bound * learner.step_share**2
     parts = _parts(learner, experience)
     slope, old_scores = _surrogate_gradient(learner, parts, parameters)
     learner.require_finite("gradient", slope.norm().item())
