@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -25,7 +26,7 @@ def preferences_from(
     prompts: Sequence[Any],
     a: Sequence[str],
     b: Sequence[str],
-    probabilities: Sequence[float],
+    probabilities: Sequence[float] | np.ndarray,
     annotator: str = "AI feedback",
 ) -> list[Preference]:
     """Pairs with soft labels as preferences: the likelier answer is the chosen one.
