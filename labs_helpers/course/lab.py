@@ -28,7 +28,13 @@ from labs_helpers.course.checks import (
 )
 from labs_helpers.course.profile import Profile, load_profile
 from labs_helpers.course.report import ExerciseResult, Report
-from labs_helpers.course.results import Claim, merge_results, number, results_folder
+from labs_helpers.course.results import (
+    Claim,
+    merge_results,
+    number,
+    peak_memory_gb,
+    results_folder,
+)
 from labs_helpers.course.tasks import load_task
 from labs_helpers.models import default_device_and_dtype
 from labs_helpers.task import Task
@@ -240,8 +246,10 @@ class Lab:
         """Write results.json and return the table of claims and exercises."""
         seconds = time.perf_counter() - self._started
         exercises = [self._result(id) for id in self._exercises]
+        memory = peak_memory_gb()
         entry = {
             "seconds": round(seconds, 1),
+            "peak_memory_gb": memory,
             "claims": [claim.to_json() for claim in self._claims.values()],
             "exercises": [
                 {
@@ -258,12 +266,14 @@ class Lab:
             "versions": self.versions,
             "device": _device(),
         }
-        minutes = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        spent = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        if memory is not None:
+            spent += f", at most {memory:.1f} GB of memory"
         try:
             path = merge_results(results_folder(), self.number, entry, header)
-            closing = f"{minutes}. Written to {os.path.relpath(path)}."
+            closing = f"{spent}. Written to {os.path.relpath(path)}."
         except OSError as error:
-            closing = f"{minutes}. Not saved: {error}"
+            closing = f"{spent}. Not saved: {error}"
         predictions = [
             (key, _words(value), _words(outcome))
             for key, (value, outcome) in self._predictions.items()

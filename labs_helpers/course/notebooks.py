@@ -253,9 +253,11 @@ def _print_claims(out: Path, labs: Sequence[int]) -> list[str]:
         points = [
             sum(x[k] for x in entry["exercises"]) for k in ("points", "max_points")
         ]
+        memory = entry.get("peak_memory_gb")
+        held = "" if memory is None else f"at most {memory:.1f} GB · "
         print(
             f"\nLab {lab} · profile {results['profile']} · {entry['seconds']:.0f} s · "
-            f"{points[0]:g} of {points[1]:g} points"
+            f"{held}{points[0]:g} of {points[1]:g} points"
         )
         if claims:
             print(text_table(*claims_table(claims)))

@@ -7,6 +7,7 @@ nothing of notebooks, tasks or checks.
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,6 +120,16 @@ def number(value: float) -> str:
     ('0.9532', '3.333e-07', '12,346', '2')
     """
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def peak_memory_gb() -> float | None:
+    """The most memory that this process has held, in GB; None where nobody counts."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 
 
 def results_folder() -> Path:

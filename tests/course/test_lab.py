@@ -1,7 +1,9 @@
 """A lab's session: claims, predictions, checks, results."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 
 from labs_helpers.course import start
@@ -246,6 +248,20 @@ def test_report_in_text_and_html(lab):
     html = report._repr_html_()
     assert "&lt;b&gt; is good" in html
     assert "<b>" not in html
+
+
+def test_report_says_how_much_memory_the_lab_held(lab, tmp_path):
+    held = np.ones(10**8)  # 0.8 GB
+    closing = lab.report().closing
+    peak = written(tmp_path)["labs"]["1"]["peak_memory_gb"]
+    assert held.nbytes / 1e9 < peak < 8
+    assert f"at most {peak:.1f} GB of memory" in closing
+
+
+def test_report_does_without_memory_where_nobody_counts(lab, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert "GB" not in lab.report().closing
+    assert written(tmp_path)["labs"]["1"]["peak_memory_gb"] is None
 
 
 def test_report_survives_a_folder_that_it_cannot_write(lab, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ RESULTS = """
 import json, os, pathlib
 claim = {{"id": "a", "text": "It holds", "value": {value}, "ci": None, "at_least": 0.5,
     "holds": {holds}}}
-entry = {{"seconds": 1.0, "claims": [claim], "exercises": []}}
+entry = {{"seconds": 1.0, "peak_memory_gb": 1.25, "claims": [claim], "exercises": []}}
 path = pathlib.Path(os.environ["LABS_OUT"]) / "results.json"
 labs = json.loads(path.read_text())["labs"] if path.exists() else {{}}
 labs["{lab}"] = entry
@@ -78,6 +78,7 @@ def test_labs_run_to_the_end_whatever_happens_in_one(tmp_path, capsys):
     )
     assert "Traceback" not in printed
     assert "It holds" in printed
+    assert "Lab 2 · profile tiny · 1 s · at most 1.2 GB · 0 of 0 points" in printed
     assert paths[0].read_text() == before
     executed = nbformat.read(paths[1], as_version=4)
     assert executed.cells[0].outputs[0].text == "found tiny 1 passive\n"
