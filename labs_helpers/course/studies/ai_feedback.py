@@ -15,7 +15,7 @@ from labs_helpers import safety
 from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.course.studies.cai_recipe import BETA, Town, rules
 from labs_helpers.data import Preference
-from labs_helpers.estimates import mean
+from labs_helpers.estimates import mean, paired_difference
 from labs_helpers.fit import FitConfig, fit
 from labs_helpers.judges import BothOrders
 from labs_helpers.losses import soft_dpo_loss
@@ -35,17 +35,11 @@ def rlaif_vs_rlhf() -> Iterator[Row]:
 
     The AI labels are soft and both orders are asked; a person says which answer is
     better. Columns: labels (their number), labeller, seed, agrees (with gold), those of
-    `Measured.row`.
+    `Measured.row`; gold_change (since SFT, by prompt).
     """
     town, larger = Town("town-xs"), Town("town-s")
     for seed in SEEDS:
-        yield {
-            "labels": 0,
-            "labeller": "none",
-            "seed": seed,
-            **columns("agrees", mean([0.5, 0.5])),
-            **town.measured(town.sft, seed).row(),
-        }
+        before = town.measured(town.sft, seed)
         pairs = compared(town, seed, max(LABELS))
         better = _better(pairs)
         stated = {
@@ -61,12 +55,15 @@ def rlaif_vs_rlhf() -> Iterator[Row]:
                 rows = _labelled(pairs[:n], label[:n])
                 policy = _trained(town, rows, seed)
                 agrees = (label[:n] > 0.5) == better[:n]
+                after = town.measured(policy, seed)
+                change = paired_difference(after.gold, before.gold)
                 yield {
                     "labels": n,
                     "labeller": labeller,
                     "seed": seed,
                     **columns("agrees", mean(agrees)),
-                    **town.measured(policy, seed).row(),
+                    **after.row(),
+                    **columns("gold_change", change),
                 }
 
 
