@@ -41,6 +41,7 @@ from labs_helpers.rl_plots import (
     clipped_surrogate,
     hacking,
     runs_with_alarms,
+    trials,
     trust_region_step,
     variance_by_baseline,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "runs_with_alarms",
     "scatter_against_truth",
     "training_curve",
+    "trials",
     "trust_region_step",
     "variance_by_baseline",
     "win_rates",

@@ -5,6 +5,7 @@ matplotlib Figure out, nothing shown.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -178,6 +179,7 @@ def hacking(
     proxy: Sequence[Estimate],
     alarm: float | None = None,
     gold_label: str = "gold (true)",
+    second: Sequence[Estimate] = (),
 ) -> Figure:
     """Draw gold and the proxy that is optimised against the updates, each on its scale.
 
@@ -187,6 +189,7 @@ def hacking(
         proxy: what is optimised.
         alarm: the update of the monitor's first alarm.
         gold_label: what the true reward is.
+        second: the opinion of a judge that is not optimised, on the proxy's scale.
     """
     with style():
         figure, left = new_figure(7.5, 4.2)
@@ -196,12 +199,21 @@ def hacking(
         right.plot(
             updates, values, color=COLOURS[1], marker="s", label="proxy (optimised)"
         )
+        if second:
+            right.plot(
+                updates,
+                [estimate.value for estimate in second],
+                color=COLOURS[2],
+                marker="^",
+                label="second opinion",
+            )
         right.spines["right"].set_visible(True)
         right.grid(visible=False)
         if alarm is not None:
             left.axvline(alarm, color="black", ls=":", marker="", label="first alarm")
         left.set(xlabel="update", ylabel="gold of held-out answers")
-        right.set_ylabel("proxy, standard deviations of the start")
+        judges = "proxy and second opinion" if second else "proxy"
+        right.set_ylabel(f"{judges}, standard deviations of the start")
         handles, labels = left.get_legend_handles_labels()
         more, names = right.get_legend_handles_labels()
         left.legend(
@@ -209,7 +221,7 @@ def hacking(
             labels + names,
             loc="lower center",
             bbox_to_anchor=(0.5, 1.0),
-            ncols=3,
+            ncols=2 if second else 3,
         )
     return figure
 
@@ -249,4 +261,36 @@ def by_seed(
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set(xlabel=xlabel)
         axes.grid(visible=False, axis="y")
+    return figure
+
+
+def trials(histories: Mapping[Any, History], column: str, ylabel: str) -> Figure:
+    """Draw the trials of a search; those that were stopped early end early.
+
+    Args:
+        histories: the trials.
+        column: what they were judged by; the highest at the end is drawn in colour.
+        ylabel: says what it is, with its unit.
+    """
+    longest = max(len(history.rows) for history in histories.values())
+    finished = [h for h in histories.values() if len(h.rows) == longest]
+    best = max(finished, key=lambda history: history[column][-1])
+    with style():
+        figure, axes = new_figure()
+        for history in histories.values():
+            axes.plot(
+                history["step"],
+                history[column],
+                color=GREY,
+                alpha=0.5,
+                lw=1.4,
+                marker="o",
+                ms=4,
+            )
+        axes.plot(
+            best["step"], best[column], color=COLOURS[1], marker="o", label="best"
+        )
+        axes.plot([], [], color=GREY, marker="o", ms=4, alpha=0.5, label="other trials")
+        axes.set(xlabel="update", ylabel=ylabel)
+        axes.legend()
     return figure

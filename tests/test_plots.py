@@ -82,7 +82,11 @@ FIGURES = {
         {"loss": "loss", "accuracy": "accuracy"},
         {"one": [(3, "learning rate too high")]},
     ),
-    "hacking": lambda: plots.hacking([0, 10, 20], ESTIMATES, ESTIMATES, alarm=12),
+    "hacking": lambda: plots.hacking(
+        [0, 10, 20], ESTIMATES, ESTIMATES, alarm=12, second=ESTIMATES
+    ),
+    "one_hacking": lambda: plots.hacking([0, 10, 20], ESTIMATES, ESTIMATES),
+    "trials": lambda: plots.trials({0: RUN, 1: RUN}, "loss", "objective"),
     "by_seed": lambda: plots.by_seed(
         {"PPO": [0.8, 0.82, 0.9], "one seed": [0.6]}, "way covered", (0.75, "bar")
     ),
