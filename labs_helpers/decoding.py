@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from labs_helpers.models import Policy
+from labs_helpers.policies import Policy
 
 # Smaller or more groups would cost more in calls than they save in padding.
 GROUP_ROWS = 16

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import as_messages
-from labs_helpers.models import Policy, encode_chat, evaluating, pad_right
+from labs_helpers.policies import Policy, encode_chat, evaluating, pad_right
 from labs_helpers.sampling import Rollout
 
 Marked = tuple[Sequence[int], Sequence[int]]  # tokens, and 1 at those of the answer
@@ -79,13 +79,66 @@ def response_logprobs(
         end: Whether the token that ends the turn counts.
         batch_size: Sequences in one forward pass.
     """
-    rows = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        before = encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
-        said = tokenizer(response, add_special_tokens=False)["input_ids"]
-        said = [*said, tokenizer.eos_token_id] if end else said
-        rows.append(([*before, *said], [0] * len(before) + [1] * len(said)))
+    rows = _answered(tokenizer, prompts, responses, end)
     return sequence_scores(model, rows, batch_size)
+
+
+SURPRISES = (
+    "all tokens",
+    "mean token",
+    "rarest token",
+    "three rarest",
+    "first token",
+    "first four",
+    "end token",
+    "number of tokens",
+    "log of the mean",
+    "log of the rarest",
+)
+# What makes each of order one for answers of some dozen words.
+SURPRISE_UNITS = (20.0, 1.0, 5.0, 10.0, 3.0, 6.0, 3.0, 20.0, 1.0, 1.0)
+
+
+def surprise(
+    model: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    responses: Sequence[str],
+    batch_size: int = 64,
+) -> Float[Tensor, "B S"]:
+    """How likely a model finds each response's tokens, in ten figures of order one.
+
+    On the CPU, without gradient; named by `SURPRISES`, in `SURPRISE_UNITS` of a nat.
+    An answer to another question, or a wrong word in a right one, is some improbable
+    token among probable ones, which a sum of log-probs alone does not show.
+    """
+    rows = _answered(tokenizer, prompts, responses, end=True)
+    if not rows:
+        return torch.zeros(0, len(SURPRISES))
+
+    def figures(batch: Sequence[Marked]) -> Tensor:
+        logprobs, counts = answer_logprobs(model, batch)
+        place = counts.cumsum(dim=1) * counts  # 1 at an answer's first token
+        number = counts.sum(dim=1)
+        total = logprobs.sum(dim=1)
+        lowest = logprobs.topk(min(3, logprobs.shape[1]), dim=1, largest=False).values
+        beginning = logprobs * (place <= 4)
+        found = (
+            total,
+            total / number,
+            lowest[:, 0],
+            lowest.sum(dim=1),
+            (logprobs * (place == 1)).sum(dim=1),
+            beginning.sum(dim=1),
+            (logprobs * (place == number[:, None])).sum(dim=1),
+            number,
+            (0.02 - total / number).log(),
+            (0.05 - lowest[:, 0]).log(),
+        )
+        units = torch.tensor(SURPRISE_UNITS, device=logprobs.device)
+        return torch.stack(found, dim=1) / units
+
+    return _each(model, rows, figures, batch_size)
 
 
 def rollout_logprobs(
@@ -137,6 +190,22 @@ def rollout_kl(
 
 def _hidden(model: nn.Module, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
     return model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def _answered(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    responses: Sequence[str],
+    end: bool,
+) -> list[Marked]:
+    """Prompts in the chat template and the responses' own tokens behind them."""
+    rows = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        before = encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
+        said = tokenizer(response, add_special_tokens=False)["input_ids"]
+        said = [*said, tokenizer.eos_token_id] if end else said
+        rows.append(([*before, *said], [0] * len(before) + [1] * len(said)))
+    return rows
 
 
 def _marked(rollout: Rollout) -> list[Marked]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -186,3 +187,21 @@ def merged_copy(trunk: PreTrainedModel) -> PreTrainedModel:
     fresh = AutoModel.from_config(copy.deepcopy(trunk.config), dtype=trunk.dtype)
     fresh.load_state_dict(state)
     return fresh.to(trunk.device)
+
+
+def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
+    """A policy as it is now, frozen; a fresh instance, as in `merged_copy`."""
+    config = type(policy.config).from_dict(policy.config.to_dict())
+    config._attn_implementation = policy.config._attn_implementation
+    copied = AutoModelForCausalLM.from_config(config, dtype=policy.dtype)
+    copied.load_state_dict(policy.state_dict())
+    return copied.to(policy.device).requires_grad_(False).eval()
+
+
+def pad_right(
+    rows: Sequence[Sequence[int]], pad: int
+) -> tuple[Int[Tensor, "B L"], Int[Tensor, " B"]]:
+    """Stack token lists of several lengths; returns tokens and lengths."""
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+    return tokens, torch.tensor([len(row) for row in rows])

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import as_messages
 from labs_helpers.decoding import Decoder
-from labs_helpers.models import Policy, encode_chat, evaluating
+from labs_helpers.policies import Policy, encode_chat, evaluating
 
 # What keys, values and logits of one chunk may take on a CPU, where small chunks that
 # fit its caches are no slower; on a GPU a quarter of what is free.

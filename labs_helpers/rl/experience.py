@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.advantages import gae, shape_rewards, whiten
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.losses import entropy
 from labs_helpers.models import evaluating
-from labs_helpers.policies import Policy
+from labs_helpers.policies import Policy, frozen_copy
 from labs_helpers.policy_value import PolicyWithValue, logits_and_hidden
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.sampling import Rollout, sample
@@ -166,18 +166,9 @@ def collect(
     return experience, measured
 
 
-def frozen_copy(policy: Policy) -> Policy | None:
-    """The reference of a policy that is about to be trained; None where LoRA has it.
-
-    A fresh instance, not a deep copy: see `policies.merged_copy`.
-    """
-    if isinstance(policy, PeftModel):
-        return None
-    config = type(policy.config).from_dict(policy.config.to_dict())
-    config._attn_implementation = policy.config._attn_implementation
-    reference = AutoModelForCausalLM.from_config(config, dtype=policy.dtype)
-    reference.load_state_dict(policy.state_dict())
-    return reference.to(policy.device).requires_grad_(False).eval()
+def reference_of(policy: Policy) -> Policy | None:
+    """What a policy that is about to be trained is now; None where LoRA has it."""
+    return None if isinstance(policy, PeftModel) else frozen_copy(policy)
 
 
 def explained_variance(

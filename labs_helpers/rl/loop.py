@@ -25,7 +25,7 @@ from labs_helpers.models import load_tokenizer
 from labs_helpers.policies import Policy
 from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
-from labs_helpers.rl.experience import Reward, collect, frozen_copy
+from labs_helpers.rl.experience import Reward, collect, reference_of
 from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss, processes
 from labs_helpers.rl.updates import RULES
 
@@ -138,7 +138,7 @@ class _Run:
         self.learner = Learner(
             self.model, config, list(self.trained.values()), pretraining_loss
         )  # and makes the policy the same in all processes
-        self.reference = frozen_copy(inner) if reference is None else reference
+        self.reference = reference_of(inner) if reference is None else reference
         self.order = _order(len(prompts), config, self.processes)
         self.path = None
         if config.checkpoint is not None:

@@ -1,7 +1,7 @@
 """Several answers to a prompt, every two of them compared, for `town-s-reward`.
 
-Comes in: prompts and what town-s answered. Goes out: `Ranking`s, and the objective
-that learns from them. Most of a ranking's answers are town-s's to the prompt itself;
+Comes in: prompts and what town-s answered. Goes out: `Ranking`s, and the objectives
+that learn from them. Most of a ranking's answers are town-s's to the prompt itself;
 some are its answers to another prompt of the type, and one has a broken sentence:
 best-of-n and reinforcement seek out such answers, and samples show too few of them.
 
@@ -105,19 +105,8 @@ class RankingObjective:
     def encode(self, row: Ranking) -> Encoded:
         """Give the answers' tokens and, pair by pair, head by head, who was chosen."""
         tokens = [self.model.encode(row.prompt, answer) for answer in row.answers]
-        scores = [score(row.prompt, answer) for answer in row.answers]
-        names = ["gold" if head == "overall" else head for head in self.model.heads]
-        worth = np.array([[one[name] for name in names] for one in scores])
-        first, second = np.triu_indices(len(tokens), 1)
-        gap = worth[first] - worth[second]
-        won = self.draw.random(gap.shape) < expit(gap / UNBIASED.temperature)
-        return {
-            "tokens": tokens,
-            "first": first,
-            "second": second,
-            "choice": np.where(gap == 0, 0, np.where(won, 1, -1)),
-            "length": max(map(len, tokens)),
-        }
+        compared = comparisons(row, self.model.heads, self.draw)
+        return {"tokens": tokens, **compared, "length": max(map(len, tokens))}
 
     def loss(
         self, model: RewardModel, batch: list[Encoded]
@@ -125,25 +114,78 @@ class RankingObjective:
         """Score every answer once, then compare."""
         sequences = [tokens for row in batch for tokens in row["tokens"]]
         rewards = model(*pad_right(sequences, self.model.tokenizer.pad_token_id))
-        starts = np.cumsum([0, *(len(row["tokens"]) for row in batch[:-1])])
-        first, second = (
-            np.concatenate(
-                [row[side] + s for row, s in zip(batch, starts, strict=True)]
-            )
-            for side in ("first", "second")
-        )
-        choice = torch.tensor(np.concatenate([row["choice"] for row in batch]))
-        signed = choice * (rewards[first] - rewards[second])
-        losses = [
-            bradley_terry_loss(gaps[made], torch.zeros(int(made.sum())))
-            for gaps, made in zip(signed.T, choice.T != 0, strict=True)
-            if made.any()
-        ]
-        compared = torch.stack(losses).mean()
+        compared, right = comparison_loss(rewards, batch)
         talks = [self.speech.encode(next(self.talks)) for _ in range(self.talks_a_step)]
         spoken, _ = self.speech.loss(_Speaking(model), talks)
-        right = (signed[choice != 0] > 0).float().mean().item()
         return compared + spoken, {"accuracy": right, "speech": spoken.item()}
+
+
+class WitnessObjective:
+    """The heads of a reward model with a witness, its trunk as it is.
+
+    What the heads read of an answer is computed once; `fit` trains `model.head`.
+
+    Args:
+        model: with a witness.
+        seed: of the annotator's choices.
+    """
+
+    def __init__(self, model: RewardModel, seed: int = 0):
+        self.model = model
+        self.draw = np.random.default_rng(seed)
+
+    def encode(self, row: Ranking) -> Encoded:
+        """Give what the heads read of each answer, and who was chosen."""
+        asked, said = [row.prompt] * len(row.answers), list(row.answers)
+        hidden = self.model.features(asked, said)
+        read = torch.cat([hidden, self.model.testimony(asked, said)], dim=1)
+        compared = comparisons(row, self.model.heads, self.draw)
+        return {"tokens": read, **compared, "length": len(read)}
+
+    def loss(
+        self, head: nn.Module, batch: list[Encoded]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Compare all pairs of each ranking."""
+        rewards = head(torch.cat([row["tokens"] for row in batch]))
+        loss, right = comparison_loss(rewards, batch)
+        return loss, {"accuracy": right}
+
+
+def comparisons(
+    row: Ranking, heads: Sequence[str], draw: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Pairs of a ranking's answers, and by head who is chosen: 1, -1, or 0 for none."""
+    scores = [score(row.prompt, answer) for answer in row.answers]
+    names = ["gold" if head == "overall" else head for head in heads]
+    worth = np.array([[one[name] for name in names] for one in scores])
+    first, second = np.triu_indices(len(scores), 1)
+    gap = worth[first] - worth[second]
+    won = draw.random(gap.shape) < expit(gap / UNBIASED.temperature)
+    choice = np.where(gap == 0, 0, np.where(won, 1, -1))
+    return {"first": first, "second": second, "choice": choice}
+
+
+def comparison_loss(rewards: Tensor, batch: list[Encoded]) -> tuple[Tensor, float]:
+    """Bradley-Terry, each head equally; and the share of choices that are met.
+
+    Args:
+        rewards: (answers of all rankings, heads).
+        batch: rankings, each with its answers' `tokens` and its comparisons.
+    """
+    starts = np.cumsum([0, *(len(row["tokens"]) for row in batch[:-1])])
+    first, second = (
+        np.concatenate([row[side] + s for row, s in zip(batch, starts, strict=True)])
+        for side in ("first", "second")
+    )
+    choice = torch.tensor(np.concatenate([row["choice"] for row in batch]))
+    signed = choice * (rewards[first] - rewards[second])
+    losses = [
+        bradley_terry_loss(gaps[made], torch.zeros(int(made.sum())))
+        for gaps, made in zip(signed.T, choice.T != 0, strict=True)
+        if made.any()
+    ]
+    right = (signed[choice != 0] > 0).float().mean().item()
+    return torch.stack(losses).mean(), right
 
 
 class _Speaking(nn.Module):

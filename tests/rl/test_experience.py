@@ -13,8 +13,8 @@ from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import (
     collect,
     explained_variance,
-    frozen_copy,
     read,
+    reference_of,
     repetition,
     unscored,
 )
@@ -51,7 +51,7 @@ def gather(policy, tokenizer, reward=None, reference=None, kl_weight=0.1, **sett
     }
     return collect(
         PolicyWithValue(policy),
-        reference or frozen_copy(policy),
+        reference or reference_of(policy),
         tokenizer,
         PROMPTS,
         reward or (lambda prompts, texts: [1.0, 2.0, 3.0, 4.0]),
@@ -129,7 +129,7 @@ class TestRewards:
         torch.testing.assert_close(taken, 5.0 * ~finished)
 
     def test_kl_is_priced(self, policy, tokenizer):
-        reference = perturbed(frozen_copy(policy))
+        reference = perturbed(reference_of(policy))
         free, measured = gather(policy, tokenizer, reference=reference, kl_weight=0.0)
         priced, _ = gather(policy, tokenizer, reference=reference, kl_weight=0.5)
         paid = (free.returns - priced.returns)[:, 0].mean()
@@ -183,7 +183,7 @@ class TestStops:
 
 class TestReference:
     def test_is_a_copy_that_stays(self, policy):
-        reference = frozen_copy(policy)
+        reference = reference_of(policy)
         tokens = torch.tensor([[2, 3, 4]])
         before = policy(tokens).logits
         perturbed(policy)
@@ -193,7 +193,7 @@ class TestReference:
     def test_of_lora_is_the_model_without_it(self, policy, tokenizer):
         settings = LoraConfig(r=2, init_lora_weights=False, target_modules="all-linear")
         adapted = get_peft_model(policy, settings).eval()
-        assert frozen_copy(adapted) is None
+        assert reference_of(adapted) is None
         experience, measured = gather(adapted, tokenizer)
         with adapted.disable_adapter():
             base, _ = gather(adapted, tokenizer)

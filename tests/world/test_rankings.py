@@ -14,6 +14,8 @@ from labs_helpers.world.prompts import every_prompt
 from labs_helpers.world.rankings import (
     Ranking,
     RankingObjective,
+    WitnessObjective,
+    comparison_loss,
     quiz_stream,
     rankings,
 )
@@ -99,3 +101,19 @@ def test_quizzes_speak_as_the_policy_does(model, objective):
         _, measured = objective.loss(model, rows)
     assert measured["speech"] == pytest.approx(expected, rel=1e-4)
     assert math.isfinite(expected)
+
+
+def test_heads_with_a_witness_learn_from_what_they_read(model):
+    policy = load_policy(MODELS / "town-xs")
+    told = RewardModel.from_policy(policy, heads=HEADS, witness=True)
+    torch.nn.init.normal_(told.head[-1].weight)
+    objective = WitnessObjective(told)
+    made = rankings(ASKED, SAID)
+    rows = [objective.encode(ranking) for ranking in made]
+    rewards = told.head(torch.cat([row["tokens"] for row in rows]))
+    asked = [r.prompt for r in made for _ in r.answers]
+    expected = told.score(asked, [a for r in made for a in r.answers])
+    torch.testing.assert_close(rewards, expected, rtol=1e-4, atol=1e-5)
+    loss, measured = objective.loss(told.head, rows)
+    assert loss.item() == pytest.approx(comparison_loss(expected, rows)[0].item())
+    assert 0 <= measured["accuracy"] <= 1
