@@ -105,8 +105,10 @@ class RankingObjective:
     def encode(self, row: Ranking) -> Encoded:
         """Give the answers' tokens and, pair by pair, head by head, who was chosen."""
         tokens = [self.model.encode(row.prompt, answer) for answer in row.answers]
-        compared = comparisons(row, self.model.heads, self.draw)
-        return {"tokens": tokens, **compared, "length": max(map(len, tokens))}
+        pairs = comparisons(row, self.model.heads)
+        choice = choices(pairs.pop("probability"), self.draw)
+        length = max(map(len, tokens))
+        return {"tokens": tokens, **pairs, "choice": choice, "length": length}
 
     def loss(
         self, model: RewardModel, batch: list[Encoded]
@@ -123,7 +125,9 @@ class RankingObjective:
 class WitnessObjective:
     """The heads of a reward model with a witness, its trunk as it is.
 
-    What the heads read of an answer is computed once; `fit` trains `model.head`.
+    What the heads read of an answer is computed once; `fit` trains `model.head`. The
+    annotator is asked anew in every pass: few jokes, and a hidden layer that would
+    learn by heart how each was judged, call for more than one judgement.
 
     Args:
         model: with a witness.
@@ -139,30 +143,39 @@ class WitnessObjective:
         asked, said = [row.prompt] * len(row.answers), list(row.answers)
         hidden = self.model.features(asked, said)
         read = torch.cat([hidden, self.model.testimony(asked, said)], dim=1)
-        compared = comparisons(row, self.model.heads, self.draw)
-        return {"tokens": read, **compared, "length": len(read)}
+        pairs = comparisons(row, self.model.heads)
+        return {"tokens": read, **pairs, "length": len(read)}
 
     def loss(
         self, head: nn.Module, batch: list[Encoded]
     ) -> tuple[Tensor, dict[str, float]]:
         """Compare all pairs of each ranking."""
         rewards = head(torch.cat([row["tokens"] for row in batch]))
-        loss, right = comparison_loss(rewards, batch)
+        asked = [
+            {**row, "choice": choices(row["probability"], self.draw)} for row in batch
+        ]
+        loss, right = comparison_loss(rewards, asked)
         return loss, {"accuracy": right}
 
 
-def comparisons(
-    row: Ranking, heads: Sequence[str], draw: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Pairs of a ranking's answers, and by head who is chosen: 1, -1, or 0 for none."""
+def comparisons(row: Ranking, heads: Sequence[str]) -> dict[str, np.ndarray]:
+    """Pairs of a ranking's answers; by head how probably the first is chosen.
+
+    Where two answers do not differ in what the head is about, that is nan.
+    """
     scores = [score(row.prompt, answer) for answer in row.answers]
     names = ["gold" if head == "overall" else head for head in heads]
     worth = np.array([[one[name] for name in names] for one in scores])
     first, second = np.triu_indices(len(scores), 1)
     gap = worth[first] - worth[second]
-    won = draw.random(gap.shape) < expit(gap / UNBIASED.temperature)
-    choice = np.where(gap == 0, 0, np.where(won, 1, -1))
-    return {"first": first, "second": second, "choice": choice}
+    probability = np.where(gap == 0, np.nan, expit(gap / UNBIASED.temperature))
+    return {"first": first, "second": second, "probability": probability}
+
+
+def choices(probability: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Ask the annotator: 1 where the first answer is chosen, else -1; 0 for nan."""
+    won = draw.random(probability.shape) < probability
+    return np.where(np.isnan(probability), 0, np.where(won, 1, -1))
 
 
 def comparison_loss(rewards: Tensor, batch: list[Encoded]) -> tuple[Tensor, float]:
