@@ -24,8 +24,8 @@ from labs_helpers.world.annotators import PANEL, Pair, differing, probabilities,
 from labs_helpers.world.gold import Gold
 
 SEEDS = range(3)
-LABELS = (50, 100, 200, 400)
-PAIRS = 200  # for a judge to compare
+LABELS = (50, 150, 400)
+PAIRS = 150  # for a judge to compare
 PEOPLE = {who.name: who for who in PANEL if who.name in ("careful", "careless")}
 EDGE = 1e-9  # a probability this near to 0 or 1 is taken as it
 
