@@ -3,7 +3,8 @@
 Reads the `History` of on-policy training (`rl.train`) and nothing else: pure functions
 of its columns, at the end of a run or in the middle. A column that a run does not have
 raises no alarm. Knows no model, and no true reward: these are the signs that can be
-seen without one.
+seen without one. That a reward is being hacked is seen soonest where `train` was given
+a `rl.SecondOpinion` to evaluate.
 """
 
 from collections.abc import Callable
@@ -92,6 +93,7 @@ DEAD = 1e-6  # spread of rewards
 LENGTHS = (0.5, 2.0)  # of the first answers
 HACKED_LENGTHS = (0.7, 1.4)  # where the reward rises with it
 NEAR = 1.0  # nats an answer that no one needs to explain
+APART = 2.5  # standard errors between two judges; healthy ones stayed below 1.8
 
 
 def _far(log: _Log) -> np.ndarray:
@@ -120,13 +122,31 @@ def _changed(log: _Log) -> np.ndarray:
     )
 
 
+def _apart(log: _Log) -> np.ndarray:
+    """On held-out answers, the reward has left a second opinion behind."""
+    error = log.raw("second_opinion_error")
+    gap = log.raw("held_out_reward") - log.raw("second_opinion")
+    return (error > 0) & (gap > APART * error) & (log.raw("held_out_reward") > 0)
+
+
 def _hacked(log: _Log) -> np.ndarray:
+    return _apart(log) | _looks_hacked(log)
+
+
+def _looks_hacked(log: _Log) -> np.ndarray:
     gain = log.now("reward") - log.start("reward")
     rises = gain > 0.25 * log.start("reward_spread")
     return rises & (log.now("kl") > NEAR) & _changed(log)
 
 
 def _says_hacked(log: _Log, row: int) -> str:
+    if _apart(log)[row]:
+        return (
+            f"On held-out answers the reward rose by "
+            f"{log.raw('held_out_reward')[row]:.2f} standard deviations, a second "
+            f"opinion by {log.raw('second_opinion')[row]:.2f}, with an error of "
+            f"{log.raw('second_opinion_error')[row]:.2f}"
+        )
     return (
         f"Reward rose from {log.start('reward'):.2g} to {log.now('reward')[row]:.2g} "
         f"at {log.now('kl')[row]:.2g} nats, while answers went from "

@@ -39,6 +39,14 @@ def run(**columns):
     )
 
 
+def asked_twice(**columns):
+    """Two judges every fourth update, an error of 0.06 between them."""
+    rare = np.arange(1, UPDATES + 1) % 4 == 0
+    table = {"second_opinion_error": np.full(UPDATES, 0.06), **columns}
+    return {name: np.where(rare, values, np.nan) for name, values in table.items()}
+
+
+PARTED = asked_twice(held_out_reward=ramp(0, 0.8), second_opinion=ramp(0, 0.2))
 PROVOKED = [
     ("learning rate too high", {"approx_kl": ramp(0.002, 0.5, 10)}),
     ("learning rate too high", {"clip_fraction": ramp(0.01, 0.8, 10)}),
@@ -56,6 +64,7 @@ PROVOKED = [
     ("reward hacking", {"length": ramp(15, 24, 10)}),
     ("reward hacking", {"distinct": ramp(0.95, 0.3, 10)}),
     ("reward hacking", {"repetition": ramp(0.0, 0.15, 10)}),
+    ("reward hacking", PARTED),
 ]
 
 
@@ -80,6 +89,23 @@ class TestAlarms:
     def test_longer_answers_without_gain_are_no_hacking(self):
         raised = alarms(run(length=ramp(15, 24, 10), reward=np.full(UPDATES, 0.5)))
         assert raised == []
+
+    def test_a_second_opinion_sees_it_first(self):
+        [alarm] = alarms(run(**PARTED))
+        assert alarm.step == 12
+        assert "a second opinion by 0.06, with an error of 0.06" in alarm.seen
+
+    @pytest.mark.parametrize(
+        ("reward", "second"),
+        [
+            (ramp(0, 0.8), ramp(0, 0.7)),  # both rise
+            (ramp(0, 0.2), ramp(0, 0.8)),  # the judge likes it even more
+            (ramp(0, -0.8), ramp(0, -0.9)),  # nothing was won
+        ],
+    )
+    def test_a_second_opinion_that_follows_is_no_alarm(self, reward, second):
+        columns = asked_twice(held_out_reward=reward, second_opinion=second)
+        assert alarms(run(**columns)) == []
 
     def test_come_in_order_with_cause_and_remedy(self):
         raised = alarms(run(entropy=ramp(0.34, 0, 15), finished=ramp(1, 0, 5)))

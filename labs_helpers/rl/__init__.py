@@ -4,7 +4,7 @@
 full or with LoRA, and any function that scores answers. Its rooms: `config` the
 settings, `experience` what is learnt from, `updates` and `trust_region` the algorithms,
 `learner` the optimiser's step, `loop` what they share, `rewards` reward functions made
-of others, `probes` tasks whose optimum is known.
+of others, `watch` a second opinion on them, `probes` tasks whose optimum is known.
 """
 
 from labs_helpers.fit import TrainingStopped
@@ -18,11 +18,13 @@ from labs_helpers.rl.rewards import (
     model_reward,
     standardised,
 )
+from labs_helpers.rl.watch import SecondOpinion
 
 __all__ = [
     "History",
     "RLConfig",
     "Reward",
+    "SecondOpinion",
     "TrainingStopped",
     "ensemble",
     "length_penalised",

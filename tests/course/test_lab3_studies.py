@@ -33,6 +33,7 @@ def small(monkeypatch):
         lab3, "capability_prompts", lambda split, n: capability_prompts(split, FEW)
     )
     monkeypatch.setattr(instabilities, "biased_reward", lambda *_: task.truth.scores)
+    monkeypatch.setattr(instabilities, "second_judge", lambda: task.truth.scores)
     quick = replace(lab3.RECIPE, updates=2, samples=4, max_new_tokens=8, epochs=1)
     for room in ROOMS:
         monkeypatch.setattr(room, "LONGEST", 8)

@@ -1,7 +1,8 @@
 """Studies of Lab 3: what goes wrong on purpose, and whether the monitor names it.
 
 Reward hacking with its mitigations, and every instability that the monitor knows, on
-town-xs. Judged by gold on the held-out prompts, which the monitor never sees.
+town-xs. Judged by gold on the held-out prompts, which the monitor never sees; where a
+reward model is optimised, it sees a second opinion on them, by the one of Lab 1.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +20,21 @@ from labs_helpers.logprobs import rollout_kl
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer
 from labs_helpers.monitor import alarms
 from labs_helpers.policy_value import PolicyWithValue
-from labs_helpers.rl import ensemble, length_penalised, model_reward, standardised
-from labs_helpers.sampling import sample
+from labs_helpers.rl import (
+    SecondOpinion,
+    ensemble,
+    length_penalised,
+    model_reward,
+    standardised,
+)
+from labs_helpers.sampling import Rollout, sample
 from labs_helpers.world import recorded
 from labs_helpers.world.annotators import BIASED, label
 from labs_helpers.world.task import town_task
 
 # Instabilities show soon, or not at all.
 SHORT = replace(RECIPE, updates=30)
+HACKING_RATE = 5e-4  # to go farther than is good, and soon
 
 
 @cache
@@ -49,8 +57,9 @@ def biased_reward(seed: int = 0, comparisons: int = 100):
 def hacking() -> Iterator[Row]:
     """PPO on town-xs under a biased reward model: proxy, gold and KL along the way.
 
-    Columns: mitigation, seed, update, kl, proxy, gold (held-out, one answer each),
-    alarm (the monitor's first alarm that is up by then, or "none").
+    Columns: mitigation, seed, update (0 is the start), kl, proxy, second (the second
+    opinion), gold (held-out, one answer each), alarm (the monitor's first alarm that is
+    up by then, or "none").
     """
     for seed in range(2):
         biased = biased_reward(seed)
@@ -66,36 +75,49 @@ def hacking() -> Iterator[Row]:
         for name, (reward, weight) in mitigations.items():
             config = replace(
                 RECIPE,
-                updates=60,
-                lr=1e-3,  # to go farther than is good, and soon
+                updates=48,
+                lr=HACKING_RATE,
                 kl_weight=weight,
-                evaluate_every=6,
+                evaluate_every=4,
                 seed=seed,
             )
-            run = Trained("town-xs", config, reward, along=_along("town-xs", biased))
-            yield from _trajectory(name, seed, run)
+            look = _along("town-xs", reward)
+            start = {"step": 0, **look(load_policy(MODELS / "town-xs"))}
+            run = Trained("town-xs", config, reward, along=look)
+            yield from _trajectory(name, seed, start, run)
 
 
 def _along(model: str, proxy: Callable) -> Callable:
-    """What is measured along the way: held-out gold, proxy and KL."""
+    """What is measured on the way: gold, KL, proxy and second opinion, held out."""
     task, tokenizer = town_task(), load_tokenizer(MODELS / model)
     asked, reference = task.prompts("test"), load_policy(MODELS / model)
 
+    def answers(policy: nn.Module) -> Rollout:
+        return sample(policy, tokenizer, asked, max_new_tokens=LONGEST, seed=6)
+
+    start = answers(reference).texts
+    opinions = SecondOpinion(proxy, second_judge(), asked, start, tokenizer)
+
     def evaluate(policy: nn.Module) -> dict[str, float]:
-        rollout = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, seed=6)
+        rollout = answers(policy)
         return {
             "held_out_gold": float(task.truth.scores(asked, rollout.texts).mean()),
-            "held_out_proxy": float(proxy(asked, rollout.texts).mean()),
             "held_out_kl": float(rollout_kl(policy, reference, rollout).mean()),
+            **opinions.about(rollout.texts),
         }
 
     return evaluate
 
 
-def _trajectory(mitigation: str, seed: int, run: Trained) -> Iterator[Row]:
-    rows = run.history.rows
+@cache
+def second_judge():
+    """The reward model that Lab 1 ends with: many comparisons, no bias."""
+    return model_reward(RewardModel.from_pretrained(MODELS / "town-s-reward"))
+
+
+def _trajectory(mitigation: str, seed: int, start: dict, run: Trained) -> Iterator[Row]:
     raised = alarms(run.history)
-    for row in rows:
+    for row in [start, *run.history.rows]:
         if "held_out_gold" in row:
             up = [alarm.name for alarm in raised if alarm.step <= row["step"]]
             yield {
@@ -103,7 +125,8 @@ def _trajectory(mitigation: str, seed: int, run: Trained) -> Iterator[Row]:
                 "seed": seed,
                 "update": int(row["step"]),
                 "kl": round(row["held_out_kl"], 4),
-                "proxy": round(row["held_out_proxy"], 4),
+                "proxy": round(row["held_out_reward"], 4),
+                "second": round(row["second_opinion"], 4),
                 "gold": round(row["held_out_gold"], 4),
                 "alarm": up[0] if up else "none",
             }
@@ -118,6 +141,11 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
             return Trained("town-xs", config, reward, prepare=prepare)
 
         return run
+
+    def hacked(seed: int) -> Trained:
+        config = replace(SHORT, seed=seed, lr=HACKING_RATE, evaluate_every=3, **free)
+        reward = biased_reward(seed)
+        return Trained("town-xs", config, reward, along=_along("town-xs", reward))
 
     def of_texts(pays: Callable[[str], float]):
         return lambda prompts, answers: [pays(answer) for answer in answers]
@@ -150,9 +178,7 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
         ),
         "reward hacking": (
             "a reward model from 100 biased comparisons, no KL penalty",
-            lambda seed: Trained(
-                "town-xs", replace(SHORT, seed=seed, **free), biased_reward(seed)
-            ),
+            hacked,
         ),
     }
 
