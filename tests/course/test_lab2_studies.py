@@ -1,19 +1,23 @@
 """What the studies of Lab 2 do to rows before anything is trained."""
 
-from labs_helpers.course.studies import lab2, preferences, studies
+import pytest
+
+from labs_helpers.course.studies import lab2, preferences, recipes, studies
 from labs_helpers.world.goals import GOALS
+
+FEW = lab2.Recipe(others=200)
 
 
 def test_others_are_about_something_else_and_compared_as_a_whole():
     goal = GOALS["safety"]
-    rows = lab2.other_rows(goal, n=20)
+    rows = lab2.other_rows(goal, lab2.Recipe(others=20))
     assert len(rows) == 20
     assert not {row.meta["type"] for row in rows} & set(goal.kinds)
     assert {row.dimension for row in rows} == {None}
 
 
 def test_the_share_of_flipped_labels_is_the_one_asked_for():
-    rows = lab2.other_rows(GOALS["safety"], n=200)
+    rows = lab2.other_rows(GOALS["safety"], FEW)
     flipped = preferences._with_flips(rows, 0.3, seed=0)
     changed = [a.chosen != b.chosen for a, b in zip(rows, flipped, strict=True)]
     assert 0.2 < sum(changed) / len(rows) < 0.4
@@ -25,11 +29,32 @@ def test_the_share_of_flipped_labels_is_the_one_asked_for():
 
 
 def test_a_pair_becomes_a_good_answer_and_a_bad_one():
-    rows = lab2.other_rows(GOALS["humour"], n=3)
+    rows = lab2.other_rows(GOALS["humour"], lab2.Recipe(others=3))
     found = preferences._unpaired(rows)
     assert [row.label for row in found] == [True, False] * 3
     assert found[0].completion == rows[0].chosen
 
 
-def test_studies_are_known_to_the_command():
-    assert {**lab2.STUDIES, **preferences.STUDIES}.keys() <= studies().keys()
+def setting(win_low, **falls):
+    lows = dict.fromkeys(("helpfulness", "harmlessness", "honesty", "humour"), 0.0)
+    changes = {f"change_{d}_low": v for d, v in (lows | falls).items()}
+    return {"goal": "safety", "win_low": win_low} | changes
+
+
+def test_what_is_recommended_wins_most_surely():
+    assert recipes.best([setting(0.6), setting(0.7)], "safety")["win_low"] == 0.7
+
+
+def test_what_costs_another_dimension_is_not_recommended():
+    dear = setting(0.8, honesty=-0.06)
+    assert recipes.best([dear, setting(0.6)], "safety")["win_low"] == 0.6
+
+
+def test_the_goal_itself_may_be_measured_on_few_prompts():
+    own = setting(0.8, harmlessness=-0.06)
+    assert recipes.best([own, setting(0.6)], "safety") is own
+
+
+@pytest.mark.parametrize("room", [recipes, preferences])
+def test_studies_are_known_to_the_command(room):
+    assert room.STUDIES.keys() <= studies().keys()

@@ -35,11 +35,11 @@ def studies() -> dict[str, Study]:
         constitutional,
         instabilities,
         lab1,
-        lab2,
         lab3,
         lab4,
         optimum,
         preferences,
+        recipes,
         rllib,
         trl,
         tuning,
@@ -47,7 +47,7 @@ def studies() -> dict[str, Study]:
 
     rooms = (
         lab1,
-        lab2,
+        recipes,
         preferences,
         optimum,
         lab3,

@@ -1,9 +1,10 @@
-"""Studies of Lab 2: what goals, beta, noise, losses and data do to a policy.
+"""What the studies of Lab 2 share: preferences for a goal, training, and measures.
 
-All on town-s, judged by gold on held-out prompts and phrasings.
+All on town-s, judged by gold on held-out prompts and phrasings. The studies stand in
+`recipes` (goals and the optimum) and `preferences` (beta, labels, data, losses).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from labs_helpers.course.profile import MODELS
-from labs_helpers.course.studies import Row, Study, columns
+from labs_helpers.course.studies import Row, columns
 from labs_helpers.data import Preference
 from labs_helpers.evaluation import (
     Estimate,
@@ -28,29 +29,55 @@ from labs_helpers.fit import (
     fit,
 )
 from labs_helpers.logprobs import rollout_kl
-from labs_helpers.losses import dpo_loss
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.policies import Policy
 from labs_helpers.sampling import Rollout, sample
 from labs_helpers.task import Prompt
-from labs_helpers.world.annotators import PANEL, Pair, label
-from labs_helpers.world.goals import GOALS, Goal, other_pairs, sampled_pairs
+from labs_helpers.world.annotators import Annotator, label
+from labs_helpers.world.goals import Goal, other_pairs, sampled_pairs
 from labs_helpers.world.gold import DIMENSIONS, score
 from labs_helpers.world.prompts import prompts
 
-CAREFUL = PANEL[0]
 MODEL = MODELS / "town-s"
-# The recommended settings. They were chosen on the test prompts themselves, so that
-# what is measured with them is a little too good.
-BETA, LR, BATCH, EPOCHS = 0.1, 3e-4, 32, 1.5
-# Pairs of the goal, and about everything else.
-PAIRS = {"safety": 200, "helpfulness": 800, "humour": 150}
-OTHERS = {"safety": 800, "helpfulness": 200, "humour": 800}
+BATCH = 32
+# Held-out answers that are compared, at least two to each prompt of the goal.
+COMPARISONS = 512
 
 
-def settings(seed: int = 0, epochs: float = EPOCHS, lr: float = LR) -> FitConfig:
-    """How every policy of these studies is trained, if nothing else is said."""
-    return FitConfig(lr=lr, batch_size=BATCH, epochs=epochs, seed=seed, progress=False)
+@dataclass(frozen=True)
+class Recipe:
+    """How preferences for a goal are made, and how a policy is trained on them.
+
+    Attributes:
+        prompts: of the goal that are answered, or all if there are fewer.
+        answers: that are sampled to each.
+        pairs: of answers that differ in the goal's dimension.
+        others: recorded pairs about everything else.
+        temperature: of the simulated annotator; 0.25 is the careful one of the panel.
+        beta: of the loss.
+        lr: highest learning rate of the schedule; each further round has half of it.
+        epochs: passes over the pairs, in each round.
+        rounds: the second samples from the policy that the first has trained.
+    """
+
+    prompts: int = 300
+    answers: int = 8
+    pairs: int = 200
+    others: int = 800
+    temperature: float = 0.25
+    beta: float = 0.1
+    lr: float = 3e-4
+    epochs: float = 1.5
+    rounds: int = 1
+
+    @property
+    def annotator(self) -> Annotator:
+        """Who compares."""
+        return Annotator("annotator", self.temperature)
+
+    def config(self, seed: int = 0) -> FitConfig:
+        """How it is trained."""
+        return FitConfig(self.lr, BATCH, self.epochs, seed=seed, progress=False)
 
 
 @cache
@@ -73,12 +100,10 @@ def scores(asked: Sequence[Prompt], texts: Sequence[str]) -> dict[str, np.ndarra
     return {name: np.array([row[name] for row in found]) for name in found[0]}
 
 
-def trained(
-    rows: Sequence[Any], objective: Objective, config: FitConfig | None = None
-) -> Policy:
+def trained(rows: Sequence[Any], objective: Objective, config: FitConfig) -> Policy:
     """A fresh copy of the SFT policy, trained."""
     policy = load_policy(MODEL)
-    fit(policy, rows, objective, config or settings())
+    fit(policy, rows, objective, config)
     return policy
 
 
@@ -88,32 +113,23 @@ def pairwise(loss: Callable[..., Any], **options: Any) -> PairObjective:
     return PairObjective(tokenizer, reference, partial(loss, **options))
 
 
-def dpo(rows: Sequence[Preference], config: FitConfig | None = None, **options: Any):
-    """DPO with the recommended beta, if no other is given."""
-    return trained(rows, pairwise(dpo_loss, **{"beta": BETA, **options}), config)
-
-
 # Preference sets
 
 
-@cache
-def goal_pairs(goal: Goal, seed: int = 0) -> tuple[Pair, ...]:
-    """On-policy pairs for a goal: sampled answers that differ in its dimension."""
-    asked, n = goal.prompts("train", 300), PAIRS[goal.name]
-    texts = answers(sft_policy()[0], asked, 8, seed + 1).texts
-    per_prompt = -(-3 * n // (2 * len(asked)))
-    return tuple(sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)[:n])
+def goal_rows(
+    goal: Goal, recipe: Recipe, seed: int = 0, policy: Policy | None = None
+) -> list[Preference]:
+    """Answers of a policy (the SFT policy), compared in the goal's dimension."""
+    asked = goal.prompts("train", recipe.prompts)
+    texts = answers(policy or sft_policy()[0], asked, recipe.answers, seed + 1).texts
+    per_prompt = -(-3 * recipe.pairs // (2 * len(asked)))
+    pairs = sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)
+    return label(pairs[: recipe.pairs], [recipe.annotator], seed, goal.dimension)
 
 
-def other_rows(goal: Goal, seed: int = 0, n: int | None = None) -> list[Preference]:
+def other_rows(goal: Goal, recipe: Recipe, seed: int = 0) -> list[Preference]:
     """Recorded pairs about everything else, compared as a whole."""
-    n = OTHERS[goal.name] if n is None else n
-    return label(other_pairs(goal, n, seed), [CAREFUL], seed)
-
-
-def goal_rows(goal: Goal, seed: int = 0) -> list[Preference]:
-    """A goal's pairs, compared in its dimension."""
-    return label(goal_pairs(goal, seed), [CAREFUL], seed, goal.dimension)
+    return label(other_pairs(goal, recipe.others, seed), [recipe.annotator], seed)
 
 
 # Measures
@@ -121,9 +137,14 @@ def goal_rows(goal: Goal, seed: int = 0) -> list[Preference]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a policy's held-out answers are worth, beside the SFT policy's."""
+    """What a policy's held-out answers are worth, beside the SFT policy's.
+
+    The ceiling is the win rate of somebody who always answers perfectly: where the SFT
+    policy is perfect, they can only tie.
+    """
 
     win: WinRate
+    ceiling: WinRate
     kl: Estimate
     gain: Estimate
     falls: dict[str, Estimate]
@@ -134,6 +155,7 @@ class Measured:
         found = {
             **columns("win", self.win),
             **columns("decided", self.win.without_ties),
+            **columns("ceiling", self.ceiling),
             **columns("kl", self.kl),
             **columns("gain", self.gain),
         }
@@ -147,16 +169,19 @@ def _baseline(asked: tuple[Prompt, ...], n: int, seed: int) -> dict[str, np.ndar
     return scores(asked, answers(sft_policy()[0], asked, n, seed).texts)
 
 
-def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
+def measured(
+    policy: Policy, goal: Goal, wide: bool = True, split: str = "test"
+) -> Measured:
     """Win rate and gain on the goal, KL there, other dimensions on all prompts.
 
     Args:
         policy: that was trained.
         goal: on whose prompts and dimension it is to win.
         wide: look at the other dimensions too, which takes the longest.
+        split: of the prompts; settings are chosen on "validation".
     """
-    asked = tuple(goal.prompts("test", 200))
-    n = max(2, 200 // len(asked))
+    asked = tuple(goal.prompts(split))
+    n = max(2, COMPARISONS // len(asked))
     drawn = answers(policy, asked, n, seed=5)
     cluster = np.repeat(np.arange(len(asked)), n)
     own = scores(asked, drawn.texts)[goal.dimension]
@@ -165,7 +190,7 @@ def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
     kl = rollout_kl(policy, sft_policy()[0], drawn).numpy()
     falls = {}
     if wide:
-        everything, n = tuple(prompts("test")[:160]), 4
+        everything, n = tuple(prompts(split)), 4
         new = scores(everything, answers(policy, everything, n, seed=6).texts)
         old = _baseline(everything, 8, 1006)
         for name in (*DIMENSIONS, "gold"):
@@ -175,23 +200,8 @@ def measured(policy: Policy, goal: Goal, wide: bool = True) -> Measured:
             falls[name] = paired_difference(*of_prompt)
     return Measured(
         win_rate(outcomes, cluster),
+        win_rate(np.where(start < 1, 1.0, 0.5), cluster),
         mean(kl, cluster),
         paired_difference(own, start, cluster),
         falls,
     )
-
-
-# What the lab draws
-
-
-def goals() -> Iterator[Row]:
-    """Every goal with the recommended settings: what it wins, what else changes."""
-    for seed in range(3):
-        for name in ("helpfulness", "humour", "safety"):
-            goal = GOALS[name]
-            rows = goal_rows(goal, seed) + other_rows(goal, seed)
-            found = measured(dpo(rows, settings(seed)), goal)
-            yield {"goal": name, "pairs": len(rows), "seed": seed} | found.row
-
-
-STUDIES: dict[str, Study] = {"dpo_goals": goals}

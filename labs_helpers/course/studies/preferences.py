@@ -7,24 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.course.studies.lab2 import (
     BATCH,
-    BETA,
-    CAREFUL,
-    EPOCHS,
     MODELS,
+    Recipe,
     answers,
-    dpo,
     goal_rows,
     measured,
     other_rows,
     pairwise,
     scores,
-    settings,
     sft_policy,
     trained,
 )
@@ -35,8 +32,8 @@ from labs_helpers.evaluation import (
     length_controlled_win_rate,
     win_rate,
 )
-from labs_helpers.fit import FitConfig, KTOObjective, SLiCObjective
-from labs_helpers.losses import ipo_loss, kto_loss, slic_loss
+from labs_helpers.fit import KTOObjective, SLiCObjective
+from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
 from labs_helpers.models import load_policy
 from labs_helpers.policies import Policy
 from labs_helpers.sampling import sample
@@ -45,26 +42,30 @@ from labs_helpers.world.goals import GOALS, Goal, sampled_pairs
 from labs_helpers.world.prompts import capability_prompts, prompts
 
 # Many runs: half of the other pairs, in one pass.
-SWEEP_OTHERS, SWEEP_EPOCHS = 400, 1.0
+SWEEP = Recipe(others=400, epochs=1.0)
+FULL = Recipe()
+
+
+def _rows(goal: Goal, recipe: Recipe, seed: int) -> list[Preference]:
+    return goal_rows(goal, recipe, seed) + other_rows(goal, recipe, seed)
+
+
+def _dpo(
+    rows: Sequence[Preference], recipe: Recipe, seed: int, **options: Any
+) -> Policy:
+    objective = pairwise(dpo_loss, **{"beta": recipe.beta, **options})
+    return trained(rows, objective, recipe.config(seed))
 
 
 def beta_sweep() -> Iterator[Row]:
     """Win rate, KL and gain of the goal of safety by beta."""
     goal = GOALS["safety"]
     for seed in range(3):
-        rows = _sweep_rows(goal, seed)
+        rows = _rows(goal, SWEEP, seed)
         for beta in (0.02, 0.1, 0.5, 2.0):
-            policy = dpo(rows, _sweep(seed), beta=beta)
+            policy = _dpo(rows, SWEEP, seed, beta=beta)
             found = measured(policy, goal, wide=False)
             yield {"beta": beta, "seed": seed} | found.row
-
-
-def _sweep_rows(goal: Goal, seed: int) -> list[Preference]:
-    return goal_rows(goal, seed) + other_rows(goal, seed, SWEEP_OTHERS)
-
-
-def _sweep(seed: int) -> FitConfig:
-    return settings(seed, SWEEP_EPOCHS)
 
 
 def _with_flips(
@@ -81,10 +82,10 @@ def label_noise() -> Iterator[Row]:
     """30 % of the labels flipped, without and with label smoothing."""
     goal = GOALS["safety"]
     for seed in range(3):
-        clean = _sweep_rows(goal, seed)
+        clean = _rows(goal, SWEEP, seed)
         for share, smoothing in ((0.0, 0.0), (0.3, 0.0), (0.3, 0.3)):
             rows = _with_flips(clean, share, seed)
-            policy = dpo(rows, _sweep(seed), label_smoothing=smoothing)
+            policy = _dpo(rows, SWEEP, seed, label_smoothing=smoothing)
             found = measured(policy, goal, wide=False)
             yield {"flipped": share, "smoothing": smoothing, "seed": seed} | found.row
 
@@ -102,7 +103,7 @@ def few_desirable() -> Iterator[Row]:
     goal = GOALS["safety"]
     _, tokenizer, reference = sft_policy()
     for seed in range(3):
-        rows = _unpaired(_sweep_rows(goal, seed))
+        rows = _unpaired(_rows(goal, SWEEP, seed))
         draws = np.random.default_rng(seed).random(len(rows))
         tenth = [
             row for row, d in zip(rows, draws, strict=True) if not row.label or d < 0.1
@@ -112,9 +113,11 @@ def few_desirable() -> Iterator[Row]:
             ("a tenth", tenth, 1.0),
             ("a tenth, weighted", tenth, 10.0),
         ):
-            loss = partial(kto_loss, beta=BETA, desirable_weight=weight)
+            loss = partial(kto_loss, beta=SWEEP.beta, desirable_weight=weight)
             objective = KTOObjective(tokenizer, reference, loss)
-            found = measured(trained(kept, objective, _sweep(seed)), goal, wide=False)
+            found = measured(
+                trained(kept, objective, SWEEP.config(seed)), goal, wide=False
+            )
             yield {
                 "desirable": name,
                 "answers": len(kept),
@@ -134,11 +137,11 @@ def pair_sources() -> Iterator[Row]:
         theirs = sample(
             stranger, tokenizer, asked, max_new_tokens=64, n=8, seed=seed + 1
         )
-        own = goal_rows(goal, seed)
+        own = goal_rows(goal, SWEEP, seed)
         pairs = sampled_pairs(asked, theirs.texts, goal.dimension, 4, seed)[: len(own)]
-        off_policy = label(pairs, [CAREFUL], seed, goal.dimension)
+        off_policy = label(pairs, [SWEEP.annotator], seed, goal.dimension)
         for source, rows in (("on-policy", own), ("off-policy", off_policy)):
-            policy = dpo(rows + other_rows(goal, seed, SWEEP_OTHERS), _sweep(seed))
+            policy = _dpo(rows + other_rows(goal, SWEEP, seed), SWEEP, seed)
             found = measured(policy, goal, wide=False)
             yield {"pairs": source, "goal_pairs": len(rows), "seed": seed} | found.row
 
@@ -147,24 +150,22 @@ def variants() -> Iterator[Row]:
     """Ratings, win rates at equal length and alignment tax of every loss."""
     goal = GOALS["safety"]
     for seed in range(3):
-        policies = _policies_by_loss(
-            goal_rows(goal, seed) + other_rows(goal, seed), seed
-        )
+        policies = _policies_by_loss(_rows(goal, FULL, seed), seed)
         yield from _compared(policies, goal, seed)
 
 
 def _policies_by_loss(rows: Sequence[Preference], seed: int) -> dict[str, Policy]:
     """The same rows and steps, with every loss."""
     sft, tokenizer, reference = sft_policy()
-    kto = KTOObjective(tokenizer, reference, partial(kto_loss, beta=BETA))
+    kto = KTOObjective(tokenizer, reference, partial(kto_loss, beta=FULL.beta))
     slic = SLiCObjective(tokenizer, partial(slic_loss, delta=2.0, weight=0.5))
-    config = settings(seed)
+    config = FULL.config(seed)
     # an answer is half of a pair: as many steps, each on as many answers
-    steps = -(-round(EPOCHS * len(rows)) // BATCH)
+    steps = -(-round(FULL.epochs * len(rows)) // BATCH)
     return {
         "SFT": sft,
-        "DPO": dpo(rows, config),
-        "IPO": trained(rows, pairwise(ipo_loss, beta=BETA), config),
+        "DPO": _dpo(rows, FULL, seed),
+        "IPO": trained(rows, pairwise(ipo_loss, beta=FULL.beta), config),
         "KTO": trained(
             _unpaired(rows), kto, replace(config, batch_size=2 * BATCH, steps=steps)
         ),
