@@ -96,7 +96,7 @@ def answer_figures(subject: Subject, n: int = 16) -> list[Figure]:
 
 
 def skill_figures(
-    subject: Subject, per_trait: int = 60, wordings: str = "train"
+    subject: Subject, per_trait: int = 240, wordings: str = "train"
 ) -> list[Figure]:
     """Critiques, revisions and comparisons of held-out answers.
 
