@@ -51,7 +51,7 @@ class Figure:
         high = "" if self.high is None else f"at most {self.high}"
         verdict = {True: "holds", False: "MISSED", None: ""}[self.holds]
         bounds = " and ".join(x for x in (low, high) if x)
-        return f"{self.name:34}{self.estimate!s:46}{bounds:30}{verdict}"
+        return f"{self.name:37}{self.estimate!s:46}{bounds:31} {verdict}"
 
 
 class Subject:
