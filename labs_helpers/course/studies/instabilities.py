@@ -157,7 +157,7 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
         "learning rate too high": ("learning rate 1e-2", xs(lr=1e-2)),
         "entropy collapse": (
             "the entropy bonus with the wrong sign, no KL penalty",
-            xs(entropy_weight=-1.0, lr=1e-3, **free),
+            xs(entropy_weight=-3.0, lr=1e-3, schedule="constant", **free),
         ),
         "values do not fit": (
             "values start large and random",
