@@ -1,8 +1,10 @@
 """What the studies of Lab 2 do to rows before anything is trained."""
 
+from dataclasses import asdict
+
 import pytest
 
-from labs_helpers.course.studies import lab2, preferences, recipes, studies
+from labs_helpers.course.studies import lab2, preferences, read, recipes, studies
 from labs_helpers.world.goals import GOALS
 
 FEW = lab2.Recipe(others=200)
@@ -53,6 +55,13 @@ def test_what_costs_another_dimension_is_not_recommended():
 def test_the_goal_itself_may_be_measured_on_few_prompts():
     own = setting(0.8, harmlessness=-0.06)
     assert recipes.best([own, setting(0.6)], "safety") is own
+
+
+@pytest.mark.parametrize("goal", recipes.RECOMMENDED)
+def test_what_is_recommended_is_what_did_best_on_validation_prompts(goal):
+    best = recipes.best(read("dpo_settings"), goal)
+    for name, value in asdict(recipes.RECOMMENDED[goal]).items():
+        assert best[name] == value
 
 
 @pytest.mark.parametrize("room", [recipes, preferences])
