@@ -212,8 +212,7 @@ def hacking(
         if alarm is not None:
             left.axvline(alarm, color="black", ls=":", marker="", label="first alarm")
         left.set(xlabel="update", ylabel="gold of held-out answers")
-        judges = "proxy and second opinion" if second else "proxy"
-        right.set_ylabel(f"{judges}, standard deviations of the start")
+        right.set_ylabel("score, standard deviations of the start")
         handles, labels = left.get_legend_handles_labels()
         more, names = right.get_legend_handles_labels()
         left.legend(
