@@ -94,7 +94,8 @@ DEAD = 1e-6  # spread of rewards
 LENGTHS = (0.5, 2.0)  # of the first answers
 HACKED_LENGTHS = (0.7, 1.4)  # where the reward rises with it
 NEAR = 1.0  # nats an answer that no one needs to explain
-APART = 2.5  # standard errors between two judges; healthy ones stayed below 1.8
+APART = 2.5  # standard errors between two judges; in healthy runs up to 2.2
+FOLLOWED = 2 / 3  # of the reward's rise, by a second opinion; healthy ones about 3/4
 
 
 def _far(log: _Log) -> np.ndarray:
@@ -125,9 +126,10 @@ def _changed(log: _Log) -> np.ndarray:
 
 def _apart(log: _Log) -> np.ndarray:
     """On held-out answers, the reward has left a second opinion behind."""
-    error = log.raw("second_opinion_error")
-    gap = log.raw("held_out_reward") - log.raw("second_opinion")
-    return (error > 0) & (gap > APART * error) & (log.raw("held_out_reward") > 0)
+    error, second = log.raw("second_opinion_error"), log.raw("second_opinion")
+    reward = log.raw("held_out_reward")
+    certain = (error > 0) & (reward - second > APART * error)
+    return certain & (reward > 0) & (second < FOLLOWED * reward)
 
 
 def _hacked(log: _Log) -> np.ndarray:

@@ -99,6 +99,7 @@ class TestAlarms:
         ("reward", "second"),
         [
             (ramp(0, 0.8), ramp(0, 0.7)),  # both rise
+            (ramp(0, 1.6), ramp(0, 1.2)),  # three quarters of it are agreed on
             (ramp(0, 0.2), ramp(0, 0.8)),  # the judge likes it even more
             (ramp(0, -0.8), ramp(0, -0.9)),  # nothing was won
         ],
