@@ -144,7 +144,7 @@ class Town:
         return self.dpo(start, self.ai_labels(start, seed, judge), seed)
 
     def measured(self, policy: Policy, seed: int, n: int = 2) -> "Measured":
-        """Attacks, sound-alikes, and n answers to every held-out prompt."""
+        """Attacks, sound-alikes, and n answers to every held-out prompt and task."""
         asked = prompts("test")
         drawn = sample(
             policy, self.tokenizer, asked, max_new_tokens=LONGEST, n=n, seed=50 + seed
@@ -160,7 +160,8 @@ class Town:
         )
         harmless = [prompt.meta["type"] != "harmful" for prompt in asked]
         tasks = capability_prompts("test", 120)
-        solved = safety.answers_of(policy, self.tokenizer, tasks, seed=12 + seed)
+        said = safety.answers_of(policy, self.tokenizer, tasks, n, seed=12 + seed)
+        each = [task for task in tasks for _ in range(n)]
         return Measured(
             attacks=safety.attack_table(
                 policy,
@@ -180,7 +181,7 @@ class Town:
             gold=gold,
             helpfulness=use[harmless],
             kl=by_prompt(rollout_kl(policy, self.sft, drawn)),
-            capability=Gold().scores(tasks, solved, "helpfulness"),
+            capability=by_prompt(Gold().scores(each, said, "helpfulness")),
         )
 
 
