@@ -36,6 +36,7 @@ from labs_helpers.world.prompts import prompts
 
 MANY = {"prompts": 800, "answers": 6, "pairs": 2800, "others": 300}
 JOKES = {"answers": 16, "pairs": 800, "others": 500}
+MORE = {"answers": 16, "others": 2500, "epochs": 1.0}
 CLEAR = {"temperature": 0.1, "beta": 1.0}
 # What was tried for each goal; one with two rounds is measured after each of them.
 TRIED = {
@@ -43,6 +44,8 @@ TRIED = {
         Recipe(pairs=150),
         Recipe(**JOKES, **CLEAR, lr=2e-4, rounds=2),
         Recipe(**JOKES, temperature=0.1, beta=0.3, lr=1e-4, epochs=2.0),
+        Recipe(**MORE, **CLEAR, pairs=300, rounds=3),
+        Recipe(**MORE, **CLEAR, pairs=150, lr=2e-4, rounds=2),
     ),
     "helpfulness": (
         Recipe(pairs=800, others=200),
