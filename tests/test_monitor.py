@@ -46,7 +46,7 @@ def asked_twice(**columns):
     return {name: np.where(rare, values, np.nan) for name, values in table.items()}
 
 
-PARTED = asked_twice(held_out_reward=ramp(0, 0.8), second_opinion=ramp(0, 0.2))
+PARTED = asked_twice(held_out_reward=ramp(0, 0.8), second_opinion=ramp(0, -0.1))
 PROVOKED = [
     ("learning rate too high", {"approx_kl": ramp(0.002, 0.5, 10)}),
     ("learning rate too high", {"clip_fraction": ramp(0.01, 0.8, 10)}),
@@ -92,8 +92,8 @@ class TestAlarms:
 
     def test_a_second_opinion_sees_it_first(self):
         [alarm] = alarms(run(**PARTED))
-        assert alarm.step == 12
-        assert "a second opinion by 0.06, with an error of 0.06" in alarm.seen
+        assert alarm.step == 8
+        assert "a second opinion by -0.02, with an error of 0.06" in alarm.seen
 
     @pytest.mark.parametrize(
         ("reward", "second"),
@@ -102,6 +102,8 @@ class TestAlarms:
             (ramp(0, 1.6), ramp(0, 1.2)),  # three quarters of it are agreed on
             (ramp(0, 0.2), ramp(0, 0.8)),  # the judge likes it even more
             (ramp(0, -0.8), ramp(0, -0.9)),  # nothing was won
+            (ramp(0, 0.8), ramp(0, 0.2)),  # it still rises
+            (np.full(UPDATES, 0.8), np.full(UPDATES, 0.6)),  # both have stopped
         ],
     )
     def test_a_second_opinion_that_follows_is_no_alarm(self, reward, second):
