@@ -46,6 +46,7 @@ TRIED = {
         Recipe(**JOKES, temperature=0.1, beta=0.3, lr=1e-4, epochs=2.0),
         Recipe(**MORE, **CLEAR, pairs=300, rounds=3),
         Recipe(**MORE, **CLEAR, pairs=150, lr=2e-4, rounds=2),
+        Recipe(answers=16, pairs=400, rounds=3),
     ),
     "helpfulness": (
         Recipe(pairs=800, others=200),
