@@ -287,7 +287,11 @@ class TestLoadAndSave:
         save_preferences([Preference(**GOOD)], tmp_path / "set.jsonl")
         assert [path.name for path in tmp_path.iterdir()] == ["set.jsonl"]
 
-    @pytest.mark.parametrize("content", [b"{}", gzip.compress(b"{}" * 99)[:20]])
+    @pytest.mark.parametrize(
+        "content",
+        [b"{}", gzip.compress(b"{}" * 99)[:20]],
+        ids=["not compressed", "cut off"],
+    )
     def test_what_cannot_be_unpacked_is_reported(self, tmp_path, content):
         path = tmp_path / "set.jsonl.gz"
         path.write_bytes(content)
