@@ -43,7 +43,8 @@ class Claim:
             raise ValueError(
                 f"claim {self.id!r} has no bound: give at_least=... or at_most=..."
             )
-        if self.ci is not None and not self.ci[0] <= self.ci[1]:
+        # Of nothing that was measured both ends are NaN, and the claim does not hold.
+        if self.ci is not None and self.ci[0] > self.ci[1]:
             raise ValueError(
                 f"claim {self.id!r}: an interval is (low, high), got {self.ci}"
             )

@@ -61,6 +61,7 @@ def test_start_names_the_labs_there_are():
         ({"at_most": 0.01}, 0.005, (0.001, 0.02), False),
         ({"at_least": 0.0, "at_most": 1.0}, 0.5, (0.1, 1.2), False),
         ({"at_least": 0.9}, float("nan"), None, False),
+        ({"at_least": 0.9}, float("nan"), (float("nan"), float("nan")), False),
         ({"at_least": 0.9}, 0.95, (float("-inf"), float("inf")), False),
     ],
 )
