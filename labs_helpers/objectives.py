@@ -170,6 +170,7 @@ class RewardObjective:
             "rejected": rejected,
             "head": self._head(row),
             "margin": row.margin if self.margin else 0.0,
+            "testimony": self._testimony(row),
             "length": max(len(chosen), len(rejected)),
         }
 
@@ -180,8 +181,7 @@ class RewardObjective:
         chosen, rejected = self.rewards(model, batch)
         margin = torch.tensor([row["margin"] for row in batch], device=chosen.device)
         loss = bradley_terry_loss(chosen, rejected, margin, self.center_weight)
-        right = (chosen > rejected).float() + (chosen == rejected).float() / 2
-        return loss, {"accuracy": right.mean().item()}
+        return loss, {"accuracy": share_right(chosen, rejected)}
 
     def rewards(
         self, model: nn.Module, batch: list[Encoded]
@@ -191,17 +191,23 @@ class RewardObjective:
         tokens, lengths = pad_right(sequences, self.reward_model.tokenizer.pad_token_id)
         device = next(model.parameters()).device
         heads = torch.tensor([row["head"] for row in batch], device=device)
-        rewards = model(tokens.to(device), lengths.to(device)).float()
+        read = [tokens.to(device), lengths.to(device)]
+        if self.reward_model.witness is not None:
+            said = [row["testimony"][side] for side in (0, 1) for row in batch]
+            read.append(torch.stack(said).to(device))
+        rewards = model(*read).float()
         chosen, rejected = rewards.gather(1, heads.repeat(2)[:, None])[:, 0].chunk(2)
         return chosen, rejected
 
     def _encode_answer(
         self, prompt: str | list[Message], answer: str | list[Message]
     ) -> list[int]:
-        *before, last = _answer_messages(answer)
-        return self.reward_model.encode(
-            [*as_messages(prompt), *before], last["content"]
-        )
+        return self.reward_model.encode(*_asked_and_said(prompt, answer))
+
+    def _testimony(self, row: Preference) -> Tensor | None:
+        """What the witness says of the chosen and of the rejected answer, if any."""
+        pair = [_asked_and_said(row.prompt, x) for x in (row.chosen, row.rejected)]
+        return self.reward_model.testimony(*zip(*pair, strict=True))
 
     def _head(self, row: Preference) -> int:
         heads = self.reward_model.heads
@@ -214,6 +220,20 @@ class RewardObjective:
                 "RewardModel.from_policy(policy, heads=(...)) to match them"
             )
         return heads.index(row.dimension)
+
+
+def share_right(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"]) -> float:
+    """Share of pairs whose chosen answer has the higher reward; equal ones are half."""
+    right = (chosen > rejected).float() + (chosen == rejected).float() / 2
+    return right.mean().item()
+
+
+def _asked_and_said(
+    prompt: str | list[Message], answer: str | list[Message]
+) -> tuple[list[Message], str]:
+    """All messages before the last of an answer, and what that says."""
+    *before, last = _answer_messages(answer)
+    return [*as_messages(prompt), *before], last["content"]
 
 
 def _answer_messages(answer: str | list[Message]) -> list[Message]:

@@ -228,7 +228,11 @@ class RewardModel(nn.Module):
             self.witness.save_pretrained(folder / WITNESS_FOLDER)
         weights = {n: w.detach().cpu() for n, w in self.head.state_dict().items()}
         save_file(weights, folder / HEAD_WEIGHTS_FILE)
-        settings = {"heads": self.heads, "request": self.request}
+        settings = {
+            "heads": self.heads,
+            "request": self.request,
+            "witness": self.witness is not None,
+        }
         (folder / HEADS_FILE).write_text(json.dumps(settings) + "\n")
 
     @classmethod
@@ -259,7 +263,7 @@ class RewardModel(nn.Module):
         settings = json.loads((folder / HEADS_FILE).read_text())
         heads, request = tuple(settings["heads"]), settings.get("request")
         witness = None
-        if (folder / WITNESS_FOLDER).is_dir():
+        if settings.get("witness"):
             witness = load_policy(folder / WITNESS_FOLDER, device="cpu", dtype=dtype)
             witness.requires_grad_(False)
         model = cls(trunk, heads, load_tokenizer(folder), request, witness)

@@ -341,3 +341,14 @@ class TestWitness:
         policy = load_policy(policy_dir, lora=2)
         with pytest.raises(ValueError, match="merge it first"):
             RewardModel.from_policy(policy, witness=True)
+
+    def test_one_that_was_saved_before_is_not_heard(
+        self, witnessed, reward_model, tmp_path
+    ):
+        witnessed.save_pretrained(tmp_path)
+        reward_model.save_pretrained(tmp_path)
+        again = RewardModel.from_pretrained(tmp_path)
+        assert again.witness is None
+        torch.testing.assert_close(
+            again.score(PROMPTS, ANSWERS), reward_model.score(PROMPTS, ANSWERS)
+        )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from labs_helpers.data import Preference, as_messages
 from labs_helpers.losses import PreferenceLoss, soft_dpo_loss
 from labs_helpers.models import Policy, RewardModel
-from labs_helpers.objectives import Encoded, RewardObjective
+from labs_helpers.objectives import Encoded, RewardObjective, share_right
 from labs_helpers.preference_objectives import PairObjective, Reference
 
 
@@ -124,7 +124,7 @@ class SoftRewardObjective:
         chosen, rejected = self._pairs.rewards(model, batch)
         labels = torch.tensor([row["label"] for row in batch]).to(chosen)
         loss = F.binary_cross_entropy_with_logits(chosen - rejected, labels)
-        return loss, {"accuracy": (chosen > rejected).float().mean().item()}
+        return loss, {"accuracy": share_right(chosen, rejected)}
 
 
 def _label(row: Preference) -> float:

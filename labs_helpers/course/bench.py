@@ -283,7 +283,15 @@ def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
         out: build/bench.json.
         trl_ppo: folder that holds TRL 1.12; None leaves PPO out.
         runs: measurements of each way.
+
+    Raises:
+        FileNotFoundError: `trl_ppo` holds no TRL with PPO; the message says how to.
     """
+    if trl_ppo is not None and not (trl_ppo / "trl/experimental/ppo").is_dir():
+        raise FileNotFoundError(
+            f"{trl_ppo} does not hold TRL 1.12, the last with PPO: "
+            f"pip install --no-deps --target {trl_ppo} trl==1.12.0"
+        )
     rows = []
     for benchmark in BENCHMARKS.values():
         for row in benchmark(runs):
@@ -326,7 +334,7 @@ def _ppo_apart(trl_ppo: Path, runs: int) -> list[Row]:
 def _line(row: Row) -> str:
     reached = "reached" if row.ratio >= row.bar else "MISSED"
     return (
-        f"{row.name:44} {row.ours:10.1f} {row.theirs:10.1f} {row.unit:10}"
+        f"{row.name:44} {row.ours:10.4g} {row.theirs:10.4g} {row.unit:10}"
         f"ratio {row.ratio:.2f}, bar {row.bar:.1f} {reached}"
     )
 

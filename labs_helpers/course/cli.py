@@ -245,6 +245,15 @@ def bench(options: argparse.Namespace) -> int:
 
     A ratio above 1 means that ours is faster. The exit code is 1 if a bar is missed.
     """
+    try:
+        import trl  # noqa: F401 - better known now than after the first benchmark
+    except ModuleNotFoundError:
+        print(
+            "labs: trl is missing. Install what is measured against: "
+            "pip install 'alignment-labs[lab]'",
+            file=sys.stderr,
+        )
+        return 1
     from labs_helpers.course import bench as benchmarks
 
     out = options.out or results_folder().parent / "bench.json"

@@ -47,7 +47,8 @@ class SecondOpinion:
         )
         self.prompts, self.tokenizer = prompts, tokenizer
         self.max_new_tokens, self.seed = max_new_tokens, seed
-        self.at_start = self._gap(start)
+        rewards, opinions = self._both(start)
+        self.at_start = rewards - opinions
 
     def __call__(self, policy: Policy) -> dict[str, float]:
         """Let the policy answer, and ask both; the figures for the history."""
@@ -66,14 +67,17 @@ class SecondOpinion:
         `second_opinion_error` is the standard error of the difference between the other
         two, the answers at the start taken off prompt by prompt.
         """
-        grown = self._gap(answers) - self.at_start
-        reward = self.reward(self.prompts, answers).mean().item()
+        rewards, opinions = self._both(answers)
+        grown = rewards - opinions - self.at_start
+        reward = rewards.mean().item()
         return {
             "held_out_reward": reward,
             "second_opinion": reward - grown.mean().item(),
             "second_opinion_error": grown.std().item() / len(grown) ** 0.5,
         }
 
-    def _gap(self, answers: Sequence[str]) -> Float[Tensor, " B"]:
-        asked = self.prompts, answers
-        return torch.as_tensor(self.reward(*asked)) - self.judge(*asked)
+    def _both(self, answers: Sequence[str]) -> tuple[Float[Tensor, " B"], ...]:
+        return tuple(
+            torch.as_tensor(judge(self.prompts, answers))
+            for judge in (self.reward, self.judge)
+        )

@@ -74,6 +74,11 @@ def test_command_writes_the_rows_and_judges_them(tmp_path, monkeypatch, ratio, c
     assert {"device", "date", "versions"} < set(found)
 
 
+def test_a_folder_without_the_old_trl_is_named(tmp_path, capsys):
+    assert main(["bench", "--trl-ppo", str(tmp_path)]) == 1
+    assert "trl==1.12.0" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_sampling_is_compared(monkeypatch):
     monkeypatch.setattr(bench, "MODEL", bench.MODELS / "town-xs")
