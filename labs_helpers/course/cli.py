@@ -220,7 +220,12 @@ def study(options: argparse.Namespace) -> int:
         for name, experiment in studies.studies().items():
             print(f"{name:28}{(experiment.__doc__ or '').splitlines()[0]}")
         return 0
-    print(f"written to {studies.run(options.name)}")
+    try:
+        path = studies.run(options.name)
+    except ModuleNotFoundError as error:  # Ray or TRL: most studies need neither
+        print(f"labs: {error}", file=sys.stderr)
+        return 1
+    print(f"written to {path}")
     return 0
 
 

@@ -14,12 +14,17 @@ from torch import nn
 
 from labs_helpers.course.profile import MODELS
 from labs_helpers.course.studies import Row, Study
-from labs_helpers.course.studies.lab3 import LONGEST, RECIPE, Trained, held_out
+from labs_helpers.course.studies.lab3 import (
+    LONGEST,
+    RECIPE,
+    Trained,
+    held_out,
+    random_values,
+)
 from labs_helpers.fit import FitConfig, RewardObjective, fit
 from labs_helpers.logprobs import rollout_kl
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer
 from labs_helpers.monitor import alarms
-from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl import (
     SecondOpinion,
     ensemble,
@@ -161,7 +166,7 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
         ),
         "values do not fit": (
             "values start large and random",
-            xs(prepare=partial(nn_scaled, size=10.0)),
+            xs(prepare=partial(random_values, size=10.0)),
         ),
         "dead reward": ("a constant reward", xs(of_texts(lambda text: 0.5))),
         "no end of sequence": (
@@ -181,11 +186,6 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
             hacked,
         ),
     }
-
-
-def nn_scaled(model: PolicyWithValue, size: float) -> None:
-    """Let the values start at random, this large."""
-    nn.init.normal_(model.value_head.weight, std=size)
 
 
 def instabilities() -> Iterator[Row]:

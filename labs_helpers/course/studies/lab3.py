@@ -8,6 +8,7 @@ wrong on purpose is in `instabilities`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def details() -> Iterator[Row]:
         "advantages not whitened": ({"whiten": False}, {}),
         "no KL in the reward": ({"kl_weight": 0.0}, {}),
         "dropout on": ({"dropout": True}, {"prepare": _drops}),
-        "values start at random": ({}, {"prepare": _random_values}),
+        "values start at random": ({}, {"prepare": partial(random_values, size=0.2)}),
         "value model of its own": ({}, {"separate": True}),
         "learning rate constant": ({"schedule": "constant"}, {}),
         "one epoch": ({"epochs": 1}, {}),
@@ -182,8 +183,9 @@ def _drops(model: PolicyWithValue) -> None:
         layer.self_attn.attention_dropout = 0.1
 
 
-def _random_values(model: PolicyWithValue) -> None:
-    nn.init.normal_(model.value_head.weight, std=0.2)
+def random_values(model: PolicyWithValue, size: float) -> None:
+    """Let the values start at random, this large."""
+    nn.init.normal_(model.value_head.weight, std=size)
 
 
 def sizes() -> Iterator[Row]:
