@@ -22,6 +22,9 @@ class RLConfig:
         max_new_tokens: longest answer, its end token included.
         temperature: of sampling, and of every log-probability.
         lr: Adam's learning rate; None takes what suits the algorithm.
+        value_lr: that of the values' own weights, the head and a model of its own;
+            None takes lr. A value model of its own can learn several times faster than
+            the policy may: what it forgets spoils no answer.
         schedule: linear lets the learning rate, and the length of TRPO's step, fall to
             0 with the updates, so that the noise of single rounds averages out at the
             end.
@@ -61,6 +64,7 @@ class RLConfig:
     max_new_tokens: int = 48
     temperature: float = 1.0
     lr: float | None = None
+    value_lr: float | None = None
     schedule: Literal["linear", "constant"] = "linear"
     epochs: int = 2
     minibatches: int = 1
@@ -114,6 +118,11 @@ class RLConfig:
     def learning_rate(self) -> float:
         """The one given, or what suits the algorithm."""
         return LEARNING_RATES[self.algorithm] if self.lr is None else self.lr
+
+    @property
+    def value_learning_rate(self) -> float:
+        """The one given, or the policy's."""
+        return self.learning_rate if self.value_lr is None else self.value_lr
 
     @property
     def identity(self) -> dict[str, Any]:

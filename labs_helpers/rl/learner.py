@@ -47,7 +47,7 @@ class Learner:
         self.model, self.config, self.trained = model, config, trained
         self.pretraining_loss = pretraining_loss
         self.device = model.policy.device
-        self.optimizer = torch.optim.AdamW(trained, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=0.0, fused=True)
         self.set_learning_rate(0)
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32
@@ -66,8 +66,17 @@ class Learner:
         self.step_share = 1 - update / self.config.updates if linear else 1.0
         self.lr = self.step_share * self.config.learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.step_share * group["peak"]
         return self.lr
+
+    def _groups(self) -> list[dict]:
+        """What is trained, by its learning rate at the schedule's peak."""
+        of_values = {id(p) for p in self.model.value_parameters()}
+        values = [p for p in self.trained if id(p) in of_values]
+        policy = [p for p in self.trained if id(p) not in of_values]
+        rates = (self.config.learning_rate, self.config.value_learning_rate)
+        groups = zip((policy, values), rates, strict=True)
+        return [{"params": ps, "peak": rate} for ps, rate in groups if ps]
 
     @torch.no_grad()
     def center_values(self, experience: Experience) -> None:

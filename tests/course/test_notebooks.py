@@ -62,7 +62,7 @@ def test_labs_run_to_the_end_whatever_happens_in_one(tmp_path, capsys):
             new_code_cell(
                 "import os\n"
                 "print(open('beside.txt').read(), os.environ['LABS_PROFILE'],\n"
-                "      os.environ['LABS_STRICT'], os.environ['OMP_WAIT_POLICY'])"
+                "      os.environ['LABS_STRICT'], os.environ['GOMP_SPINCOUNT'])"
             ),
             report(2),
         ),
@@ -81,14 +81,14 @@ def test_labs_run_to_the_end_whatever_happens_in_one(tmp_path, capsys):
     assert "Lab 2 · profile tiny · 1 s · at most 1.2 GB · 0 of 0 points" in printed
     assert paths[0].read_text() == before
     executed = nbformat.read(paths[1], as_version=4)
-    assert executed.cells[0].outputs[0].text == "found tiny 1 passive\n"
+    assert executed.cells[0].outputs[0].text == "found tiny 1 2000\n"
     assert "execution" not in executed.cells[0].metadata
     names = {path.name for path in out.iterdir()}
     assert names == {
         "results.json",
         *(f"{path.stem}{end}" for path in paths for end in (".ipynb", ".html")),
     }
-    assert "found tiny 1 passive" in (out / "2_works.html").read_text()
+    assert "found tiny 1 2000" in (out / "2_works.html").read_text()
 
 
 @pytest.mark.slow

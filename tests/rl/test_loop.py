@@ -125,6 +125,22 @@ class TestTraining:
         moved = (model.value_head.weight != 0).any()
         assert moved == (algorithm != "reinforce")
 
+    @pytest.mark.parametrize("algorithm", ["actor_critic", "ppo"])
+    def test_values_have_a_learning_rate_of_their_own(self, algorithm):
+        model, _ = run(algorithm=algorithm, separate=True, value_lr=0.0)
+        untrained, _ = run(algorithm=algorithm, separate=True, lr=0.0, value_lr=1e-2)
+        start = PolicyWithValue.from_policy(probe_policy()[0], separate=True)
+        for trained, moved in ((model, False), (untrained, True)):
+            pairs = zip(
+                trained.value_parameters(), start.value_parameters(), strict=True
+            )
+            weights = [(a, b) for a, b in pairs if a.shape != (1,)]  # the bias is set
+            assert all(torch.equal(a, b) != moved for a, b in weights)
+            pairs = zip(
+                trained.policy_parameters(), start.policy_parameters(), strict=True
+            )
+            assert all(torch.equal(a, b) == moved for a, b in pairs)
+
     @EVERY
     def test_lora_trains_the_adapter_alone(self, algorithm):
         policy, _ = probe_policy()
