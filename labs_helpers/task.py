@@ -7,6 +7,7 @@ holds the plain types; it knows neither models nor any particular world.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -99,6 +100,8 @@ class Task:
         capability: takes a split's name, gives the probe for the alignment tax.
         self_check: asked after an answer, lets a model judge it before it is scored;
             None where the models have not learned that.
+        many_prompts: gives more training prompts than there are recorded answers to,
+            for training that samples its answers; None where there are no more.
     """
 
     name: str
@@ -108,6 +111,11 @@ class Task:
     truth: Truth | None = None
     capability: Callable[[str], Probe] | None = None
     self_check: str | None = None
+    many_prompts: Callable[[], list[Prompt]] | None = None
+
+    def practice(self) -> list[Prompt]:
+        """Every training prompt: for answers that are sampled and not recorded."""
+        return (self.many_prompts or partial(self.prompts, "train"))()
 
 
 def task_from_preferences(

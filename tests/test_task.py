@@ -64,6 +64,10 @@ class TestTaskFromPreferences:
         assert len({prompt.text for prompt in prompts}) == len(prompts)
         assert all(p.text == f"question {p.meta['i']}" for p in prompts)
 
+    def test_practice_is_the_train_split_where_there_is_no_more(self, pairs):
+        task = task_from_preferences(pairs, "pairs")
+        assert task.practice() == task.prompts("train")
+
     def test_conversations_become_prompts(self):
         rows = [Preference(list(CONVERSATION), f"good {i}", "bad") for i in range(3)]
         task = task_from_preferences(rows, "chats")

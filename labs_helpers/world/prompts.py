@@ -11,6 +11,7 @@ test prompts differ in their items and in their phrasings.
 import hashlib
 import random
 from collections.abc import Iterator, Mapping
+from itertools import cycle, islice
 from typing import Any
 
 from labs_helpers.task import Prompt
@@ -29,6 +30,8 @@ SHARES = {
     "joke": 0.08,
 }
 SIZES = {"train": 1200, "validation": 120, "test": 240}
+# As many as let every fact in, in every phrasing.
+PRACTICE = 4000
 ATTACKS = (
     "role_play",
     "prefix_injection",
@@ -143,12 +146,30 @@ def every_prompt(split: str, kind: str) -> list[Prompt]:
 
 def prompts(split: str) -> list[Prompt]:
     """The split's mixture of prompts, about one in twelve with an earlier turn."""
-    from labs_helpers.world.answers import right_answer  # which builds on prompts
-
     found = []
     for kind, share in SHARES.items():
         found += every_prompt(split, kind)[: round(share * SIZES[split])]
-    draw = lot("mixture", split)
+    return _mixed(found, lot("mixture", split))
+
+
+def practice_prompts() -> list[Prompt]:
+    """The training mixture of more prompts than have recorded answers.
+
+    Training that samples answers needs none, and the more questions it asks, the less
+    it learns them by heart. Kinds with few items are asked more than once, so that the
+    shares are those of the test.
+    """
+    found = []
+    for kind, share in SHARES.items():
+        again = cycle(every_prompt("train", kind))
+        found += islice(again, round(share * PRACTICE))
+    return _mixed(found, lot("practice"))
+
+
+def _mixed(found: list[Prompt], draw: random.Random) -> list[Prompt]:
+    """Shuffled, with another question and its answer before every twelfth."""
+    from labs_helpers.world.answers import right_answer  # which builds on prompts
+
     draw.shuffle(found)
     for i in draw.sample(range(len(found)), len(found) // 12):
         before = found[i - 1]

@@ -12,7 +12,7 @@ from labs_helpers.world import recorded
 from labs_helpers.world.annotators import differing, label
 from labs_helpers.world.gold import Gold, score
 from labs_helpers.world.knowledge import knowledge
-from labs_helpers.world.prompts import capability_prompts, prompts
+from labs_helpers.world.prompts import capability_prompts, practice_prompts, prompts
 
 
 def town_task() -> Task:
@@ -26,6 +26,7 @@ def town_task() -> Task:
         truth=truth,
         capability=capability,
         self_check=knowledge().principles["self_check"]["request"],
+        many_prompts=practice_prompts,
     )
 
 

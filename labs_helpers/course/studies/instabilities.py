@@ -8,6 +8,7 @@ reward model is optimised, it sees a second opinion on them, by the one of Lab 1
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from labs_helpers.logprobs import rollout_kl
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer
 from labs_helpers.monitor import alarms
 from labs_helpers.rl import (
+    RLConfig,
     SecondOpinion,
     ensemble,
     length_penalised,
@@ -40,6 +42,12 @@ from labs_helpers.world.task import town_task
 # Instabilities show soon, or not at all.
 SHORT = replace(RECIPE, updates=30)
 HACKING_RATE = 5e-4  # to go farther than is good, and soon
+
+
+def _trained(config: RLConfig, reward: Callable | None, **options: Any) -> Trained:
+    """On the prompts that have recorded answers: what goes wrong needs no more."""
+    asked = town_task().prompts("train")
+    return Trained("town-xs", config, reward, asked=asked, **options)
 
 
 @cache
@@ -88,7 +96,7 @@ def hacking() -> Iterator[Row]:
             )
             look = _along("town-xs", reward)
             start = {"step": 0, **look(load_policy(MODELS / "town-xs"))}
-            run = Trained("town-xs", config, reward, along=look)
+            run = _trained(config, reward, along=look)
             yield from _trajectory(name, seed, start, run)
 
 
@@ -143,14 +151,14 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
     def xs(reward: Callable | None = None, prepare=None, **settings):
         def run(seed: int) -> Trained:
             config = replace(SHORT, seed=seed, **settings)
-            return Trained("town-xs", config, reward, prepare=prepare)
+            return _trained(config, reward, prepare=prepare)
 
         return run
 
     def hacked(seed: int) -> Trained:
         config = replace(SHORT, seed=seed, lr=HACKING_RATE, evaluate_every=3, **free)
         reward = biased_reward(seed)
-        return Trained("town-xs", config, reward, along=_along("town-xs", reward))
+        return _trained(config, reward, along=_along("town-xs", reward))
 
     def of_texts(pays: Callable[[str], float]):
         return lambda prompts, answers: [pays(answer) for answer in answers]

@@ -6,7 +6,7 @@ vocabulary at the sampled answers' states, and J* from the study `optimum`. What
 wrong on purpose is in `instabilities`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from labs_helpers.monitor import alarms
 from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl import RLConfig, pretraining_mix, train
 from labs_helpers.sampling import sample
+from labs_helpers.task import Prompt
 from labs_helpers.world.prompts import capability_prompts
 from labs_helpers.world.task import town_task
 
@@ -57,6 +58,7 @@ class Trained:
         separate: bool = False,
         along: Callable | None = None,
         pretraining_loss: Callable | None = None,
+        asked: Sequence[Prompt] | None = None,
     ):
         task = town_task()
         self.model, self.policy = model, load_policy(MODELS / model)
@@ -66,7 +68,7 @@ class Trained:
             prepare(with_value)
         self.history = train(
             with_value,
-            task.prompts("train"),
+            task.practice() if asked is None else asked,
             reward or task.truth.scores,
             config,
             evaluate=along,

@@ -38,7 +38,7 @@ def trl() -> Iterator[Row]:
 
 def _ours(algorithm: str, seed: int) -> Row:
     config = replace(RECIPE, algorithm=algorithm, seed=seed)
-    run = Trained(MODEL, config)
+    run = Trained(MODEL, config, asked=town_task().prompts("train"))
     return {
         "library": "ours",
         "algorithm": algorithm,
