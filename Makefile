@@ -12,9 +12,6 @@ SPREAD := -n auto --dist loadfile
 # Notebooks in tests: few steps, no network, and one thread in each of the processes.
 SMOKE := LABS_PROFILE=smoke HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
-# As in labs_helpers/course/notebooks.py, which says why.
-export GOMP_SPINCOUNT = 2000
-
 .DEFAULT_GOAL := help
 .PHONY: help environment labs test lint jupyter notebooks clean
 

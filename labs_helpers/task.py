@@ -7,7 +7,6 @@ holds the plain types; it knows neither models nor any particular world.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -115,7 +114,9 @@ class Task:
 
     def practice(self) -> list[Prompt]:
         """Every training prompt: for answers that are sampled and not recorded."""
-        return (self.many_prompts or partial(self.prompts, "train"))()
+        if self.many_prompts is None:
+            return self.prompts("train")
+        return self.many_prompts()
 
 
 def task_from_preferences(

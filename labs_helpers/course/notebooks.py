@@ -160,9 +160,9 @@ def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
         "LABS_PROFILE": profile.name,
         "LABS_STRICT": "1",
         "LABS_OUT": str(out),
-        # How many rounds a thread spins for another before it sleeps. Ten updates of
-        # PPO on two quiet cores take 7 s with this, 13 s with none; beside a busy
-        # program 20 s with this, and over 100 s with 100,000.
+        # How many rounds a thread spins for another before it sleeps. With none, models
+        # this small take twice as long on quiet cores; with many, ten times as long
+        # beside a busy program.
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "2000"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",

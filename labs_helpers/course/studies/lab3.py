@@ -1,5 +1,6 @@
 """Studies of Lab 3: on-policy training over seeds, algorithms, settings and sizes.
 
+All ask the task's practice prompts, unless others are given.
 Judged by gold on the held-out prompts, four answers each (one along the way). The way
 covered is (J - J_sft) / (J* - J_sft) for J = E[gold] - 0.03 KL, with KL over the full
 vocabulary at the sampled answers' states, and J* from the study `optimum`. What goes
