@@ -40,6 +40,7 @@ def small(monkeypatch):
     for room in (*ROOMS, trl):
         monkeypatch.setattr(room, "RECIPE", quick)
     monkeypatch.setattr(instabilities, "SHORT", quick)
+    monkeypatch.setattr(lab3, "LONG", quick)
     monkeypatch.setattr(optimum, "SAMPLES", 3)
 
 
