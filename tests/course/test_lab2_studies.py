@@ -18,6 +18,16 @@ def test_others_are_about_something_else_and_compared_as_a_whole():
     assert {row.dimension for row in rows} == {None}
 
 
+@pytest.mark.slow
+def test_fresh_answers_join_the_recorded_ones():
+    goal = GOALS["humour"]
+    fresh = lab2.other_rows(goal, lab2.Recipe(others=0, fresh=24))
+    assert 0 < len(fresh) <= 24
+    assert not {row.meta["type"] for row in fresh} & set(goal.kinds)
+    both = lab2.other_rows(goal, lab2.Recipe(others=5, fresh=24))
+    assert [row.prompt for row in both[5:]] == [row.prompt for row in fresh]
+
+
 def test_the_share_of_flipped_labels_is_the_one_asked_for():
     rows = lab2.other_rows(GOALS["safety"], FEW)
     flipped = preferences._with_flips(rows, 0.3, seed=0)

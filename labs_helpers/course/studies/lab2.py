@@ -36,12 +36,12 @@ from labs_helpers.task import Prompt
 from labs_helpers.world.annotators import Annotator, label
 from labs_helpers.world.goals import Goal, other_pairs, sampled_pairs
 from labs_helpers.world.gold import DIMENSIONS, score
-from labs_helpers.world.prompts import prompts
+from labs_helpers.world.prompts import lot, practice_prompts, prompts
 
 MODEL = MODELS / "town-s"
 BATCH = 32
 # Held-out answers that are compared, at least two to each prompt of the goal.
-COMPARISONS = 512
+COMPARISONS = 2048
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,20 @@ class Recipe:
         answers: that are sampled to each.
         pairs: of answers that differ in the goal's dimension.
         others: recorded pairs about everything else.
+        fresh: prompts about everything else that the policy answers twice; answers
+            that differ in gold are pairs too.
         temperature: of the simulated annotator; 0.25 is the careful one of the panel.
         beta: of the loss.
-        lr: highest learning rate of the schedule; each further round has half of it.
+        lr: highest learning rate of the schedule; it falls from round to round.
         epochs: passes over the pairs, in each round.
-        rounds: the second samples from the policy that the first has trained.
+        rounds: each samples from the policy that the one before has trained.
     """
 
     prompts: int = 300
     answers: int = 8
     pairs: int = 200
     others: int = 800
+    fresh: int = 0
     temperature: float = 0.25
     beta: float = 0.1
     lr: float = 3e-4
@@ -127,9 +130,17 @@ def goal_rows(
     return label(pairs[: recipe.pairs], [recipe.annotator], seed, goal.dimension)
 
 
-def other_rows(goal: Goal, recipe: Recipe, seed: int = 0) -> list[Preference]:
-    """Recorded pairs about everything else, compared as a whole."""
-    return label(other_pairs(goal, recipe.others, seed), [recipe.annotator], seed)
+def other_rows(
+    goal: Goal, recipe: Recipe, seed: int = 0, policy: Policy | None = None
+) -> list[Preference]:
+    """Pairs about everything else, recorded and fresh ones, compared as a whole."""
+    pairs = other_pairs(goal, recipe.others, seed)
+    if recipe.fresh:
+        asked = [p for p in practice_prompts() if p.meta["type"] not in goal.kinds]
+        asked = lot("fresh", seed).sample(asked, recipe.fresh)
+        texts = answers(policy or sft_policy()[0], asked, 2, seed + 2).texts
+        pairs += sampled_pairs(asked, texts, per_prompt=1, seed=seed)
+    return label(pairs, [recipe.annotator], seed)
 
 
 # Measures

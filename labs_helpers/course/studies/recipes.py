@@ -36,52 +36,51 @@ from labs_helpers.world.prompts import prompts
 
 MANY = {"prompts": 800, "answers": 6, "pairs": 2800, "others": 300}
 JOKES = {"answers": 16, "pairs": 800, "others": 500}
-MORE = {"answers": 16, "others": 2500, "epochs": 1.0}
+FEW = {"pairs": 100, "lr": 2e-4, "epochs": 1.0}
 CLEAR = {"temperature": 0.1, "beta": 1.0}
-# What was tried for each goal; one with two rounds is measured after each of them.
+# What was tried for each goal.
 TRIED = {
     "humour": (
         Recipe(pairs=150),
-        Recipe(**JOKES, **CLEAR, lr=2e-4, rounds=2),
         Recipe(**JOKES, temperature=0.1, beta=0.3, lr=1e-4, epochs=2.0),
-        Recipe(**MORE, **CLEAR, pairs=300, rounds=3),
-        Recipe(**MORE, **CLEAR, pairs=150, lr=2e-4, rounds=2),
-        Recipe(answers=16, pairs=400, rounds=3),
+        Recipe(**FEW, rounds=5),
+        Recipe(**FEW, rounds=5, others=0, fresh=1100),
+        Recipe(**FEW, rounds=20, others=0, fresh=1100),
     ),
     "helpfulness": (
         Recipe(pairs=800, others=200),
+        Recipe(**MANY, **CLEAR, epochs=1.0),
         Recipe(**MANY, **CLEAR, epochs=1.0, rounds=2),
-        Recipe(**MANY, temperature=0.1, beta=0.3, lr=2e-4),
     ),
     "safety": (Recipe(), Recipe(beta=0.3), Recipe(**CLEAR)),
 }
 # The best of those on validation prompts.
 RECOMMENDED = {
-    "humour": TRIED["humour"][0],
-    "helpfulness": TRIED["helpfulness"][1],
-    "safety": TRIED["safety"][1],
+    "humour": TRIED["humour"][4],
+    "helpfulness": TRIED["helpfulness"][2],
+    "safety": TRIED["safety"][0],
 }
 
 
-def rounds(goal: Goal, recipe: Recipe, seed: int) -> Iterator[Policy]:
-    """The policy after each round, which the next one trains further."""
-    policy, others = load_policy(MODEL), other_rows(goal, recipe, seed)
-    objective = pairwise(dpo_loss, beta=recipe.beta)
+def aligned(goal: Goal, recipe: Recipe, seed: int) -> Policy:
+    """The policy that a recipe makes, each round on answers of the one before."""
+    policy, objective = load_policy(MODEL), pairwise(dpo_loss, beta=recipe.beta)
     for n in range(recipe.rounds):
-        rows = goal_rows(goal, recipe, seed + 100 * n, policy) + others
-        config = replace(recipe.config(seed + 100 * n), lr=recipe.lr / 2**n)
-        fit(policy, rows, objective, config)
-        yield policy
+        draw = seed + 100 * n
+        rows = goal_rows(goal, recipe, draw, policy)
+        rows += other_rows(goal, recipe, draw, policy)
+        lr = recipe.lr * (1 - n / recipe.rounds)
+        fit(policy, rows, objective, replace(recipe.config(draw), lr=lr))
+    return policy
 
 
 def choice() -> Iterator[Row]:
     """Every goal with every setting tried, on validation prompts."""
     for name, tried in TRIED.items():
-        goal = GOALS[name]
         for recipe in tried:
-            for n, policy in enumerate(rounds(goal, recipe, seed=0), 1):
-                found = measured(policy, goal, split="validation")
-                yield {"goal": name, **asdict(replace(recipe, rounds=n))} | found.row
+            policy = aligned(GOALS[name], recipe, seed=0)
+            found = measured(policy, GOALS[name], split="validation")
+            yield {"goal": name, **asdict(recipe)} | found.row
 
 
 def best(rows: Sequence[Row], goal: str) -> Row:
@@ -95,8 +94,7 @@ def goals() -> Iterator[Row]:
     """Every goal with its recommended settings: what it wins, what else changes."""
     for seed in range(3):
         for name, recipe in RECOMMENDED.items():
-            *_, policy = rounds(GOALS[name], recipe, seed)
-            found = measured(policy, GOALS[name])
+            found = measured(aligned(GOALS[name], recipe, seed), GOALS[name])
             yield {"goal": name, **asdict(recipe), "seed": seed} | found.row
 
 
