@@ -10,12 +10,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import as_messages
-from labs_helpers.policies import Policy, encode_chat, evaluating, pad_right
+from labs_helpers.policies import (
+    Policy,
+    encode_chat,
+    evaluating,
+    logits_and_hidden,
+    pad_right,
+)
 from labs_helpers.sampling import Rollout
 
 Marked = tuple[Sequence[int], Sequence[int]]  # tokens, and 1 at those of the answer
@@ -42,9 +48,8 @@ def answer_logprobs(
     tokens = pad_right([tokens for tokens, _ in rows], 0)[0].to(device)
     answer = pad_right([answer for _, answer in rows], 0)[0].to(device)
     predicted = answer[:, 1:].bool()
-    hidden = _hidden(model, tokens[:, :-1])[predicted]
-    scores = model.get_output_embeddings()(hidden).float()
-    found = -F.cross_entropy(scores, tokens[:, 1:][predicted], reduction="none")
+    scores, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
+    found = -F.cross_entropy(scores.float(), tokens[:, 1:][predicted], reduction="none")
     logprobs = torch.zeros(predicted.shape, device=device)
     return logprobs.masked_scatter(predicted, found), predicted
 
@@ -176,9 +181,9 @@ def rollout_kl(
         answer = pad_right([answer for _, answer in batch], 0)[0].to(policy.device)
         predicted = answer[:, 1:].bool()
         p, q = (
-            model.get_output_embeddings()(_hidden(model, tokens[:, :-1])[predicted])
+            logits_and_hidden(model, tokens[:, :-1], predicted)[0]
             .float()
-            .log_softmax(dim=1)
+            .log_softmax(1)
             for model in (policy, reference)
         )
         kl = torch.zeros(predicted.shape, device=p.device)
@@ -186,10 +191,6 @@ def rollout_kl(
 
     with evaluating(reference):
         return _each(policy, _marked(rollout), each, batch_size)
-
-
-def _hidden(model: nn.Module, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-    return model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
 
 
 def _answered(

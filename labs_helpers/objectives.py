@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from labs_helpers.data import Message, Preference, Unpaired, as_messages
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, encode_chat, pad_right
+from labs_helpers.policies import logits_and_hidden
 
 Encoded = dict[str, Any]
 
@@ -83,9 +84,7 @@ class SFTObjective:
         tokens = pad_right([row["tokens"] for row in batch], pad)[0].to(device)
         answer = pad_right([row["answer"] for row in batch], 0)[0].to(device)
         predicted: Bool[Tensor, "B T"] = answer[:, 1:].bool()
-        decoder, head = model.get_decoder(), model.get_output_embeddings()
-        hidden = decoder(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
-        logits = head(hidden[predicted])
+        logits, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
         return F.cross_entropy(logits.float(), tokens[:, 1:][predicted]), {}
 
     def _encode_by_template(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -165,6 +165,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def logits_and_hidden(
+    policy: Policy,
+    tokens: Int[Tensor, "B L"],
+    keep: Bool[Tensor, "B L"] | None = None,
+) -> tuple[Float[Tensor, "*tokens V"], Float[Tensor, "*tokens D"]]:
+    """Vocabulary scores where wanted, and the hidden states that they are read from.
+
+    The model's own forward computes them, with whatever it does to its scores (scale,
+    soft cap); only what enters its vocabulary head is cut to the tokens in question.
+    """
+    read = []
+
+    def cut(head: nn.Module, inputs: tuple) -> tuple:
+        read.append(inputs[0] if keep is None else inputs[0][keep])
+        return (read[0], *inputs[1:])
+
+    hook = policy.get_output_embeddings().register_forward_pre_hook(cut)
+    try:
+        logits = policy(input_ids=tokens, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, read[0]
 
 
 def merged_copy(trunk: PreTrainedModel) -> PreTrainedModel:

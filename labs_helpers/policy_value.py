@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from labs_helpers.policies import (
     Policy,
     load_policy,
+    logits_and_hidden,
     merged_copy,
     named_origin,
     with_lora,
@@ -54,8 +55,11 @@ class PolicyWithValue(nn.Module):
         super().__init__()
         self.policy = policy
         self.value_trunk = value_trunk
-        config = policy.config if value_trunk is None else value_trunk.config
-        self.value_head = nn.Linear(config.get_text_config().hidden_size, 1)
+        if value_trunk is None:  # as wide as what the vocabulary scores are read from
+            width = policy.get_output_embeddings().weight.shape[1]
+        else:
+            width = value_trunk.config.get_text_config().hidden_size
+        self.value_head = nn.Linear(width, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.value_head.to(policy.device)
@@ -158,27 +162,3 @@ class PolicyWithValue(nn.Module):
         model = cls(policy, trunk)
         model.value_head.load_state_dict(load_file(folder / HEAD_FILE))
         return model.eval()
-
-
-def logits_and_hidden(
-    policy: Policy,
-    tokens: Int[Tensor, "B L"],
-    keep: Bool[Tensor, "B L"] | None = None,
-) -> tuple[Float[Tensor, "*tokens V"], Float[Tensor, "*tokens D"]]:
-    """Vocabulary scores where wanted, and the hidden states that they are read from.
-
-    The model's own forward computes them, with whatever it does to its scores (scale,
-    soft cap); only what enters its vocabulary head is cut to the tokens in question.
-    """
-    read = []
-
-    def cut(head: nn.Module, inputs: tuple) -> tuple:
-        read.append(inputs[0] if keep is None else inputs[0][keep])
-        return (read[0], *inputs[1:])
-
-    hook = policy.get_output_embeddings().register_forward_pre_hook(cut)
-    try:
-        logits = policy(input_ids=tokens, use_cache=False).logits
-    finally:
-        hook.remove()
-    return logits, read[0]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from labs_helpers.logprobs import (
     SURPRISE_UNITS,
@@ -46,6 +47,34 @@ def rollout(model, tiny_tokenizer):
 
 class TestAnswerLogprobs:
     def test_a_batch_is_the_plain_model_row_by_row(self, model):
+        logprobs, _ = answer_logprobs(model, ROWS)
+        expected = torch.cat([plain(model, *row) for row in ROWS])
+        torch.testing.assert_close(logprobs.sum(1), expected)
+
+    @pytest.mark.parametrize(
+        ("kind", "scaling"),
+        [
+            ("gemma2", {"final_logit_softcapping": 2.0, "head_dim": 8}),
+            ("granite", {"logits_scaling": 8.0}),
+            ("cohere", {"logit_scale": 0.25}),
+        ],
+    )
+    def test_scores_that_a_model_scales(self, kind, scaling):
+        config = AutoConfig.for_model(
+            kind,
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            initializer_range=1.0,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            **scaling,
+        )
+        model = AutoModelForCausalLM.from_config(config).eval()
         logprobs, _ = answer_logprobs(model, ROWS)
         expected = torch.cat([plain(model, *row) for row in ROWS])
         torch.testing.assert_close(logprobs.sum(1), expected)

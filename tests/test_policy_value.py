@@ -3,10 +3,17 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from labs_helpers.models import PolicyWithValue, load_policy
-from labs_helpers.policy_value import logits_and_hidden
+from labs_helpers.policies import logits_and_hidden
 
 TOKENS = (torch.arange(21) * 17 % 199 + 5).view(3, 7)
 KEEP = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1] * 7]).bool()
@@ -71,6 +78,19 @@ class TestForward:
     def test_with_gpt2(self):
         config = GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2)
         policy = GPT2LMHeadModel(config).eval()
+        output = PolicyWithValue.from_policy(policy)(TOKENS, KEEP)
+        torch.testing.assert_close(output.logits, policy(TOKENS).logits[KEEP])
+
+    def test_with_a_narrow_vocabulary_head(self):
+        config = OPTConfig(
+            vocab_size=300,
+            hidden_size=16,
+            word_embed_proj_dim=8,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+        policy = OPTForCausalLM(config).eval()
         output = PolicyWithValue.from_policy(policy)(TOKENS, KEEP)
         torch.testing.assert_close(output.logits, policy(TOKENS).logits[KEEP])
 

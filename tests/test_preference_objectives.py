@@ -35,13 +35,12 @@ SINGLES = [
 
 def passes(model):
     """Count the model's forward passes from now on, by whether they have a gradient."""
-    counts, get_decoder = {True: 0, False: 0}, model.get_decoder
+    counts = {True: 0, False: 0}
 
-    def counted():
+    def count(*_):
         counts[torch.is_grad_enabled()] += 1
-        return get_decoder()
 
-    model.get_decoder = counted
+    model.register_forward_pre_hook(count)
     return counts
 
 

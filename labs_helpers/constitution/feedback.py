@@ -23,6 +23,7 @@ from labs_helpers.estimates import Estimate, mean
 from labs_helpers.judges import BothOrders
 from labs_helpers.logprobs import response_logprobs
 from labs_helpers.models import Policy, encode_chat, evaluating, pad_right
+from labs_helpers.policies import logits_and_hidden
 from labs_helpers.sampling import sample
 
 BATCH = 64
@@ -250,13 +251,14 @@ def _replies(
             batch = order[start : start + BATCH]
             rows = [[*asked[i], *shared] for i in batch]
             tokens = pad_right(rows, 0)[0].to(policy.device)
-            hidden = policy.get_decoder()(input_ids=tokens, use_cache=False)
-            hidden = hidden.last_hidden_state
-            total = torch.zeros(len(batch), 2, device=policy.device)
-            for k in range(len(shared) + 1):
-                at = [len(asked[i]) - 1 + k for i in batch]
-                state = hidden[torch.arange(len(batch)), torch.tensor(at)]
-                scores = policy.get_output_embeddings()(state).float().log_softmax(1)
-                total += scores[:, [shared[k]]] if k < len(shared) else scores[:, last]
+            ends = torch.tensor([len(asked[i]) for i in batch], device=policy.device)
+            at = torch.arange(tokens.shape[1], device=policy.device) - ends[:, None]
+            read = (at >= -1) & (at < len(shared))  # what follows the question
+            logits, _ = logits_and_hidden(policy, tokens, read)
+            scores = logits.float().log_softmax(1)
+            scores = scores.reshape(len(batch), len(shared) + 1, -1)
+            total = scores[:, -1][:, last]
+            for k, token in enumerate(shared):
+                total += scores[:, k, [token]]
             found[batch] = total.double().cpu().numpy()
     return found

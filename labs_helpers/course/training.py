@@ -127,6 +127,8 @@ def run(algorithm: str, path: Path) -> int:
     except TrainingStopped as error:
         print(f"labs: training stopped at {error}", file=sys.stderr)
         return 1
+    except ValueError as error:  # the folder holds another run, say
+        raise BadSettings(f"{path}: {error}") from error
     if processes().is_main_process:
         policy.save_pretrained(out)
         tokenizer.save_pretrained(out)

@@ -88,7 +88,12 @@ class RLConfig:
     progress: bool = True
 
     def __post_init__(self):
-        """Refuse what cannot be trained."""
+        """Refuse what cannot be trained; numbers become Python's own."""
+        for field in fields(self):
+            kind = _NUMBERS.get(field.type)
+            value = getattr(self, field.name)
+            if kind is not None and value is not None:
+                object.__setattr__(self, field.name, _number(field.name, value, kind))
         if self.algorithm not in get_args(Algorithm):
             raise ValueError(
                 f"algorithm is one of {', '.join(get_args(Algorithm))}; got "
@@ -129,3 +134,18 @@ class RLConfig:
         """What must not change between a run and its resumption."""
         names = [field.name for field in fields(self) if field.name not in FREE]
         return {name: getattr(self, name) for name in names}
+
+
+_NUMBERS = {int: int, float: float, float | None: float}
+
+
+def _number(name: str, value: Any, kind: type) -> int | float:
+    """A setting from a file or an array: YAML reads 1e-4 as text."""
+    try:
+        number = kind(value)
+        if float(value) == number:
+            return number
+    except (TypeError, ValueError):
+        pass
+    what = "a whole number" if kind is int else "a number"
+    raise ValueError(f"{name} is {what}, got {value!r}")

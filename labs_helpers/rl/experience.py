@@ -20,8 +20,8 @@ from labs_helpers.advantages import gae, shape_rewards, whiten
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.losses import entropy
 from labs_helpers.models import evaluating
-from labs_helpers.policies import Policy, frozen_copy
-from labs_helpers.policy_value import PolicyWithValue, logits_and_hidden
+from labs_helpers.policies import Policy, frozen_copy, logits_and_hidden
+from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.sampling import Rollout, sample
 
@@ -125,9 +125,10 @@ def collect(
         seed=seed,
     )
     sampled = time.perf_counter()
-    scores = _scores(reward, prompts, rollout)
-    scored = time.perf_counter()
     device = model.policy.device
+    with torch.autocast(device.type, enabled=False):  # a reward has its own precision
+        scores = _scores(reward, prompts, rollout)
+    scored = time.perf_counter()
     scores = scores.to(device)
     penalised = scores - config.missing_end_penalty * ~rollout.finished.to(device)
     experience = unscored(rollout, device)

@@ -48,6 +48,7 @@ class Learner:
         self.pretraining_loss = pretraining_loss
         self.device = model.policy.device
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=0.0, fused=True)
+        self.optimizer.zero_grad(set_to_none=True)  # of whoever used the model before
         self.set_learning_rate(0)
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32

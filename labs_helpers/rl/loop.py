@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers import checkpoint
+from labs_helpers.data import as_messages
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.history import History
 from labs_helpers.models import load_tokenizer
@@ -72,8 +73,13 @@ def train(
         run = _Run(
             policy, prompts, reward, config, tokenizer, reference, pretraining_loss
         )
-        for module in (run.model, run.model.policy):
+        modules = [run.model.policy, run.model]  # the policy's mode is restored last
+        if run.reference is not None:
+            modules.append(run.reference)
+        for module in modules:
             stack.callback(module.train, module.training)
+        if run.reference is not None:
+            run.reference.eval()
         stack.callback(run.thaw)
         run.resume()
         quiet = not (config.progress and run.is_main)
@@ -139,6 +145,8 @@ class _Run:
             self.model, config, list(self.trained.values()), pretraining_loss
         )  # and makes the policy the same in all processes
         self.reference = reference_of(inner) if reference is None else reference
+        if self.processes > 1 and self.reference is not None:
+            self.reference.to(state.device)
         self.order = _order(len(prompts), config, self.processes)
         self.path = None
         if config.checkpoint is not None:
@@ -150,6 +158,7 @@ class _Run:
             **config.identity,
             "processes": self.processes,
             "number of prompts": len(prompts),
+            "the prompts' checksum": _checksum(prompts),
             "trained parameters": sum(p.numel() for p in self.trained.values()),
             "weights at the start": _fingerprint(inner),
         }
@@ -288,6 +297,13 @@ def _fingerprint(policy: Policy) -> int:
         if "lora_" not in name:
             few = parameter.detach().flatten()[:256].float().cpu()
             code = zlib.crc32(few.numpy().tobytes(), code)
+    return code
+
+
+def _checksum(prompts: Sequence[Any]) -> int:
+    code = 0
+    for prompt in prompts:
+        code = zlib.crc32(repr(as_messages(prompt)).encode(), code)
     return code
 
 

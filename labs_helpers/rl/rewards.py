@@ -39,6 +39,8 @@ def standardised(
     trained, this makes a KL weight mean the same under every reward model.
     """
     scores = _scores(reward, prompts, answers)
+    if not scores.isfinite().all():
+        raise ValueError("the reward of some answers is not a finite number")
     mean, spread = scores.mean(), scores.std(correction=0)
     if not spread > 0:
         raise ValueError(
@@ -85,4 +87,10 @@ def length_penalised(reward: Reward, weight: float, free: int = 0) -> Reward:
 def _scores(
     reward: Reward, prompts: Sequence[Any], answers: Sequence[str]
 ) -> Float[Tensor, " B"]:
-    return torch.as_tensor(reward(prompts, answers), dtype=torch.float32)
+    scores = torch.as_tensor(reward(prompts, answers), dtype=torch.float32)
+    if scores.shape != (len(answers),):
+        raise ValueError(
+            f"a reward gives each of {len(answers)} answers a number: expected the "
+            f"shape ({len(answers)},), got {tuple(scores.shape)}"
+        )
+    return scores.detach().cpu()

@@ -11,6 +11,7 @@ from labs_helpers import rl
 from labs_helpers.fit import SFTObjective
 from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl import RLConfig, TrainingStopped, pretraining_mix, train
+from labs_helpers.rl.config import _number
 from labs_helpers.rl.probes import probe_policy
 
 ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
@@ -238,6 +239,14 @@ class TestRefused:
         with pytest.raises(ValueError, match=message):
             config(**settings)
 
+    def test_numbers_of_files_and_arrays_become_plain(self):
+        assert type(config(lr=np.float64(1e-4)).lr) is float  # weights_only can load it
+        assert _number("lr", "1e-4", float) == 1e-4  # as YAML reads it
+        with pytest.raises(ValueError, match="lr is a number, got 'fast'"):
+            _number("lr", "fast", float)
+        with pytest.raises(ValueError, match=r"updates is a whole number, got 2\.5"):
+            _number("updates", 2.5, int)
+
     def test_no_prompts(self):
         policy, tokenizer = probe_policy()
         with pytest.raises(ValueError, match="`prompts` is empty"):
@@ -337,3 +346,47 @@ class TestResume:
         run(checkpoint=tmp_path)
         with pytest.raises(ValueError, match="weights at the start"):
             run(probe_policy(seed=1)[0], checkpoint=tmp_path)
+
+    def test_not_with_other_prompts(self, tmp_path):
+        run(checkpoint=tmp_path)
+        policy, tokenizer = probe_policy()
+        policy = PolicyWithValue.from_policy(policy)
+        with pytest.raises(ValueError, match="the prompts' checksum was"):
+            train(
+                policy,
+                [*PROMPTS[:-1], "e d c"],
+                says_b,
+                config(checkpoint=tmp_path),
+                tokenizer=tokenizer,
+            )
+
+
+class TestLeaves:
+    """What was there before does not matter, and comes back afterwards."""
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_the_mode_of_a_plain_policy(self, training):
+        policy, tokenizer = probe_policy()
+        policy.train(training)
+        train(policy, PROMPTS, says_b, config(updates=1), tokenizer=tokenizer)
+        assert policy.training is training
+
+    def test_a_reference_as_it_was_but_without_its_dropout(self):
+        policy, _ = probe_policy()
+        reference, _ = probe_policy()
+        reference.config.attention_dropout = 0.9
+        for layer in reference.model.layers:
+            layer.self_attn.attention_dropout = 0.9
+        reference.train()
+        _, history = run(policy, reference=reference, updates=1)
+        assert abs(history["kl"][0]) < 1e-5
+        assert reference.training
+
+    @EVERY
+    def test_old_gradients_move_nothing(self, algorithm):
+        expected, _ = run(algorithm=algorithm, updates=1)
+        policy, _ = probe_policy()
+        for parameter in policy.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        found, _ = run(policy, algorithm=algorithm, updates=1)
+        assert torch.equal(weights(found), weights(expected))

@@ -27,6 +27,17 @@ def test_a_constant_has_no_scale():
         standardised(lambda p, a: [3.0] * len(a), ["a", "b"], ["x", "y"])
 
 
+def test_what_is_no_number_has_no_scale():
+    with pytest.raises(ValueError, match="not a finite number"):
+        standardised(lambda p, a: [float("nan"), 1.0], ["a", "b"], ["x", "y"])
+
+
+def test_a_column_is_no_reward():
+    column = standardised(words, PROMPTS, ANSWERS), lambda p, a: torch.ones(4, 1)
+    with pytest.raises(ValueError, match=r"shape \(4,\), got \(4, 1\)"):
+        ensemble(column)(PROMPTS, ANSWERS)
+
+
 def test_ensembles():
     rewards = [words, lambda p, a: [3.0, 0.0, 3.0, 4.0]]
     torch.testing.assert_close(
