@@ -164,7 +164,7 @@ def details() -> Iterator[Row]:
     end, at the end), alarms, seconds.
     """
     variants: dict[str, tuple[dict, dict]] = {
-        "all of them": ({}, {}),
+        "nothing changed": ({}, {}),
         "no penalty for a missing end": ({"missing_end_penalty": 0.0}, {}),
         "advantages not whitened": ({"whiten": False}, {}),
         "no KL in the reward": ({"kl_weight": 0.0}, {}),
