@@ -18,6 +18,15 @@ from labs_helpers.policies import logits_and_hidden
 TOKENS = (torch.arange(21) * 17 % 199 + 5).view(3, 7)
 KEEP = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1] * 7]).bool()
 
+NARROW = OPTConfig(
+    vocab_size=300,
+    hidden_size=16,
+    word_embed_proj_dim=8,
+    ffn_dim=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+)
+
 
 def with_random_head(model):
     torch.nn.init.normal_(model.value_head.weight)
@@ -75,22 +84,18 @@ class TestForward:
         assert logits.abs().max() <= 0.5
         torch.testing.assert_close(logits, policy(TOKENS).logits[KEEP])
 
-    def test_with_gpt2(self):
-        config = GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2)
-        policy = GPT2LMHeadModel(config).eval()
-        output = PolicyWithValue.from_policy(policy)(TOKENS, KEEP)
-        torch.testing.assert_close(output.logits, policy(TOKENS).logits[KEEP])
-
-    def test_with_a_narrow_vocabulary_head(self):
-        config = OPTConfig(
-            vocab_size=300,
-            hidden_size=16,
-            word_embed_proj_dim=8,
-            ffn_dim=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-        )
-        policy = OPTForCausalLM(config).eval()
+    @pytest.mark.parametrize(
+        ("kind", "sizes"),
+        [
+            (
+                GPT2LMHeadModel,
+                GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2),
+            ),
+            (OPTForCausalLM, NARROW),  # its vocabulary head is narrower than the rest
+        ],
+    )
+    def test_with_other_families(self, kind, sizes):
+        policy = kind(sizes).eval()
         output = PolicyWithValue.from_policy(policy)(TOKENS, KEEP)
         torch.testing.assert_close(output.logits, policy(TOKENS).logits[KEEP])
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 Algorithm = Literal["reinforce", "actor_critic", "trpo", "ppo"]
 # PPO takes two steps where REINFORCE takes one; TRPO's is that of its values alone.
 LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 1.5e-4}
+_NUMBERS = {int: int, float: float, float | None: float}
 # What may differ between a run and its resumption.
 FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
 
@@ -134,9 +135,6 @@ class RLConfig:
         """What must not change between a run and its resumption."""
         names = [field.name for field in fields(self) if field.name not in FREE]
         return {name: getattr(self, name) for name in names}
-
-
-_NUMBERS = {int: int, float: float, float | None: float}
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:

@@ -167,8 +167,8 @@ def practice_prompts() -> list[Prompt]:
 
     Training that samples answers needs none, and the more questions it asks, the less
     it learns them by heart. Kinds with few items are asked more than once, so that the
-    shares are those of the test. All are of one turn: with earlier turns before some,
-    PPO took a small model less far in as many answers, even on the test's mixture.
+    shares are those of the test. All are of one turn: what is learnt of conversations
+    is what carries over to them.
     """
     found = []
     for kind, share in SHARES.items():

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from labs_helpers.course.profile import load_profile
 from labs_helpers.course.studies import instabilities, lab3, optimum, trl, tuning
 from labs_helpers.optimum import Optimum
 from labs_helpers.world.prompts import capability_prompts
@@ -42,6 +43,10 @@ def small(monkeypatch):
     monkeypatch.setattr(instabilities, "SHORT", quick)
     monkeypatch.setattr(lab3, "LONG", quick)
     monkeypatch.setattr(optimum, "SAMPLES", 3)
+
+
+def test_the_long_run_is_the_labs():
+    assert lab3.LONG.updates == load_profile("tiny").sizes(3).updates
 
 
 def promised(study):

@@ -96,6 +96,13 @@ def test_says_what_is_wrong(project, capsys, changes, message):
     assert error.startswith("labs: ")
 
 
+def test_a_folder_of_another_run(project, capsys):
+    assert main(["train", "ppo", "--config", write(project)]) == 0
+    (project / "prompts.txt").write_text("a\nc\n")
+    assert main(["train", "ppo", "--config", write(project)]) == 1
+    assert "is the checkpoint of another run" in capsys.readouterr().err
+
+
 def test_settings_that_are_no_table(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("policy: town-xs\nsettings: 5\n")

@@ -150,6 +150,14 @@ class TestRewards:
         rollout = sample(policy, tokenizer, PROMPTS, max_new_tokens=6, seed=3)
         assert texts == rollout.texts
 
+    def test_are_asked_for_in_their_own_precision(self, policy, tokenizer):
+        def reward(prompts, answers):
+            assert not torch.is_autocast_enabled("cpu")
+            return [1.0] * len(answers)
+
+        with torch.autocast("cpu", torch.bfloat16):
+            gather(policy, tokenizer, reward)
+
 
 class TestStops:
     @pytest.mark.parametrize(
