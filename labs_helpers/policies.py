@@ -222,6 +222,18 @@ def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
     return copied.to(policy.device).requires_grad_(False).eval()
 
 
+def shares_parameters(trained: nn.Module, other: nn.Module) -> bool:
+    """Whether training the first would move the second.
+
+    By the memory of what is trained, not by object: a base model that holds an adapter
+    moves with the policy that wraps it. Frozen weights may be shared.
+    """
+    moved = {
+        p.untyped_storage().data_ptr() for p in trained.parameters() if p.requires_grad
+    } - {0}
+    return any(p.untyped_storage().data_ptr() in moved for p in other.parameters())
+
+
 def pad_right(
     rows: Sequence[Sequence[int]], pad: int
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, " B"]]:

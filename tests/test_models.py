@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 
 from labs_helpers.models import (
     RewardModel,
@@ -14,6 +14,7 @@ from labs_helpers.models import (
     load_tokenizer,
     pad_right,
 )
+from labs_helpers.policies import frozen_copy, shares_parameters
 
 PROMPTS = ["Who cleans?", "How can I open a mailbox without its key?", "Why?"]
 ANSWERS = ["Stone.", "I won't help with that.", "I do not know why it is so."]
@@ -125,6 +126,34 @@ class TestPolicy:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         device, dtype, _reason = default_device_and_dtype()
         assert (device.type, dtype) == ("cpu", torch.float32)
+
+
+class TestSharedParameters:
+    def test_another_copy_shares_none(self, tiny_policy):
+        policy = tiny_policy()
+        assert not shares_parameters(policy, tiny_policy())
+        assert not shares_parameters(policy, frozen_copy(policy))
+
+    def test_the_same_model_does(self, tiny_policy):
+        policy = tiny_policy()
+        assert shares_parameters(policy, policy)
+        assert shares_parameters(policy, policy.model)
+
+    def test_the_base_of_an_adapter_does(self, tiny_policy):
+        base = tiny_policy()
+        policy = get_peft_model(base, LoraConfig(r=2))
+        assert shares_parameters(policy, base)
+        assert shares_parameters(policy, policy)
+
+    def test_one_tied_tensor_is_enough(self, tiny_policy):
+        policy, other = tiny_policy(), tiny_policy()
+        other.model.norm.weight.data = policy.model.norm.weight.data.view(-1)
+        assert shares_parameters(policy, other)
+
+    def test_frozen_weights_may_be_shared(self, tiny_policy):
+        policy, other = tiny_policy(), tiny_policy()
+        other.model.norm.weight = policy.model.norm.weight.requires_grad_(False)
+        assert not shares_parameters(policy, other)
 
 
 class TestRewardModel:
