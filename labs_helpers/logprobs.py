@@ -14,10 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.data import as_messages
+from labs_helpers.chat import check_fits, encode_answers
 from labs_helpers.policies import (
     Policy,
-    encode_chat,
     evaluating,
     logits_and_hidden,
     pad_right,
@@ -45,8 +44,8 @@ def answer_logprobs(
         where something is. Column t belongs to token t + 1.
     """
     device = next(model.parameters()).device
-    tokens = pad_right([tokens for tokens, _ in rows], 0)[0].to(device)
-    answer = pad_right([answer for _, answer in rows], 0)[0].to(device)
+    tokens = pad_right([tokens for tokens, _ in rows])[0].to(device)
+    answer = pad_right([answer for _, answer in rows])[0].to(device)
     predicted = answer[:, 1:].bool()
     scores, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
     found = -F.cross_entropy(scores.float(), tokens[:, 1:][predicted], reduction="none")
@@ -85,6 +84,7 @@ def response_logprobs(
         batch_size: Sequences in one forward pass.
     """
     rows = _answered(tokenizer, prompts, responses, end)
+    check_fits(model, tokenizer, [tokens for tokens, _ in rows])
     return sequence_scores(model, rows, batch_size)
 
 
@@ -118,6 +118,7 @@ def surprise(
     token among probable ones, which a sum of log-probs alone does not show.
     """
     rows = _answered(tokenizer, prompts, responses, end=True)
+    check_fits(model, tokenizer, [tokens for tokens, _ in rows])
     if not rows:
         return torch.zeros(0, len(SURPRISES))
 
@@ -177,8 +178,8 @@ def rollout_kl(
     """
 
     def each(batch: Sequence[Marked]) -> Tensor:
-        tokens = pad_right([tokens for tokens, _ in batch], 0)[0].to(policy.device)
-        answer = pad_right([answer for _, answer in batch], 0)[0].to(policy.device)
+        tokens = pad_right([tokens for tokens, _ in batch])[0].to(policy.device)
+        answer = pad_right([answer for _, answer in batch])[0].to(policy.device)
         predicted = answer[:, 1:].bool()
         p, q = (
             logits_and_hidden(model, tokens[:, :-1], predicted)[0]
@@ -196,17 +197,11 @@ def rollout_kl(
 def _answered(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Any],
-    responses: Sequence[str],
+    responses: Sequence[Any],
     end: bool,
 ) -> list[Marked]:
-    """Prompts in the chat template and the responses' own tokens behind them."""
-    rows = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        before = encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
-        said = tokenizer(response, add_special_tokens=False)["input_ids"]
-        said = [*said, tokenizer.eos_token_id] if end else said
-        rows.append(([*before, *said], [0] * len(before) + [1] * len(said)))
-    return rows
+    """Prompts and responses as training reads them."""
+    return [*encode_answers(tokenizer, prompts, responses, end=end)]
 
 
 def _marked(rollout: Rollout) -> list[Marked]:

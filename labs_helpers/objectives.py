@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from labs_helpers.chat import encode_answer, encode_conversation
 from labs_helpers.data import Message, Preference, Unpaired, as_messages
 from labs_helpers.losses import bradley_terry_loss
-from labs_helpers.models import RewardModel, encode_chat, pad_right
+from labs_helpers.models import RewardModel, pad_right
 from labs_helpers.policies import logits_and_hidden
 
 Encoded = dict[str, Any]
@@ -53,84 +54,26 @@ class SFTObjective:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
-        template = tokenizer.chat_template or ""
-        self._template_marks_answers = "generation %}" in template
 
     def encode(self, row: Sequence[Message] | Preference | Unpaired) -> Encoded:
         """Give the tokens, and for each whether the loss is to predict it."""
         if isinstance(row, Preference | Unpaired):
             answer = row.chosen if isinstance(row, Preference) else row.completion
-            messages = [*as_messages(row.prompt), *_answer_messages(answer)]
-            first = len(as_messages(row.prompt))
+            tokens, marks = encode_answer(self.tokenizer, row.prompt, answer)
         else:
-            messages, first = list(row), 0
-        if first == 0 and self._template_marks_answers:
-            tokens, answer_mask = self._encode_by_template(messages)
-        else:
-            tokens, answer_mask = self._encode_by_prefix(messages, first)
-        if not any(answer_mask[1:]):
-            raise ValueError(
-                "nothing to learn in this conversation: no token of it is the "
-                f"assistant's. Its roles are {[m['role'] for m in messages]}"
-            )
-        return {"tokens": tokens, "answer": answer_mask, "length": len(tokens)}
+            tokens, marks = encode_conversation(self.tokenizer, as_messages(row))
+        return {"tokens": tokens, "answer": marks, "length": len(tokens)}
 
     def loss(
         self, model: nn.Module, batch: list[Encoded]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """Cross-entropy of the answer tokens, vocabulary scores only where needed."""
         device = next(model.parameters()).device
-        pad = self.tokenizer.pad_token_id
-        tokens = pad_right([row["tokens"] for row in batch], pad)[0].to(device)
-        answer = pad_right([row["answer"] for row in batch], 0)[0].to(device)
+        tokens = pad_right([row["tokens"] for row in batch])[0].to(device)
+        answer = pad_right([row["answer"] for row in batch])[0].to(device)
         predicted: Bool[Tensor, "B T"] = answer[:, 1:].bool()
         logits, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
         return F.cross_entropy(logits.float(), tokens[:, 1:][predicted]), {}
-
-    def _encode_by_template(
-        self, messages: list[Message]
-    ) -> tuple[list[int], list[int]]:
-        encoded = self.tokenizer.apply_chat_template(
-            messages, return_dict=True, return_assistant_tokens_mask=True
-        )
-        return encoded["input_ids"], encoded["assistant_masks"]
-
-    def _encode_by_prefix(
-        self, messages: list[Message], first: int
-    ) -> tuple[list[int], list[int]]:
-        """Mark each turn from where the conversation before it ends.
-
-        What a template puts behind the end-of-turn token (often a newline) is not
-        the assistant's: a turn ends with its last end-of-sequence token.
-        """
-        tokens = self._chat(messages)
-        answer_mask = [0] * len(tokens)
-        for i in range(first, len(messages)):
-            if messages[i]["role"] != "assistant":
-                continue
-            before = self._chat(messages[:i], add_generation_prompt=True)
-            last = i + 1 == len(messages)
-            until = tokens if last else self._chat(messages[: i + 1])
-            start, end = len(before), len(until)
-            if tokens[:start] != before or tokens[:end] != until:
-                raise ValueError(
-                    f"turn {i} of the conversation is written differently once more "
-                    "turns follow it, so that its tokens cannot be told apart. Give "
-                    "the tokenizer's chat template {% generation %} marks, or train "
-                    "on the last answer alone (a Preference or an Unpaired row)"
-                )
-            eos = self.tokenizer.eos_token_id
-            if eos in tokens[start:end]:
-                end -= tokens[start:end][::-1].index(eos)
-            answer_mask[start:end] = [1] * (end - start)
-        return tokens, answer_mask
-
-    def _chat(
-        self, messages: list[Message], add_generation_prompt: bool = False
-    ) -> list[int]:
-        return encode_chat(
-            self.tokenizer, messages, add_generation_prompt=add_generation_prompt
-        )
 
 
 class RewardObjective:
@@ -187,7 +130,7 @@ class RewardObjective:
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """The rewards of chosen and of rejected answers, by each row's own head."""
         sequences = [row[side] for side in ("chosen", "rejected") for row in batch]
-        tokens, lengths = pad_right(sequences, self.reward_model.tokenizer.pad_token_id)
+        tokens, lengths = pad_right(sequences)
         device = next(model.parameters()).device
         heads = torch.tensor([row["head"] for row in batch], device=device)
         read = [tokens.to(device), lengths.to(device)]

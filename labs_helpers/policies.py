@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from labs_helpers.chat import encode_prompt, encode_turns
 from labs_helpers.data import Message
 
 Policy = PreTrainedModel | PeftModel
@@ -92,14 +93,12 @@ def encode_chat(
 ) -> list[int]:
     """Encode messages by the tokenizer's chat template.
 
-    A tokenizer without a template reads the messages' bare text, one after another.
+    With a generation prompt that is `chat.encode_prompt`, what is read before an
+    answer. A tokenizer without a template reads the messages' bare text.
     """
-    if tokenizer.chat_template is None:
-        text = "".join(message["content"] for message in messages)
-        return tokenizer(text)["input_ids"]
-    return tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=add_generation_prompt, return_dict=False
-    )
+    if add_generation_prompt:
+        return encode_prompt(tokenizer, messages)
+    return encode_turns(tokenizer, messages)
 
 
 def load_policy(
@@ -235,9 +234,12 @@ def shares_parameters(trained: nn.Module, other: nn.Module) -> bool:
 
 
 def pad_right(
-    rows: Sequence[Sequence[int]], pad: int
+    rows: Sequence[Sequence[int]], pad: int = 0
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, " B"]]:
-    """Stack token lists of several lengths; returns tokens and lengths."""
+    """Stack token lists of several lengths; returns tokens and lengths.
+
+    A causal model's tokens never see what stands to their right: any pad will do.
+    """
     longest = max(map(len, rows))
     tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
     return tokens, torch.tensor([len(row) for row in rows])

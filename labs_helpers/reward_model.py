@@ -21,12 +21,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from labs_helpers.chat import check_fits, encode_answer, encode_prompt
 from labs_helpers.data import as_messages
+from labs_helpers.limits import naming_row
 from labs_helpers.logprobs import SURPRISES, surprise
 from labs_helpers.policies import (
     Policy,
     default_device_and_dtype,
-    encode_chat,
     evaluating,
     frozen_copy,
     load_policy,
@@ -126,19 +127,14 @@ class RewardModel(nn.Module):
 
         That is the end token of the answer, or the beginning of the reply to `request`.
         """
+        if self.request is None:
+            return encode_answer(self.tokenizer, prompt, response)[0]
         messages = [
             *as_messages(prompt),
             {"role": "assistant", "content": response},
+            {"role": "user", "content": self.request},
         ]
-        if self.request is not None:
-            messages.append({"role": "user", "content": self.request})
-            return encode_chat(self.tokenizer, messages, add_generation_prompt=True)
-        tokens = encode_chat(self.tokenizer, messages, add_generation_prompt=False)
-        end = self.tokenizer.eos_token_id
-        for stop in range(len(tokens), max(len(tokens) - 3, 0), -1):
-            if tokens[stop - 1] == end:  # what follows is the template's line break
-                return tokens[:stop]
-        return [*tokens, end]
+        return encode_prompt(self.tokenizer, messages)
 
     def forward(
         self,
@@ -194,10 +190,11 @@ class RewardModel(nn.Module):
         batch_size: int = 64,
     ) -> Float[Tensor, "B D"]:
         """Hidden states of the last token after a layer (-1: what the heads read)."""
-        rows = [
-            self.encode(prompt, response)
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
+        rows = []
+        for i, pair in enumerate(zip(prompts, responses, strict=True)):
+            with naming_row(f"row {i}"):
+                rows.append(self.encode(*pair))
+        check_fits(self.trunk, self.tokenizer, rows)
         if not rows:
             return torch.zeros(0, self.trunk.config.hidden_size)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
@@ -206,7 +203,7 @@ class RewardModel(nn.Module):
         with evaluating(self):
             for start in range(0, len(rows), batch_size):
                 batch = [rows[i] for i in order[start : start + batch_size]]
-                input_ids, lengths = pad_right(batch, self.tokenizer.pad_token_id)
+                input_ids, lengths = pad_right(batch)
                 output = self.trunk(
                     input_ids=input_ids.to(device),
                     use_cache=False,

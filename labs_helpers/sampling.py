@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.data import as_messages
+from labs_helpers.chat import check_fits, encode_prompts, end_tokens
 from labs_helpers.decoding import Decoder
-from labs_helpers.policies import Policy, encode_chat, evaluating
+from labs_helpers.limits import pad_token
+from labs_helpers.policies import Policy, evaluating
 
 # What keys, values and logits of one chunk may take on a CPU, where small chunks that
 # fit its caches are no slower; on a GPU a quarter of what is free.
@@ -85,22 +86,20 @@ def sample(
             "sample needs max_new_tokens >= 1, n >= 1 and temperature >= 0, got "
             f"max_new_tokens={max_new_tokens}, n={n}, temperature={temperature}"
         )
-    encoded = [
-        encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
-        for prompt in prompts
-    ]
+    encoded = encode_prompts(tokenizer, prompts)
     if not encoded:
         raise ValueError("sample needs at least one prompt, got none")
+    check_fits(model, tokenizer, encoded, room=max_new_tokens)
     rows = len(encoded) * n
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     uniforms = torch.rand(rows, max_new_tokens, generator=generator)
     uniforms.clamp_(max=1 - 2**-23)  # times a sum of probabilities, less than the sum
 
-    pad = _pad_token(tokenizer)
+    pad = pad_token(tokenizer, model)
     longest = max(map(len, encoded))
     tokens = torch.full((rows, longest + max_new_tokens), pad)
     logprobs = torch.zeros(rows, max_new_tokens)
-    ends = _end_tokens(model, tokenizer)
+    ends = torch.tensor(sorted(end_tokens(tokenizer, model)), dtype=torch.long)
     # Rows of similar length share a chunk: less padding.
     order = sorted(range(rows), key=lambda row: len(encoded[row // n]))
     size = _rows_per_chunk(model, longest + max_new_tokens)
@@ -112,7 +111,7 @@ def sample(
                 [encoded[row // n] for row in chunk],
                 uniforms[chunk].to(model.device),
                 temperature,
-                ends,
+                ends.to(model.device),
                 pad,
             )
             width = answers.shape[1]
@@ -123,7 +122,7 @@ def sample(
     prompt_mask = torch.arange(longest) >= longest - lengths[:, None]
     prompt_tokens = torch.tensor([token for ids in encoded for token in ids * n])
     tokens[:, :longest][prompt_mask] = prompt_tokens
-    return _rollout(tokens, prompt_mask, logprobs, ends.cpu(), tokenizer)
+    return _rollout(tokens, prompt_mask, logprobs, ends, pad, tokenizer)
 
 
 def _sample_chunk(
@@ -187,6 +186,7 @@ def _rollout(
     prompt_mask: Bool[Tensor, "B P"],
     logprobs: Float[Tensor, "B max_new"],
     ends: Int[Tensor, " E"],
+    pad: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Rollout:
     """Mask what follows an end token and cut to the longest answer."""
@@ -196,7 +196,7 @@ def _rollout(
     width = int(response_mask.sum(dim=1).max())
     response_mask = response_mask[:, :width]
     tokens = tokens[:, : longest + width]
-    tokens[:, longest:][~response_mask] = _pad_token(tokenizer)
+    tokens[:, longest:][~response_mask] = pad
     logprobs = logprobs[:, :width].where(response_mask, 0.0)
     if not logprobs.isfinite().all():
         row = int((~logprobs.isfinite()).any(dim=1).nonzero()[0])
@@ -206,8 +206,9 @@ def _rollout(
             "lower the learning rate) or float16 overflows (use float32 or bfloat16)."
         )
     answers = tokens[:, longest:]
+    said = response_mask & ~is_end[:, :width]  # not every end is a special token
     texts = tokenizer.batch_decode(
-        [ids[mask] for ids, mask in zip(answers, response_mask, strict=True)],
+        [ids[mask] for ids, mask in zip(answers, said, strict=True)],
         skip_special_tokens=True,
     )
     return Rollout(
@@ -218,20 +219,6 @@ def _rollout(
         texts=[text.strip() for text in texts],
         finished=is_end.any(dim=1),
     )
-
-
-def _end_tokens(model: Policy, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, " E"]:
-    """What ends an answer: the tokenizer's end token and those of the model."""
-    config = getattr(model, "generation_config", None)
-    ends = getattr(config, "eos_token_id", None)
-    ends = ends if isinstance(ends, list) else [ends]
-    ends = {tokenizer.eos_token_id, *ends} - {None}
-    return torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
-
-
-def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    pad = tokenizer.pad_token_id
-    return tokenizer.eos_token_id if pad is None else pad
 
 
 def _rows_per_chunk(model: Policy, length: int) -> int:

@@ -9,6 +9,7 @@ its tokenizer, prompts and answers; out come labels. Trains nothing (see `soft_l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from jaxtyping import Float
 from scipy.special import expit
 from transformers import PreTrainedTokenizerBase
 
+from labs_helpers.chat import check_fits, encode_answers
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, as_messages
 from labs_helpers.estimates import Estimate, mean
 from labs_helpers.judges import BothOrders
-from labs_helpers.logprobs import response_logprobs
-from labs_helpers.models import Policy, encode_chat, evaluating, pad_right
+from labs_helpers.logprobs import sequence_scores
+from labs_helpers.models import Policy, evaluating, pad_right
 from labs_helpers.policies import logits_and_hidden
 from labs_helpers.sampling import sample
 
@@ -227,37 +229,38 @@ def _replies(
 
     Where they differ in their last token alone ("Answer A", "Answer B"), one pass
     through the model tells both.
+
+    Raises:
+        ValueError: a request does not fit the model or its template.
     """
-    said = [tokenizer(r, add_special_tokens=False)["input_ids"] for r in replies]
-    shared = said[0][:-1]
-    if said[1][:-1] != shared:
-        logprobs = response_logprobs(
-            policy,
-            tokenizer,
-            [request for request in requests for _ in replies],
-            [*replies] * len(requests),
-            end=False,
-        )
-        return logprobs.double().numpy().reshape(-1, 2)
-    asked = [
-        encode_chat(tokenizer, as_messages(r), add_generation_prompt=True)
-        for r in requests
+    answered = [
+        encode_answers(tokenizer, requests, [reply] * len(requests), end=False)
+        for reply in replies
     ]
-    last = torch.tensor([said[0][-1], said[1][-1]], device=policy.device)
+    for rows in answered:
+        check_fits(policy, tokenizer, [tokens for tokens, _ in rows])
+    asked = [list(compress(t, (not m for m in marks))) for t, marks in answered[0]]
+    said = [[list(compress(*row)) for row in rows] for rows in answered]
+    shared = said[0][0][:-1] if requests else []
+    if not all(reply and reply[:-1] == shared for rows in said for reply in rows):
+        logprobs = [sequence_scores(policy, rows) for rows in answered]
+        return torch.stack(logprobs, dim=1).double().numpy()
+    last = torch.tensor([[r[-1] for r in pair] for pair in zip(*said, strict=True)])
+    last = last.to(policy.device)
     found = np.zeros((len(asked), 2))
     order = sorted(range(len(asked)), key=lambda i: -len(asked[i]))
     with evaluating(policy):
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
             rows = [[*asked[i], *shared] for i in batch]
-            tokens = pad_right(rows, 0)[0].to(policy.device)
+            tokens = pad_right(rows)[0].to(policy.device)
             ends = torch.tensor([len(asked[i]) for i in batch], device=policy.device)
             at = torch.arange(tokens.shape[1], device=policy.device) - ends[:, None]
             read = (at >= -1) & (at < len(shared))  # what follows the question
             logits, _ = logits_and_hidden(policy, tokens, read)
             scores = logits.float().log_softmax(1)
             scores = scores.reshape(len(batch), len(shared) + 1, -1)
-            total = scores[:, -1][:, last]
+            total = scores[:, -1].gather(1, last[batch])
             for k, token in enumerate(shared):
                 total += scores[:, k, [token]]
             found[batch] = total.double().cpu().numpy()

@@ -12,14 +12,16 @@ import html
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from labs_helpers.chat import encode_conversation
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, Unpaired, as_messages
-from labs_helpers.models import Policy, encode_chat
+from labs_helpers.models import Policy
 from labs_helpers.sampling import sample
 
 
@@ -194,16 +196,9 @@ def turn_tokens(
     """
     talk = transcript.messages()
     first = len(as_messages(transcript.prompt))
-    ends = []
-    for i in range(first, len(talk), 2):
-        before = encode_chat(tokenizer, talk[:i], add_generation_prompt=True)
-        through = encode_chat(tokenizer, talk[: i + 1], add_generation_prompt=False)
-        end = len(through)
-        if tokenizer.eos_token_id in through[len(before) :]:
-            end -= through[::-1].index(tokenizer.eos_token_id)
-        ends += [len(before), end]
-    whole = encode_chat(tokenizer, talk, add_generation_prompt=False)
-    return [whole[i:j] for i, j in pairwise([0, *ends])]
+    tokens, said = encode_conversation(tokenizer, talk, first=first)
+    turns = groupby(zip(tokens, said, strict=True), key=itemgetter(1))
+    return [[token for token, _ in turn] for _, turn in turns]
 
 
 def word_diff(before: str, after: str) -> list[tuple[str, str]]:

@@ -1,0 +1,396 @@
+"""The one road from messages to tokens: what a model reads, and which of it it says.
+
+In go a tokenizer and messages; out come token ids and, for each, whether the assistant
+said it. Whoever trains on an answer, scores it or samples it comes through here, so
+that all mean the same tokens. These rules hold:
+
+- What is read before an answer is what sampling reads, always: the conversation with
+  its generation prompt, where a template thinks ("<think>") with the thought begun. An
+  answer follows there as it was said; think blocks that a template would add are not.
+- White space that the template writes or trims around an answer is the template's.
+- The answer ends with the token that the template ends a turn with, without a template
+  with the tokenizer's end token, and sampling stops there. What follows is not learnt.
+- Where one piece of the tokenizer would straddle the border, the answer is encoded by
+  itself: no sampler could have drawn such a piece.
+- A text that holds the string of a control token ("<|end|>") is read as that text.
+
+Whether a model can read them is known to `limits`. Knows of data nothing but messages.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from labs_helpers.data import Message, as_messages
+from labs_helpers.limits import check_fits, naming_row
+
+__all__ = [
+    "check_fits",
+    "encode_answer",
+    "encode_answers",
+    "encode_conversation",
+    "encode_prompt",
+    "encode_prompts",
+    "encode_turns",
+    "end_tokens",
+]
+
+# Noncharacters of Unicode, which no text holds, mark places in a rendered template.
+ANSWER, BREAK = "\ufdd0\ufdd1\ufdd0", "\ufdd0\ufdd2\ufdd0"
+BLANK = "\x0b"  # white space that no template writes, and every trimming one removes
+ANCHORS = ("\n", "a", "1", ".")  # one of them merges with no given text
+RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+    """The tokens that a model reads before it answers.
+
+    Without a chat template that is the messages' bare text, one after another, with the
+    tokenizer's special tokens of the beginning and never those of an end. A template
+    that knows no generation prompt is asked what it writes before an answer.
+
+    Raises:
+        ValueError: the template refuses the conversation.
+    """
+    messages = _as_text(tokenizer, as_messages(prompt))
+    text = _prompt_text(tokenizer, messages)
+    return [*_opening(tokenizer), *_tokens(tokenizer, text)]
+
+
+def encode_turns(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> list[int]:
+    """The tokens of a conversation as the template writes it, nothing after it."""
+    text = _render(tokenizer, _as_text(tokenizer, as_messages(messages)), False)
+    return [*_opening(tokenizer), *_tokens(tokenizer, text)]
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]
+) -> list[list[int]]:
+    """`encode_prompt` of each; an error says which it speaks of."""
+    rows = []
+    for i, prompt in enumerate(prompts):
+        with naming_row(f"prompt {i}"):
+            rows.append(encode_prompt(tokenizer, prompt))
+    return rows
+
+
+def encode_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: Any, *, end: bool = True
+) -> tuple[list[int], list[int]]:
+    """The tokens of a prompt and its answer, and 1 at each one that is the answer's.
+
+    Args:
+        tokenizer: says what the tokens are.
+        prompt: text (one user message), messages, or an object with .messages.
+        answer: text, or messages: then all of their assistant's turns are answers.
+        end: whether the token that ends the last turn is there.
+
+    Raises:
+        ValueError: the template refuses the conversation.
+    """
+    before = as_messages(prompt)
+    if isinstance(answer, str):
+        answer = [{"role": "assistant", "content": answer}]
+    talk = [*before, *as_messages(answer)]
+    return encode_conversation(tokenizer, talk, first=len(before), end=end)
+
+
+def encode_answers(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    answers: Sequence[Any],
+    *,
+    end: bool = True,
+) -> list[tuple[list[int], list[int]]]:
+    """`encode_answer` of each pair; an error says which it speaks of."""
+    rows = []
+    for i, pair in enumerate(zip(prompts, answers, strict=True)):
+        with naming_row(f"row {i}"):
+            rows.append(encode_answer(tokenizer, *pair, end=end))
+    return rows
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    first: int = 0,
+    end: bool = True,
+) -> tuple[list[int], list[int]]:
+    """The tokens of a conversation to its last answer, and 1 at every answer's tokens.
+
+    Earlier answers are marked as the template writes them in what the last one reads.
+
+    Args:
+        tokenizer: says what the tokens are.
+        messages: what was said; after the last answer nothing counts.
+        first: the assistant's turns before this message are no answers.
+        end: whether the token that ends the last turn is there.
+
+    Raises:
+        ValueError: no turn is the assistant's, or the template refuses the
+            conversation, or it writes an earlier answer otherwise than it was said.
+    """
+    turns = [
+        i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"
+    ]
+    if not turns:
+        roles = [message["role"] for message in messages]
+        raise ValueError(
+            "nothing to learn in this conversation: no token of it is the assistant's. "
+            f"Its roles are {roles}"
+        )
+    *earlier, last = turns
+    talk = _as_text(tokenizer, messages[: last + 1])
+    text = _prompt_text(tokenizer, talk[:last])
+    opening, before = _opening(tokenizer), _tokens(tokenizer, text)
+    answer = [0] * len(before)
+    for i in earlier:
+        start, stop = _span(tokenizer, talk, i, text, before)
+        answer[start:stop] = [1] * (stop - start)
+    frame = _frame(tokenizer, talk[:last], text)
+    said = frame.write(talk[last]["content"], end=end)
+    whole = _tokens(tokenizer, text + said)
+    if whole[: len(before)] == before:
+        tokens = whole[len(before) :]
+    else:
+        tokens = _tokens(tokenizer, said, continued=True)
+    tokens = [*tokens, *[frame.end] * end]
+    marks = [0] * len(opening) + answer + [1] * len(tokens)
+    return [*opening, *before, *tokens], marks
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int]:
+    """What ends an answer: the template's end of turn, the tokenizer's, the model's."""
+    config = getattr(model, "generation_config", None)
+    ends = getattr(config, "eos_token_id", None)
+    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    asked = [{"role": "user", "content": "Who?"}]
+    with suppress(ValueError):  # a template that refuses this will say so of a prompt
+        ends.add(_frame(tokenizer, asked, _prompt_text(tokenizer, asked)).end)
+    return ends - {None}
+
+
+class _Frame(NamedTuple):
+    """What a template writes around an answer."""
+
+    lead: str  # white space between the prompt and the answer
+    trims_left: bool
+    trims_right: bool
+    tail: str  # what stands between the answer and the token that ends it
+    end: int
+    closing: str  # the tail with the end token's string
+
+    def write(self, content: str, end: bool) -> str:
+        """The answer's text, without its end token."""
+        if self.trims_left:
+            content = content.lstrip()
+        if self.trims_right:
+            content = content.rstrip()
+        return self.lead + content + self.tail * end
+
+
+def _frame(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str
+) -> _Frame:
+    """What the template writes around an answer to messages, whose prompt is `text`."""
+    asked = [*messages, _assistant(BLANK + ANSWER + BLANK)]
+    before, mark, after = _render(tokenizer, asked, False).partition(ANSWER)
+    if not mark:
+        raise ValueError(
+            "the tokenizer's chat template does not write what the assistant says "
+            f"after {_beginning(messages)}. Mend tokenizer.chat_template"
+        )
+    trims_left, trims_right = before[-1:] != BLANK, after[:1] != BLANK
+    before, after = before.removesuffix(BLANK), after.removeprefix(BLANK)
+    lead = before.removeprefix(text) if before.startswith(text) else ""
+    if not lead.isspace():
+        lead = ""
+    controls = _controls(tokenizer)
+    found = controls.pattern.search(after)
+    if found is not None:
+        tail, end = after[: found.start()], controls.ids[found.group()]
+        return _Frame(lead, trims_left, trims_right, tail, end, after[: found.end()])
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ValueError(
+            "no answer could ever end: the tokenizer has no end-of-sequence token, and "
+            "its chat template none that ends a turn. Set tokenizer.eos_token"
+        )
+    return _Frame(lead, trims_left, trims_right, "", end, "")
+
+
+def _span(
+    tokenizer: PreTrainedTokenizerBase,
+    talk: list[Message],
+    turn: int,
+    text: str,
+    tokens: list[int],
+) -> tuple[int, int]:
+    """Where an earlier answer begins and stops among a prompt's tokens.
+
+    A token counts if it begins inside the answer.
+    """
+    marked = [*talk[:turn], _assistant(BLANK + ANSWER + BLANK), *talk[turn + 1 : -1]]
+    before, _, _ = _prompt_text(tokenizer, marked).partition(ANSWER)
+    before = before.removesuffix(BLANK)
+    frame = _frame(tokenizer, talk[:turn], _prompt_text(tokenizer, talk[:turn]))
+    said = frame.write(talk[turn]["content"], end=False).removeprefix(frame.lead)
+    if not text.startswith(before + said):
+        raise ValueError(
+            f"turn {turn} of the conversation is written differently once more turns "
+            f"follow it: the chat template does not repeat {said!r:.60}, and what the "
+            "assistant learnt would not be what it said. Train on the last answer "
+            "alone (a Preference or an Unpaired row), a row for every answer"
+        )
+    stop = len(before + said)
+    if frame.closing and text.startswith(frame.closing, stop):
+        stop += len(frame.closing)
+    start = len(before.removesuffix(frame.lead))
+    to_start = _tokens(tokenizer, text[:start])
+    shared = _shared(tokens, to_start)
+    shared += shared < len(to_start)  # that piece straddles the border
+    return shared, _shared(tokens, _tokens(tokenizer, text[:stop]))
+
+
+def _shared(a: list[int], b: list[int]) -> int:
+    """How many tokens two lists begin with alike."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+
+
+def _assistant(content: str) -> Message:
+    return {"role": "assistant", "content": content}
+
+
+def _prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+    """What is read before an answer to messages."""
+    text = _render(tokenizer, messages, True)
+    if tokenizer.chat_template is None or text != _render(tokenizer, messages, False):
+        return text
+    # The template writes no generation prompt: is there a header before an answer?
+    asked = [*messages, _assistant(BLANK + ANSWER + BLANK)]
+    try:
+        before = _render(tokenizer, asked, False).partition(ANSWER)[0]
+    except ValueError:  # no answer can follow, which is for who asks for one to say
+        return text
+    header = before.removesuffix(BLANK)
+    return header if header.startswith(text) and header[len(text) :].strip() else text
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], generation: bool
+) -> str:
+    """The conversation as the template writes it; without one, as bare text."""
+    if tokenizer.chat_template is None:
+        return "".join(message["content"] for message in messages)
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation
+        )
+    except RENDER_ERRORS as error:
+        raise ValueError(
+            f"the tokenizer's chat template refuses {_beginning(messages)}, whose "
+            f"roles are {', '.join(m['role'] for m in messages)}. It says: {error}. "
+            "Give it roles that it takes, often user and assistant in turn, with what "
+            "a system message says in front of the first user message; or give the "
+            "tokenizer another chat_template"
+        ) from error
+
+
+def _beginning(messages: list[Message]) -> str:
+    said = messages[0]["content"] if messages else ""
+    return f"the conversation that begins {said.replace(BREAK, '')!r:.60}"
+
+
+class _Controls(NamedTuple):
+    """A tokenizer's control tokens, and what finds their strings."""
+
+    ids: dict[str, int]
+    pattern: re.Pattern[str]
+
+
+_CONTROLS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple] = WeakKeyDictionary()
+
+
+def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
+    """Special tokens, and what the template writes around turns; remembered."""
+    key = (tokenizer.chat_template, len(tokenizer), *tokenizer.all_special_ids)
+    known = _CONTROLS.get(tokenizer)
+    if known is not None and known[0] == key:
+        return known[1]
+    added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
+    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    special |= set(tokenizer.all_special_tokens)
+    asked = {"role": "user", "content": "Who?"}
+    try:
+        written = _render(tokenizer, [asked, _assistant("Me."), asked], False)
+    except ValueError:
+        written = ""
+    ids = {
+        string: added.get(string, tokenizer.convert_tokens_to_ids(string))
+        for string in {*special, *(s for s in added if s in written)}
+        if len(string) > 1 and not string.isspace()
+    }
+    longest_first = sorted(ids, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    _CONTROLS[tokenizer] = (key, _Controls(ids, pattern))
+    return _CONTROLS[tokenizer][1]
+
+
+def _as_text(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> list[Message]:
+    """Messages in which the strings of control tokens are broken up."""
+
+    def broken(text: str) -> str:
+        text = text.replace(BREAK, "").replace(ANSWER, "")
+        while found := pattern.search(text):
+            at = found.start() + 1
+            text = text[:at] + BREAK + text[at:]
+        return text
+
+    pattern = _controls(tokenizer).pattern
+    return [{**m, "content": broken(m["content"])} for m in messages]
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Special tokens before a text without a template; a template writes its own."""
+    if tokenizer.chat_template is not None:
+        return []
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[: next(starts, 0)]
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, continued: bool = False
+) -> list[int]:
+    """The tokens of a rendered text, cut where the string of a token is broken up."""
+    tokens = []
+    for i, piece in enumerate(text.split(BREAK)):
+        encode = _continuation if continued or i else _plain
+        tokens += encode(tokenizer, piece)
+    return tokens
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A text's tokens where it does not begin: no blank is put before it."""
+    for anchor in ANCHORS:
+        lead = _plain(tokenizer, anchor)
+        both = _plain(tokenizer, anchor + text)
+        if both[: len(lead)] == lead:
+            return both[len(lead) :]
+    return _plain(tokenizer, text)

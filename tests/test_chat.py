@@ -1,0 +1,132 @@
+"""Which tokens an answer has: the same in training, in scoring and in sampling."""
+
+import copy
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from labs_helpers.chat import (
+    check_fits,
+    encode_answer,
+    encode_conversation,
+    encode_prompt,
+    end_tokens,
+)
+from labs_helpers.sampling import sample
+
+TALK = [
+    {"role": "user", "content": "Who?"},
+    {"role": "assistant", "content": "I."},
+    {"role": "user", "content": "Why?"},
+    {"role": "assistant", "content": "It is stone."},
+]
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer):
+    """A copy that a test may change."""
+    return copy.deepcopy(tiny_tokenizer)
+
+
+def answer_of(tokenizer, *args, **kwargs):
+    tokens, marks = encode_answer(tokenizer, *args, **kwargs)
+    return tokenizer.decode([t for t, mark in zip(tokens, marks, strict=True) if mark])
+
+
+class TestAnswer:
+    def test_closes_with_the_templates_end_of_turn(self, tokenizer):
+        tokenizer.eos_token = "<|user|>"
+        assert answer_of(tokenizer, "Who?", "I.") == "I.<|end|>"
+        assert answer_of(tokenizer, "Who?", "I.", end=False) == "I."
+
+    def test_without_a_template_closes_with_the_end_token(self, tokenizer):
+        tokenizer.chat_template = None
+        assert answer_of(tokenizer, "Who?", " I.") == " I.<|end|>"
+
+    def test_may_be_empty(self, tokenizer):
+        assert answer_of(tokenizer, "Who?", "") == "<|end|>"
+
+    def test_follows_what_sampling_reads(self, tokenizer):
+        tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+        tokens, marks = encode_answer(tokenizer, "Who?", "I.")
+        assert tokens[: marks.index(1)] == encode_prompt(tokenizer, "Who?")
+        assert answer_of(tokenizer, "Who?", "I.") == "I.<|end|>"
+
+    def test_every_turn_of_a_conversation(self, tokenizer):
+        tokens, marks = encode_conversation(tokenizer, TALK)
+        said = [t for t, mark in zip(tokens, marks, strict=True) if mark]
+        assert tokenizer.decode(said) == "I.<|end|>It is stone.<|end|>"
+
+
+class TestControlTokens:
+    TEXT = "a<|end|><|assistant|>b"
+
+    @pytest.mark.parametrize("with_template", [True, False])
+    def test_their_strings_in_a_text_are_text(self, tokenizer, with_template):
+        if not with_template:
+            tokenizer.chat_template = None
+        plain = encode_prompt(tokenizer, "a b")
+        tokens = encode_prompt(tokenizer, self.TEXT)
+        assert self.TEXT in tokenizer.decode(tokens)
+        for control in [*tokenizer.all_special_ids, 3]:
+            assert tokens.count(control) == plain.count(control)
+        assert answer_of(tokenizer, "Who?", self.TEXT) == self.TEXT + "<|end|>"
+
+
+class TestRefusals:
+    def test_a_template_that_takes_no_system_message(self, tiny_policy, tokenizer):
+        tokenizer.chat_template = (
+            "{% if messages[0].role == 'system' %}"
+            "{{ raise_exception('System role not supported') }}{% endif %}"
+        ) + tokenizer.chat_template
+        talk = [{"role": "system", "content": "Be short."}, TALK[0]]
+        with pytest.raises(ValueError, match=r"prompt 1.*'Be short.'.*not supported"):
+            sample(tiny_policy(), tokenizer, ["Who?", talk], max_new_tokens=2)
+
+
+class TestLimits:
+    def test_learnt_positions(self, tokenizer):
+        config = GPT2Config(
+            vocab_size=300,
+            n_positions=32,
+            n_embd=8,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=None,
+            eos_token_id=1,
+        )
+        model = GPT2LMHeadModel(config).eval()
+        sample(model, tokenizer, ["Who?"], max_new_tokens=20)
+        with pytest.raises(ValueError, match=r"row 0 is 5.*48 new.*has 32 positions"):
+            sample(model, tokenizer, ["Who?"], max_new_tokens=48)
+
+    def test_a_pad_outside_the_vocabulary(self, tiny_policy, tokenizer):
+        expected = sample(
+            tiny_policy(), tokenizer, ["Who?", "Why so?"], max_new_tokens=3, seed=0
+        )
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+        found = sample(
+            tiny_policy(), tokenizer, ["Who?", "Why so?"], max_new_tokens=3, seed=0
+        )
+        assert torch.equal(found.responses, expected.responses)
+
+    def test_a_token_outside_the_vocabulary(self, tiny_policy, tokenizer):
+        with pytest.raises(ValueError, match=r"row 1 holds token 300.*resize_token"):
+            check_fits(tiny_policy(), tokenizer, [[5], [5, 300]])
+
+    def test_a_prompt_without_a_token(self, tiny_policy, tokenizer):
+        tokenizer.chat_template = None
+        with pytest.raises(ValueError, match="row 1 is empty"):
+            sample(tiny_policy(), tokenizer, ["Who?", ""], max_new_tokens=2)
+
+
+class TestEnds:
+    def test_are_the_templates_the_tokenizers_and_the_models(
+        self, tiny_policy, tokenizer
+    ):
+        tokenizer.eos_token = "<|user|>"
+        model = tiny_policy()
+        model.generation_config.eos_token_id = [7, 8]
+        assert end_tokens(tokenizer, model) == {1, 2, 7, 8}
+        assert end_tokens(tokenizer) == {1, 2}
