@@ -21,6 +21,7 @@ from tqdm import tqdm
 from labs_helpers import checkpoint
 from labs_helpers.batching import bucketed_batches
 from labs_helpers.history import History
+from labs_helpers.limits import naming_row
 from labs_helpers.models import default_device_and_dtype
 from labs_helpers.objectives import Encoded, Objective, RewardObjective, SFTObjective
 from labs_helpers.preference_objectives import (
@@ -107,6 +108,7 @@ def fit(
         evaluate: given the model in eval mode; its figures go into the history.
 
     Raises:
+        ValueError: a row cannot be encoded, or the model cannot read it.
         TrainingStopped: the loss or its gradient is not finite. The model keeps the
             weights of the last good step, the folder its last good checkpoint.
     """
@@ -116,6 +118,9 @@ def fit(
         1, round(config.epochs * math.ceil(len(encoded) / config.batch_size))
     )
     plan = bucketed_batches(lengths, config.batch_size, steps, config.seed)
+    if hasattr(objective, "check"):
+        parts = [len(batch) // min(config.accumulate, len(batch)) for batch in plan]
+        objective.check(model, encoded, min(parts))
     run = _Run(model, config, len(plan), lengths)
     device = next(model.parameters()).device
     with ExitStack() as stack:
@@ -293,7 +298,10 @@ def _due(step: int, every: int) -> bool:
 def _encode(
     rows: Sequence[Any], objective: Objective, max_length: int | None
 ) -> list[Encoded]:
-    encoded = [objective.encode(row) for row in rows]
+    encoded = []
+    for i, row in enumerate(rows):
+        with naming_row(f"row {i}"):
+            encoded.append({**objective.encode(row), "number": i})
     if max_length is not None:
         kept = [row for row in encoded if row["length"] <= max_length]
         if len(kept) < len(encoded):

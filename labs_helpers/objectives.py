@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from labs_helpers.chat import encode_answer, encode_conversation
+from labs_helpers.chat import check_fits, encode_answer, encode_conversation
 from labs_helpers.data import Message, Preference, Unpaired, as_messages
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, pad_right
@@ -29,7 +29,9 @@ class Objective(Protocol):
 
     One that has a `prepare(model, rows)` too is shown all encoded rows and the model
     once before the first step, to put into the rows what training does not change (a
-    reference's log-probs).
+    reference's log-probs). One that has a `check(model, rows, smallest)` may refuse
+    them even before that: `smallest` is the least number of rows that `loss` will see,
+    and a row's "number" its place among those that `fit` was given.
     """
 
     def encode(self, row: Any) -> Encoded:
@@ -63,6 +65,10 @@ class SFTObjective:
         else:
             tokens, marks = encode_conversation(self.tokenizer, as_messages(row))
         return {"tokens": tokens, "answer": marks, "length": len(tokens)}
+
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """Refuse rows that the model cannot read."""
+        check_encoded(model, self.tokenizer, rows, [row["tokens"] for row in rows])
 
     def loss(
         self, model: nn.Module, batch: list[Encoded]
@@ -116,6 +122,12 @@ class RewardObjective:
             "length": max(len(chosen), len(rejected)),
         }
 
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """Refuse rows that the model cannot read."""
+        trunk, tokenizer = self.reward_model.trunk, self.reward_model.tokenizer
+        for side in ("chosen", "rejected"):
+            check_encoded(trunk, tokenizer, rows, [row[side] for row in rows])
+
     def loss(
         self, model: nn.Module, batch: list[Encoded]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
@@ -162,6 +174,16 @@ class RewardObjective:
                 "RewardModel.from_policy(policy, heads=(...)) to match them"
             )
         return heads.index(row.dimension)
+
+
+def check_encoded(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[Encoded],
+    sequences: Sequence[Sequence[int]],
+) -> None:
+    """Refuse the rows whose token sequences the model cannot read, by their numbers."""
+    check_fits(model, tokenizer, sequences, numbers=[row["number"] for row in rows])
 
 
 def share_right(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"]) -> float:

@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from labs_helpers.data import Preference, Unpaired
+from labs_helpers.limits import positions
 from labs_helpers.logprobs import Marked, answer_logprobs, sequence_scores
 from labs_helpers.losses import (
     PreferenceLoss,
@@ -25,7 +26,7 @@ from labs_helpers.losses import (
     slic_loss,
 )
 from labs_helpers.models import Policy
-from labs_helpers.objectives import Encoded, SFTObjective
+from labs_helpers.objectives import Encoded, SFTObjective, check_encoded
 
 Metrics = dict[str, float]
 
@@ -105,6 +106,10 @@ class PairObjective:
         """Give the tokens of both answers; `length` is that of the longer."""
         return _encode_pair(self._answers, row)
 
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """Refuse rows that the model cannot read."""
+        _check_pairs(model, self._answers, rows)
+
     def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:
         """Ask the reference about all rows that it has not seen."""
         new = [row for row in rows if "reference" not in row]
@@ -144,6 +149,10 @@ class SLiCObjective:
     def encode(self, row: Preference) -> Encoded:
         """Give the tokens of both answers; `length` is that of the longer."""
         return _encode_pair(self._answers, row)
+
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """Refuse rows that the model cannot read."""
+        _check_pairs(model, self._answers, rows)
 
     def loss(
         self, model: nn.Module, batch: list[Encoded]
@@ -186,6 +195,11 @@ class KTOObjective:
         """Give the tokens of the answer, and whether it is desirable."""
         return {**self._answers.encode(row), "desirable": bool(row.label)}
 
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """Refuse rows that the model cannot read, and batches of one."""
+        self._answers.check(model, rows, smallest)
+        _require_others(smallest)
+
     def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:
         """Ask the reference about all rows that it has not seen."""
         new = [row for row in rows if "reference" not in row]
@@ -197,12 +211,7 @@ class KTOObjective:
         self, model: nn.Module, batch: list[Encoded]
     ) -> tuple[Float[Tensor, ""], Metrics]:
         """The rows' own answers with gradient, their neighbours' without."""
-        if len(batch) < 2:
-            raise ValueError(
-                "KTO estimates its KL from the answers of other rows in the batch, and "
-                "this batch has one row. Take batch_size >= 2, an `accumulate` that "
-                "leaves two rows to each part, and more rows than one"
-            )
+        _require_others(len(batch))
         self.prepare(model, batch)
         logprobs = answer_logprobs(model, [_marked(row) for row in batch])[0].sum(dim=1)
         reference = torch.tensor([row["reference"] for row in batch]).to(logprobs)
@@ -221,7 +230,7 @@ class KTOObjective:
 
     @torch.no_grad()
     def _kl(self, model: nn.Module, batch: list[Encoded]) -> Float[Tensor, ""]:
-        rows = _mismatched(batch)
+        rows = _mismatched(batch, positions(model))
         policy = answer_logprobs(model, rows)[0].sum(dim=1)
         with self.reference.active(model) as frozen:
             reference = answer_logprobs(frozen, rows)[0].sum(dim=1)
@@ -240,6 +249,14 @@ def _encode_pair(answers: SFTObjective, row: Preference) -> Encoded:
     return {**encoded, "length": max(len(tokens) for tokens, _ in encoded.values())}
 
 
+def _check_pairs(
+    model: nn.Module, answers: SFTObjective, rows: Sequence[Encoded]
+) -> None:
+    for side in ("chosen", "rejected"):
+        sequences = [row[side][0] for row in rows]
+        check_encoded(model, answers.tokenizer, rows, sequences)
+
+
 def _both_sides(rows: Sequence[Encoded]) -> list[Marked]:
     return [row[side] for side in ("chosen", "rejected") for row in rows]
 
@@ -254,13 +271,26 @@ def _key(row: Marked) -> bytes:
     return torch.tensor([*tokens, *answer], dtype=torch.int32).numpy().tobytes()
 
 
-def _mismatched(batch: list[Encoded]) -> list[Marked]:
-    """Each row's prompt with the answer of the row before it, as TRL matches them."""
+def _require_others(rows: int) -> None:
+    if rows < 2:
+        raise ValueError(
+            "KTO estimates its KL from the answers of other rows in the batch, and a "
+            f"batch, or a part of one, has {rows} row. Take batch_size >= 2, an "
+            "`accumulate` that leaves two rows to each part, and more rows than one"
+        )
+
+
+def _mismatched(batch: list[Encoded], longest: int | None) -> list[Marked]:
+    """Each row's prompt with the answer of the row before it, as TRL matches them.
+
+    What exceeds the longest sequence that the model reads is cut off.
+    """
     rows = []
     for row, other in zip(batch, [batch[-1], *batch[:-1]], strict=True):
         start, begin = row["answer"].index(1), other["answer"].index(1)
         tokens = [*row["tokens"][:start], *other["tokens"][begin:]]
-        rows.append((tokens, [0] * start + list(other["answer"][begin:])))
+        answer = [*[0] * start, *other["answer"][begin:]]
+        rows.append((tokens[:longest], answer[:longest]))
     return rows
 
 

@@ -13,6 +13,18 @@ from labs_helpers.chat import (
     encode_prompt,
     end_tokens,
 )
+from labs_helpers.data import Preference, Unpaired
+from labs_helpers.fit import (
+    FitConfig,
+    KTOObjective,
+    PairObjective,
+    RewardObjective,
+    SFTObjective,
+    SLiCObjective,
+    fit,
+)
+from labs_helpers.models import RewardModel
+from labs_helpers.rl import RLConfig, train
 from labs_helpers.sampling import sample
 
 TALK = [
@@ -130,3 +142,70 @@ class TestEnds:
         model.generation_config.eos_token_id = [7, 8]
         assert end_tokens(tokenizer, model) == {1, 2, 7, 8}
         assert end_tokens(tokenizer) == {1, 2}
+
+
+class TestTrainingsRows:
+    """Refused before the first step, by the number of the row."""
+
+    def model(self, positions):
+        sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": positions}
+        config = GPT2Config(vocab_size=300, bos_token_id=None, eos_token_id=1, **sizes)
+        return GPT2LMHeadModel(config).eval()
+
+    @pytest.mark.parametrize("kind", ["sft", "pairs", "slic", "kto", "reward"])
+    def test_longer_than_the_models_positions(self, tokenizer, kind):
+        model = self.model(16)
+        long = "The hall is made of stone and of glass."
+        rows = [Preference("Who?", "I.", said) for said in ("You.", long)]
+        if kind == "reward":
+            model = RewardModel.from_policy(model, tokenizer=tokenizer)
+        if kind in ("sft", "kto"):
+            rows = [Unpaired(row.prompt, row.rejected, True) for row in rows]
+        objective = {
+            "sft": lambda: SFTObjective(tokenizer),
+            "pairs": lambda: PairObjective(tokenizer, self.model(16)),
+            "slic": lambda: SLiCObjective(tokenizer),
+            "kto": lambda: KTOObjective(tokenizer, self.model(16)),
+            "reward": lambda: RewardObjective(model),
+        }[kind]()
+        with pytest.raises(ValueError, match=r"row 1 is \d+ tokens.*has 16 positions"):
+            fit(model, rows, objective, FitConfig(lr=1e-3, steps=1, progress=False))
+        short = FitConfig(lr=1e-3, steps=1, progress=False, max_length=16)
+        if kind != "kto":
+            fit(model, rows, objective, short)
+
+    def test_encoding_names_the_row(self, tokenizer):
+        tokenizer.chat_template = (
+            "{{ raise_exception('no system') if messages[0].role == 'system' }}"
+            + tokenizer.chat_template
+        )
+        rows = [TALK, [{"role": "system", "content": "Be short."}, *TALK]]
+        with pytest.raises(ValueError, match=r"row 1: .*'Be short.'.*no system"):
+            fit(self.model(64), rows, SFTObjective(tokenizer), FitConfig(lr=1e-3))
+
+    @pytest.mark.parametrize(
+        "settings", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 3}]
+    )
+    def test_kto_needs_two_rows_in_every_part(self, tokenizer, settings):
+        rows = [Unpaired("Who?", said, True) for said in ("I.", "You.", "It.", "We.")]
+        objective = KTOObjective(tokenizer, self.model(64))
+        with pytest.raises(ValueError, match="part of one, has 1 row"):
+            fit(self.model(64), rows, objective, FitConfig(lr=1e-3, **settings))
+
+    def test_answers_of_other_rows_are_cut_to_the_positions(self, tokenizer):
+        long = [
+            Unpaired("It is stone. " * 3, "I.", True),
+            Unpaired("I", "It is stone. " * 3, False),
+        ]
+        objective = KTOObjective(tokenizer, self.model(40))
+        config = FitConfig(lr=1e-3, steps=1, progress=False)
+        fit(self.model(40), long, objective, config)
+
+    def test_of_reinforcement_learning(self, tokenizer):
+        config = RLConfig(updates=1, samples=2, max_new_tokens=8, progress=False)
+        model = self.model(16)
+        prompts = ["Who?", "The hall is made of stone and of glass."]
+        with pytest.raises(ValueError, match=r"row 1 is \d+.* 8 new.*has 16 positions"):
+            train(
+                model, prompts, lambda p, a: [1.0] * len(a), config, tokenizer=tokenizer
+            )

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers import checkpoint
+from labs_helpers.chat import check_fits, encode_prompts
 from labs_helpers.data import as_messages
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.history import History
@@ -131,6 +132,8 @@ class _Run:
             self.model.to(state.device)
         inner = self.model.policy
         self.tokenizer = tokenizer or load_tokenizer(inner.config.name_or_path)
+        asked = encode_prompts(self.tokenizer, prompts)
+        check_fits(inner, self.tokenizer, asked, room=config.max_new_tokens)
         self.frozen = [] if self.rule.learns_values else self.model.value_parameters()
         for parameter in self.frozen:
             parameter.requires_grad_(False)
