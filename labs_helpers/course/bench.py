@@ -31,6 +31,7 @@ from transformers.utils import logging
 from labs_helpers import data
 from labs_helpers.course.profile import MODELS
 from labs_helpers.course.studies import here
+from labs_helpers.course.trl import trl_config
 from labs_helpers.fit import (
     FitConfig,
     Objective,
@@ -145,7 +146,7 @@ def dpo(runs: int) -> Iterator[Row]:
     def theirs() -> Callable[[], int]:
         return _trainer(
             DPOTrainer,
-            DPOConfig(**_trl_settings(), beta=0.1, max_length=512),
+            _settings(DPOConfig, beta=0.1, max_length=512),
             model=load_policy(MODEL),
             ref_model=load_policy(MODEL),
             train_dataset=data.to_trl(rows),
@@ -174,7 +175,7 @@ def reward(runs: int) -> Iterator[Row]:
         logging.set_verbosity(level)
         return _trainer(
             RewardTrainer,
-            RewardConfig(**_trl_settings(), max_length=512),
+            _settings(RewardConfig, max_length=512),
             model=model,
             train_dataset=data.to_trl(rows),
             processing_class=tokenizer,
@@ -236,8 +237,9 @@ def ppo(runs: int) -> Iterator[Row]:
         return work
 
     def theirs() -> Callable[[], int]:
-        settings = PPOConfig(
-            **_trl_settings(rows=16),
+        settings = _settings(
+            PPOConfig,
+            rows=16,
             gradient_accumulation_steps=ANSWERS // 16,
             num_mini_batches=1,
             num_ppo_epochs=EPOCHS,
@@ -375,20 +377,14 @@ def _trainer(kind: Any, settings: Any, **options: Any) -> Callable[[], int]:
     return work
 
 
-def _trl_settings(rows: int = PAIRS) -> dict[str, Any]:
-    """What makes TRL train plainly, in float32 and without saving anything."""
-    return {
-        "output_dir": TemporaryDirectory(prefix="bench").name,
-        "per_device_train_batch_size": rows,
-        "num_train_epochs": 1,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "disable_tqdm": True,
-    }
+def _settings(kind: Any, rows: int = PAIRS, **own: Any) -> Any:
+    return trl_config(
+        kind,
+        output_dir=TemporaryDirectory(prefix="bench").name,
+        per_device_train_batch_size=rows,
+        num_train_epochs=1,
+        **own,
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from labs_helpers.course.trl import trl_config
 from labs_helpers.losses import ppo_loss
 from labs_helpers.models import PolicyWithValue, load_policy, load_tokenizer
 from labs_helpers.rl.experience import read, unscored
@@ -19,17 +20,14 @@ def test_loss_and_gradient(tmp_path):
 
     policy = load_policy(MODELS / "town-xs")
     tokenizer = load_tokenizer(MODELS / "town-xs")
-    settings = GRPOConfig(
+    settings = trl_config(
+        GRPOConfig,
         output_dir=str(tmp_path),
         loss_type="bnpo",
         beta=0.0,
         epsilon=0.2,
         per_device_train_batch_size=4,
         num_generations=4,
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        report_to="none",
     )
     trainer = GRPOTrainer(
         model=policy,

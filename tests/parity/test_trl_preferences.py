@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from labs_helpers.course.trl import trl_config
 from labs_helpers.data import Preference, Unpaired, to_trl
 from labs_helpers.fit import KTOObjective, PairObjective
 from labs_helpers.logprobs import answer_logprobs
@@ -55,16 +56,11 @@ def policy_and_reference():
     return policy, reference
 
 
-def settings(folder):
-    return {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 6,
-        "beta": BETA,
-        "use_cpu": True,
-        "bf16": False,
-        "activation_checkpointing": False,
-        "report_to": "none",
-    }
+def settings(kind, folder, **own):
+    own = {"beta": BETA} | own
+    return trl_config(
+        kind, output_dir=str(folder), per_device_train_batch_size=6, **own
+    )
 
 
 def theirs(trainer):
@@ -107,10 +103,7 @@ def dpo_trainer(pairs, tokenizer, tmp_path):
         return DPOTrainer(
             model=policy,
             ref_model=reference,
-            args=DPOConfig(
-                loss_type=loss_type,
-                **settings(tmp_path),
-            ),
+            args=settings(DPOConfig, tmp_path, loss_type=loss_type),
             train_dataset=to_trl(pairs),
             processing_class=tokenizer,
         )
@@ -153,10 +146,8 @@ def kto_trainer(singles, tokenizer, tmp_path):
     return KTOTrainer(
         model=policy,
         ref_model=reference,
-        args=KTOConfig(
-            desirable_weight=1.5,
-            undesirable_weight=0.8,
-            **settings(tmp_path),
+        args=settings(
+            KTOConfig, tmp_path, desirable_weight=1.5, undesirable_weight=0.8
         ),
         train_dataset=to_trl(singles),
         processing_class=tokenizer,
@@ -196,11 +187,13 @@ def test_slic_is_cpos_hinge(pairs, tokenizer, tmp_path):
     weight = 0.4
     trainer = CPOTrainer(
         model=policy_and_reference()[0],
-        args=CPOConfig(
+        args=settings(
+            CPOConfig,
+            tmp_path,
+            beta=1.0,
             loss_type="hinge",
             cpo_alpha=weight,
             max_length=128,
-            **settings(tmp_path) | {"beta": 1.0},
         ),
         train_dataset=to_trl(pairs),
         processing_class=tokenizer,

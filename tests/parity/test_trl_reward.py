@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from labs_helpers.course.trl import trl_config
 from labs_helpers.data import Preference, to_trl
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, load_tokenizer
@@ -36,14 +37,11 @@ def test_loss_and_gradient(rows, center_weight, tmp_path):
     )
     theirs.config.pad_token_id = tokenizer.pad_token_id
     torch.nn.init.normal_(theirs.score.weight)
-    settings = RewardConfig(
+    settings = trl_config(
+        RewardConfig,
         output_dir=str(tmp_path),
         per_device_train_batch_size=8,
         center_rewards_coefficient=center_weight or None,
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        report_to="none",
     )
     trainer = RewardTrainer(
         model=theirs,

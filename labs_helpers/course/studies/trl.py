@@ -15,6 +15,7 @@ from torch import nn
 from labs_helpers.course.profile import MODELS
 from labs_helpers.course.studies import Row, Study
 from labs_helpers.course.studies.lab3 import RECIPE, Trained, measured
+from labs_helpers.course.trl import trl_config
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.world.task import town_task
 
@@ -87,7 +88,8 @@ def _trainer(
     return trainer(
         model=policy,
         reward_funcs=reward,
-        args=settings(
+        args=trl_config(
+            settings,
             output_dir=folder,
             learning_rate=rate,
             beta=RECIPE.kl_weight,
@@ -100,12 +102,6 @@ def _trainer(
             max_grad_norm=RECIPE.max_grad_norm,
             lr_scheduler_type="linear",
             seed=seed,
-            use_cpu=True,
-            bf16=False,
-            activation_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
         ),
         train_dataset=Dataset.from_list(
             [{"prompt": p.messages, "number": i} for i, p in enumerate(asked)]
