@@ -42,7 +42,7 @@ def main() -> int:
     if not BUILT.exists() or WANTED.stat().st_mtime > BUILT.stat().st_mtime:
         build()
     shutil.rmtree(CONTENT, ignore_errors=True)
-    CONTENT.mkdir()
+    CONTENT.mkdir(parents=True)
     stand_in()
     labs = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
     first = next(c for c in opened(labs[0]).cells if c.cell_type == "code")
