@@ -135,7 +135,7 @@ def run(notebook: nbformat.NotebookNode, name: str) -> tuple[str | None, float]:
 
 
 def what_moved() -> bool:
-    """Print how the environment differs from what Colab has; whether a release moved."""
+    """Print how the environment differs from what Colab has; whether anything moved."""
     before, after = versions(BUILT.read_text(encoding="utf-8")), versions(pip("freeze"))
     moved = {n: (v, after.get(n)) for n, v in before.items() if after.get(n) != v}
     added = {n: v for n, v in after.items() if n not in before}
