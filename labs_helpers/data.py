@@ -1,39 +1,46 @@
 """Preference sets: load, check, split, compare, convert to and from TRL's formats.
 
 A row is a `Preference` (two answers, one chosen) or an `Unpaired` (one answer, good or
-not); their fields are those of a file's JSON lines, which are TRL's. Knows nothing of
-models, and of the world as little.
+not); their fields are those of a file's JSON lines, which are TRL's. Inside, prompts
+and answers are messages always. Knows nothing of models, and of the world as little.
 """
 
 import json
 import logging
 import os
 import random
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labs_helpers.data_checks import as_row, check_rows
-from labs_helpers.data_files import (
-    BadPreferences,
-    Finding,
-    PreferenceReport,
-    read_rows,
+from labs_helpers.data_checks import check_rows
+from labs_helpers.data_report import BadPreferences, Finding, PreferenceReport
+from labs_helpers.messages import (
+    BadMessages,
+    Message,
+    answer_text,
+    as_conversations,
+    as_messages,
 )
+from labs_helpers.row_files import read_rows
+from labs_helpers.row_formats import dialogue, explicit
+from labs_helpers.rows import Preference, Row, Unpaired, from_fields, in_one_format
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = [
+    "BadMessages",
     "BadPreferences",
     "Finding",
     "Message",
     "Preference",
     "PreferenceReport",
     "Unpaired",
+    "answer_text",
+    "as_conversations",
     "as_messages",
+    "as_rows",
     "check_preferences",
     "duplicates",
     "from_trl",
@@ -45,53 +52,7 @@ __all__ = [
     "to_trl",
 ]
 
-Message = dict[str, str]
-Text = str | list[Message]
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to a prompt, and which of them somebody prefers."""
-
-    prompt: Text
-    chosen: Text
-    rejected: Text
-    margin: float | None = None
-    dimension: str | None = None
-    annotator: str | None = None
-    time: str | float | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Unpaired:
-    """One answer to a prompt, and whether it is desirable."""
-
-    prompt: Text
-    completion: Text
-    label: bool
-    meta: dict[str, Any] = field(default_factory=dict)
-
-
-Row = Preference | Unpaired
-
-
-def as_messages(prompt: Any) -> list[Message]:
-    """Turn a prompt into messages: text becomes one user message.
-
-    Args:
-        prompt: Text, a list of messages, or anything with `.messages`.
-    """
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    messages = getattr(prompt, "messages", prompt)
-    if isinstance(messages, Sequence) and all(isinstance(m, dict) for m in messages):
-        return [dict(message) for message in messages]
-    raise TypeError(
-        "A prompt is text, a list of messages like {'role': 'user', 'content': ...}, "
-        f"or an object with .messages; got {type(prompt).__name__}: {prompt!r:.80}"
-    )
 
 
 def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
@@ -118,11 +79,13 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             The message reports all of them.
     """
     path = Path(path_or_name)
-    if path.is_file():
+    if path.exists():
+        if _holds_dialogues(path):
+            return load_hh(path)
         rows, report = check_rows(path)
         if not report.ok:
             raise BadPreferences(str(report))
-        return [_from_row(row) for row in rows]
+        return [from_fields(row) for row in rows]
     name = str(path_or_name)
     if path.suffix in (".jsonl", ".json", ".gz") or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
@@ -139,7 +102,7 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             f"Cannot load {name!r}: no file of that name, and no data set with split "
             f"{part or 'train'!r} came from the hub.\n{error}"
         ) from error
-    usable, report = check_rows(_explicit(row) for row in dataset)
+    usable, report = check_rows(dataset)
     if not usable:
         raise BadPreferences(str(report))
     if skipped := report.total - report.rows:
@@ -151,14 +114,18 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             report.total,
             first,
         )
-    return [_from_row(row) for row in usable]
+    return [from_fields(row) for row in usable]
 
 
 def save_preferences(rows: Iterable[Row], path: str | Path) -> None:
-    """Write JSON Lines that `load_preferences` and TRL read."""
+    """Write JSON Lines that `load_preferences` and TRL read.
+
+    One file holds one format: text where all rows were given as text, else messages.
+    """
     path = Path(path)
     lines = [
-        json.dumps(as_row(row), ensure_ascii=False, allow_nan=False) for row in rows
+        json.dumps(row, ensure_ascii=False, allow_nan=False)
+        for row in in_one_format(rows)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
@@ -167,7 +134,7 @@ def save_preferences(rows: Iterable[Row], path: str | Path) -> None:
 
 
 def to_trl(rows: Sequence[Row]) -> "Dataset":
-    """Turn rows into the data set that TRL's trainers take.
+    """Turn rows into the data set that TRL's trainers take, as messages.
 
     `meta` becomes a JSON string: its keys differ from row to row, a table's do not.
     """
@@ -178,7 +145,7 @@ def to_trl(rows: Sequence[Row]) -> "Dataset":
             "TRL takes paired or unpaired rows, not both at once: keep only "
             "Preference or only Unpaired rows"
         )
-    table = [as_row(row) for row in rows]
+    table = [row.in_file(as_text=False) for row in rows]
     names = list(dict.fromkeys(name for row in table for name in row))
     for row in table:
         if "meta" in row:
@@ -198,10 +165,27 @@ def from_trl(dataset: "Dataset") -> list[Row]:
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
     """
-    usable, report = check_rows(_explicit(row) for row in dataset)
+    usable, report = check_rows(dataset)
     if not report.ok:
         raise BadPreferences(str(report))
-    return [_from_row(row) for row in usable]
+    return [from_fields(row) for row in usable]
+
+
+def as_rows(rows: Iterable[Any]) -> list[Any]:
+    """Rows for training: those of tables and dicts become rows, others stay.
+
+    Raises:
+        BadPreferences: Some of the dicts is no preference row. The message reports all.
+    """
+    given = list(rows.to_dict("records") if hasattr(rows, "iloc") else rows)
+    if not any(isinstance(row, Mapping) for row in given):
+        return given
+    try:
+        return from_trl(given)
+    except BadPreferences as error:
+        raise BadPreferences(
+            f"rows are Preferences: from_trl(dataset) makes them. {error}"
+        ) from None
 
 
 def load_hh(path: str | Path) -> list[Preference]:
@@ -216,7 +200,7 @@ def load_hh(path: str | Path) -> list[Preference]:
     """
     path = Path(path)
     pairs = _dialogues(path)
-    rows = [_explicit(pair) for pair in pairs]
+    rows = [explicit(pair) for pair in pairs]
     usable = [
         row
         for row in check_rows(row for row in rows if "prompt" in row)[0]
@@ -230,7 +214,7 @@ def load_hh(path: str | Path) -> list[Preference]:
             skipped,
             len(pairs),
         )
-    return [_from_row(row) for row in usable]
+    return [from_fields(row) for row in usable]
 
 
 def _dialogues(path: Path) -> list[dict[str, str]]:
@@ -238,8 +222,6 @@ def _dialogues(path: Path) -> list[dict[str, str]]:
     report, pairs = PreferenceReport(), []
     for file, line, row in read_rows(path, report):
         report.total += 1
-        if row is None:  # unreadable, and already reported
-            continue
         sides = ("chosen", "rejected")
         given = row if isinstance(row, dict) else {}
         bad = next((s for s in sides if not isinstance(given.get(s), str)), None)
@@ -258,6 +240,16 @@ def _dialogues(path: Path) -> list[dict[str, str]]:
     if not report.ok:
         raise BadPreferences(str(report))
     return pairs
+
+
+def _holds_dialogues(path: Path) -> bool:
+    """Whether the first row has whole dialogues for answers, as Anthropic's HH does."""
+    first = next((row for *_, row in read_rows(path, PreferenceReport())), None)
+    return (
+        isinstance(first, dict)
+        and "prompt" not in first
+        and dialogue(first.get("chosen")) is not None
+    )
 
 
 def split(
@@ -310,59 +302,8 @@ def duplicates(rows: Sequence[Row]) -> list[tuple[int, ...]]:
 _CONTENT = ("prompt", "chosen", "rejected", "completion", "label", "dimension")
 
 
-def _from_row(row: dict[str, Any]) -> Row:
-    kind = Preference if "chosen" in row else Unpaired
-    names = kind.__dataclass_fields__
-    return kind(**{k: v for k, v in row.items() if k in names and v is not None})
-
-
-def _explicit(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a data set as it would stand in a file, with its prompt spelt out."""
-    row = {name: value for name, value in row.items() if value is not None}
-    if isinstance(row.get("meta"), str):
-        row["meta"] = json.loads(row["meta"])
-    known = {*Preference.__dataclass_fields__, *Unpaired.__dataclass_fields__}
-    row = {name: value for name, value in row.items() if name in known}
-    if "chosen" not in row or "rejected" not in row:
-        return row
-    repeats_prompt = isinstance(row.get("prompt"), str) and not (
-        isinstance(row["chosen"], str) or isinstance(row["rejected"], str)
-    )
-    if "prompt" in row and not repeats_prompt:
-        return row
-    chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
-    if chosen is None or rejected is None:
-        return row
-    same = 0
-    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
-        same += 1
-    if repeats_prompt and same == 0:
-        return row
-    return {
-        **row,
-        "prompt": chosen[:same],
-        "chosen": chosen[same:],
-        "rejected": rejected[same:],
-    }
-
-
-def _turns(answer: Text) -> list[Message] | None:
-    """Messages of a dialogue; None where text is no dialogue."""
-    if not isinstance(answer, str):
-        return answer
-    pieces = re.split(r"\n\n(Human|Assistant):", answer)
-    if len(pieces) < 3 or pieces[0].strip():
-        return None
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": roles[speaker], "content": text.strip()}
-        for speaker, text in zip(pieces[1::2], pieces[2::2], strict=True)
-    ]
-
-
 def _prompt_text(row: Row) -> str:
-    messages = as_messages(row.prompt)
-    text = "\n".join(message["content"] for message in messages)
+    text = "\n".join(message["content"] for message in row.prompt)
     return " ".join(text.split()).casefold()
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.data_files import Finding, PreferenceReport, read_rows
+from labs_helpers.data_report import Finding, PreferenceReport
+from labs_helpers.messages import BadMessages, Message, as_messages, kind_of
+from labs_helpers.row_files import NumberedRow, read_rows
+from labs_helpers.row_formats import explicit
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
 OPTIONAL = ("margin", "dimension", "annotator", "time", "meta")
-ROLES = ("system", "user", "assistant")
 
 
 def check_rows(
@@ -35,10 +37,8 @@ def check_rows(
     )
     for file, line, row in numbered:
         report.total += 1
-        if row is None:  # unreadable, and already reported
-            continue
         check = _RowCheck(file, line, report)
-        check.row(row)
+        row = check.row(explicit(row))
         if check.format is not None:
             first_format = first_format or (check.format, line)
             if check.format != first_format[0]:
@@ -48,7 +48,7 @@ def check_rows(
                     f"{first_format[0]} format",
                     "Use one format in a file: strings, or lists of messages",
                 )
-        if check.failed:
+        if check.failed or row is None:
             continue
         usable.append(row)
         content = _content(row)
@@ -75,21 +75,12 @@ def check_rows(
     return usable, report
 
 
-def _number(rows: Iterable[Any]) -> Iterator[tuple[str, int, Any]]:
-    for line, row in enumerate(rows, start=1):
-        if hasattr(row, "__dataclass_fields__"):
-            row = as_row(row)
-        yield "rows", line, row
-
-
-def as_row(preference: Any) -> dict[str, Any]:
-    """A dataclass as it stands in a file: without what is not set."""
-    unset = {"meta": {}}
-    return {
-        name: value
-        for name, value in vars(preference).items()
-        if value is not None and (name not in unset or value)
-    }
+def _number(rows: Iterable[Any]) -> Iterator[NumberedRow]:
+    given = list(rows)
+    in_memory = [row for row in given if hasattr(row, "in_file")]
+    as_text = all(row.as_text for row in in_memory)
+    for line, row in enumerate(given, start=1):
+        yield "rows", line, row.in_file(as_text) if hasattr(row, "in_file") else row
 
 
 def _text(value: Any) -> str:
@@ -129,14 +120,15 @@ class _RowCheck:
         finding = Finding(self.file, self.line, name, problem, remedy)
         self.report.warnings.append(finding)
 
-    def row(self, row: Any) -> None:
+    def row(self, row: Any) -> dict[str, Any] | None:
+        """Check a row; give it back with its messages as they are read."""
         if not isinstance(row, dict):
             self.error(
                 "",
-                f"is a {_kind(row)}, expected an object",
+                f"is a {kind_of(row)}, expected an object",
                 'Write {"prompt": ..., "chosen": ..., "rejected": ...}',
             )
-            return
+            return None
         self.has_prompt = "prompt" in row
         is_unpaired = not {"chosen", "rejected"} & row.keys() and (
             {"completion", "label"} & row.keys()
@@ -144,8 +136,9 @@ class _RowCheck:
         required = UNPAIRED if is_unpaired else PAIRED
         self.names(row, required)
         texts = [name for name in required if name != "label" and name in row]
-        valid = [name for name in texts if self.text(name, row[name])]
-        formats = {name: _format(row[name]) for name in valid}
+        read = {name: self.text(name, row[name]) for name in texts}
+        valid = {name: value for name, value in read.items() if value is not None}
+        formats = {name: _format(value) for name, value in valid.items()}
         if len(set(formats.values())) > 1:
             self.error(
                 "",
@@ -155,14 +148,15 @@ class _RowCheck:
             )
         elif formats:
             self.format = next(iter(formats.values()))
-            self.answers(row, valid)
+            self.answers(valid)
         self.optional(row)
         if is_unpaired and "label" in row and not isinstance(row["label"], bool):
             self.error(
                 "label",
-                f"is {row['label']!r}, expected true or false",
+                f"is {row['label']!r:.60}, expected true or false",
                 "Write true for a desirable answer, false for an undesirable one",
             )
+        return {**row, **valid}
 
     def names(self, row: dict[str, Any], required: tuple[str, ...]) -> None:
         unknown = [name for name in row if name not in (*required, *OPTIONAL)]
@@ -172,7 +166,7 @@ class _RowCheck:
             close = difflib.get_close_matches(name, unknown, n=1)
             remedy = f"Add it; expected fields are {', '.join(required)}"
             if name == "prompt" and _is_dialogue(row.get("chosen")):
-                remedy = "These look like whole dialogues: read the file with load_hh"
+                remedy = "Write whole dialogues, Human: to Assistant:, on both sides"
             elif close:
                 remedy = f"Rename {close[0]!r} to {name!r}"
                 unknown.remove(close[0])
@@ -182,45 +176,23 @@ class _RowCheck:
                 str(name), "is an unknown field and not read", "Move it into 'meta'"
             )
 
-    def text(self, name: str, value: Any) -> bool:
-        """Check a prompt or an answer: a string, or a list of messages."""
+    def text(self, name: str, value: Any) -> str | list[Message] | None:
+        """Read a prompt or an answer, a string or messages; None if it is neither."""
         before = len(self.report.errors)
+        try:
+            # As an answer: what is empty is reported below, with its place.
+            messages = as_messages(value, "assistant")
+        except BadMessages as error:
+            self.error(name + error.place, error.problem, error.remedy)
+            return None
         if isinstance(value, str):
             self.content(name, value)
-        elif isinstance(value, list) and value:
-            for i, message in enumerate(value):
-                self.message(f"{name}[{i}]", message)
         else:
-            self.error(
-                name,
-                "is an empty list" if value == [] else f"is a {_kind(value)}",
-                "Expected a string or a list of messages "
-                '{"role": "user", "content": "..."}',
-            )
-        return len(self.report.errors) == before
-
-    def message(self, name: str, message: Any) -> None:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            self.error(
-                name,
-                f"is no message: {message!r:.60}",
-                'Expected {"role": "user", "content": "..."}',
-            )
-            return
-        if message["role"] not in ROLES:
-            self.error(
-                f"{name}.role",
-                f"is {message['role']!r}, an unknown role",
-                f"Use one of {', '.join(ROLES)}",
-            )
-        if isinstance(message["content"], str):
-            self.content(f"{name}.content", message["content"])
-        else:
-            self.error(
-                f"{name}.content",
-                f"is a {_kind(message['content'])}, expected a string",
-                "Write the message's text",
-            )
+            for i, message in enumerate(messages):
+                self.content(f"{name}[{i}].content", message["content"])
+        if len(self.report.errors) > before:
+            return None
+        return value if isinstance(value, str) else messages
 
     def content(self, name: str, text: str) -> None:
         if not text.strip():
@@ -238,8 +210,8 @@ class _RowCheck:
                 "Read HH dialogues with load_hh, or write messages",
             )
 
-    def answers(self, row: dict[str, Any], valid: list[str]) -> None:
-        for name in valid:
+    def answers(self, row: dict[str, Any]) -> None:
+        for name in row:
             ends_wrong = name != "prompt" and self.format == "message"
             if ends_wrong and row[name][-1]["role"] != "assistant":
                 self.error(
@@ -247,7 +219,7 @@ class _RowCheck:
                     f"ends with a message of the {row[name][-1]['role']}",
                     "An answer's last message is the assistant's",
                 )
-        both = "chosen" in valid and "rejected" in valid
+        both = "chosen" in row and "rejected" in row
         if both and _spaced(row["chosen"]) == _spaced(row["rejected"]):
             self.error(
                 "rejected",
@@ -259,10 +231,10 @@ class _RowCheck:
         margin = row.get("margin")
         if margin is not None:
             if isinstance(margin, bool) or not isinstance(margin, int | float):
-                problem = f"is a {_kind(margin)}, expected a number"
+                problem = f"is a {kind_of(margin)}, expected a number"
                 self.error("margin", problem, "Write a finite number, or leave it out")
-            elif not math.isfinite(margin):
-                problem = f"is {margin}"
+            elif not _is_finite(margin):
+                problem = f"is {margin}" if isinstance(margin, float) else "is too big"
                 self.error("margin", problem, "Write a finite number, or leave it out")
         expected = {
             "dimension": (str, "a string"),
@@ -273,8 +245,28 @@ class _RowCheck:
         for name, (kind, words) in expected.items():
             value = row.get(name)
             if value is not None and not isinstance(value, kind):
-                problem = f"is a {_kind(value)}, expected {words}"
+                problem = f"is a {kind_of(value)}, expected {words}"
                 self.error(name, problem, "Correct it, or leave it out")
+            elif value is not None and (problem := _unwritable(value)):
+                self.error(name, problem, "Correct it, or leave it out")
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _unwritable(value: Any) -> str | None:
+    """What keeps a value from being written as JSON in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair, which is no text"
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"cannot be written as JSON: {error!s:.100}"
+    return None
 
 
 def _spaced(value: Any) -> Any:
@@ -292,16 +284,3 @@ def _is_dialogue(value: Any) -> bool:
     return isinstance(value, str) and (
         "\n\nHuman:" in value or "\n\nAssistant:" in value
     )
-
-
-def _kind(value: Any) -> str:
-    names = {
-        "NoneType": "null",
-        "str": "string",
-        "dict": "object",
-        "int": "number",
-        "float": "number",
-        "bool": "true or false",
-    }
-    name = type(value).__name__
-    return names.get(name, name)

@@ -1,132 +1,276 @@
-"""Read the lines of a preference file, and report what is wrong with them.
+r"""The one reader of files that people write: text, JSON Lines, tables of settings.
 
-Yields JSON values with file and line number. Knows encodings, JSON Lines and what a
-report looks like, not what a preference is.
+Out come texts, values and lines with their numbers, or one sentence with file and line.
+Reads UTF-8 with or without a byte order mark, packed with gzip or not, and ends a line
+at "\n" alone, as JSON Lines does. Knows nothing of what the lines say.
 """
 
 import gzip
 import json
+import re
+import tomllib
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-SHOWN_OF_A_KIND = 10
+import yaml
+
+# A line that is nested deeper is none that anybody wrote.
+MAX_DEPTH = 100
+
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_BINARY = {
+    b"PK\x03\x04": "a zip archive",
+    b"PAR1": "a Parquet table",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite": "a database",
+}
 
 
-class BadPreferences(ValueError):
-    """A preference set with errors; the message is the report."""
+class BadFile(ValueError):
+    """A file that cannot be read; the message says where, what is wrong, what to do."""
+
+    def __init__(self, file: str | Path, line: int | None, problem: str, remedy: str):
+        self.file, self.line = str(file), line
+        self.problem, self.remedy = problem, remedy
+        where = self.file if line is None else f"{self.file}:{line}"
+        super().__init__(f"{where}: {problem}. {remedy}.")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One problem: where it is, what it is, and what to do about it."""
+def read_text(path: str | Path) -> str:
+    """Read a file as it stands, without a byte order mark.
 
-    file: str
-    line: int
-    field: str
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" + (f", {self.field}" if self.field else "")
-        return f"{where}: {self.problem}. {self.remedy}."
-
-
-@dataclass
-class PreferenceReport:
-    """What `check_preferences` found.
-
-    Attributes:
-        rows: The number of usable rows: those without an error.
-        total: The number of rows read.
-        errors: What makes a row unusable.
-        warnings: What is suspicious and usable.
+    Raises:
+        BadFile: It is no text in UTF-8; the message names the encoding, if it can.
+        OSError: There is no such file, or it may not be read.
     """
-
-    rows: int = 0
-    total: int = 0
-    errors: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every row is usable."""
-        return not self.errors
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.rows} of {self.total} rows are usable: "
-            f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}."
-        ]
-        for title, findings in (("Error", self.errors), ("Warning", self.warnings)):
-            kinds: dict[tuple[str, str], list[Finding]] = {}
-            for finding in findings:
-                kinds.setdefault((finding.field, finding.remedy), []).append(finding)
-            for kind in kinds.values():
-                lines += [f"{title}: {finding}" for finding in kind[:SHOWN_OF_A_KIND]]
-                if len(kind) > SHOWN_OF_A_KIND:
-                    rest = kind[SHOWN_OF_A_KIND:]
-                    where = f"{len(rest)} more like the last, to line {rest[-1].line}"
-                    lines.append(f"{title}: {where}.")
-        return "\n".join(lines)
-
-
-def _count(findings: list[Finding], noun: str) -> str:
-    return f"{len(findings)} {noun}" + ("" if len(findings) == 1 else "s")
-
-
-def read_rows(
-    path: Path, report: PreferenceReport
-) -> Iterator[tuple[str, int, dict[str, Any] | None]]:
-    """Yield file, line number and row; None for a row that cannot be read."""
-
-    def unreadable(line: int, problem: str, remedy: str) -> tuple[str, int, None]:
-        report.errors.append(Finding(str(path), line, "", problem, remedy))
-        return str(path), line, None
-
-    opener = gzip.open if path.suffix == ".gz" else open
+    content = _unpacked(Path(path))
     try:
-        with opener(path, "rb") as stream:
-            content = stream.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        remedy = "Fetch it again, or take .gz off the name of a file that is not packed"
-        yield unreadable(1, f"cannot be unpacked: {error}", remedy)
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise _wrong_byte(path, line, column, content[error.start]) from None
+
+
+def read_text_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Read lines of text with their numbers; empty ones are left out."""
+    lines = enumerate(read_text(path).split("\n"), 1)
+    return [(i, line.removesuffix("\r")) for i, line in lines if line.strip()]
+
+
+def read_json_lines(path: str | Path) -> list[tuple[int, Any]]:
+    """Read JSON Lines, or a file that holds one list: each value with its line.
+
+    Raises:
+        BadFile: The first line that cannot be read.
+    """
+    rows = []
+    for line, value in scan_json_lines(path):
+        if isinstance(value, BadFile):
+            raise value
+        rows.append((line, value))
+    return rows
+
+
+def scan_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """Yield each line's number, and its value or the `BadFile` that it is."""
+    try:
+        content = _unpacked(Path(path))
+    except BadFile as error:
+        yield error.line or 1, error
         return
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield unreadable(1, "is in UTF-16, expected UTF-8", _recode("UTF-16"))
-        return
-    if content.lstrip().startswith(b"["):
-        yield unreadable(
-            1,
-            "holds one JSON list, expected JSON Lines: one object a line",
-            "Write each object on a line of its own, without commas between",
-        )
-        return
-    for line, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not raw.strip():
-            continue
+    if content.lstrip()[:1] == b"[":
+        whole = _value(path, 1, content)
+        if not isinstance(whole, BadFile):
+            yield from _listed(path, content.decode("utf-8"), whole)
+            return
+        if isinstance(_value(path, 1, content.lstrip().split(b"\n")[0]), BadFile):
+            yield whole.line or 1, whole  # no line of JSON Lines: a list that is broken
+            return
+    for line, raw in enumerate(content.split(b"\n"), 1):
+        if raw.strip():
+            yield line, _value(path, line, raw)
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """Read a table of settings, YAML or (by any other suffix) TOML.
+
+    YAML is read as people mean it: 1e-4 is a number, a date is text, and a name that
+    stands twice is an error.
+    """
+    text = read_text(path)
+    if Path(path).suffix in (".yaml", ".yml"):
+        table = read_yaml(text, path)[1]
+    else:
         try:
-            row = json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            yield unreadable(
-                line,
-                f"is not UTF-8: byte 0x{byte:02x} at position {error.start + 1}",
-                _recode("WINDOWS-1252"),
-            )
-        except json.JSONDecodeError as error:
-            yield unreadable(
-                line,
-                f"is no JSON: {error.msg} at column {error.colno}",
-                "Write one complete JSON object on the line, as json.dumps does",
-            )
-        else:
-            if row is None:
-                yield unreadable(line, "is null, expected an object", "Remove it")
-            else:
-                yield str(path), line, row
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+            problem = str(error)[: found.start()] if found else str(error)
+            line = int(found[1]) if found else None
+            raise BadFile(
+                path, line, f"is no TOML: {problem:.200}", "Write lines like name = 1"
+            ) from None
+        except RecursionError:
+            raise _too_deep(path, None) from None
+    if not isinstance(table, dict):
+        raise BadFile(path, None, "holds no table", "Write lines like name = 1")
+    return table
+
+
+def read_yaml(text: str, name: str | Path) -> tuple[yaml.Node | None, Any]:
+    """Parse YAML: its nodes, which know their lines, and its value.
+
+    Raises:
+        BadFile: No YAML; `name` stands for the file.
+    """
+    remedy = "A text with a colon or a brace in it needs quotes"
+    try:
+        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise BadFile(
+            name, line, f"is no YAML: {error.problem!s:.200}", remedy
+        ) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise BadFile(
+            name,
+            line,
+            f"holds a control character, U+{ord(text[error.position]):04X}",
+            "Remove it",
+        ) from None
+    except RecursionError:
+        raise _too_deep(name, None) from None
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError) as error:
+        # What stands behind a tag (!!int x) is read by functions that check nothing.
+        raise BadFile(name, None, f"is no YAML: {error!s:.200}", remedy) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the numbers of 1.2, without dates, and each name once."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, at) for tag, at in found if not tag.endswith(":timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        names = [key.value for key, _ in getattr(node, "value", [])]
+        for i, name in enumerate(names):
+            if name in names[:i] and name != "<<":
+                mark = node.value[i][0].start_mark
+                problem = f"{name!r:.60} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _unpacked(path: Path) -> bytes:
+    """The bytes of a file, unpacked, without a mark; what is no UTF-8 is named."""
+    if path.is_dir():
+        raise BadFile(path, None, "is a folder, expected a file", "Name a file in it")
+    content = path.read_bytes()
+    if path.suffix == ".gz" or content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            remedy = "Fetch it again, or take .gz off the name of what is not packed"
+            raise BadFile(path, 1, f"cannot be unpacked: {error}", remedy) from None
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            raise _not_utf8(path, encoding)
+    for magic, kind in _BINARY.items():
+        if content.startswith(magic):
+            problem = f"is {kind}, expected text"
+            raise BadFile(path, 1, problem, "Unpack it, or give it its own suffix")
+    if b"\x00" in content[:100]:
+        raise _not_utf8(path, "UTF-16")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _value(path: str | Path, line: int, raw: bytes) -> Any:
+    """The value of a line, or the `BadFile` that it is."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return _wrong_byte(path, line, error.start + 1, raw[error.start])
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        return BadFile(
+            path,
+            line,
+            f"is no JSON: {error.msg} at column {error.colno}",
+            "Write one complete JSON object on the line, as json.dumps does",
+        )
+    except RecursionError:
+        return _too_deep(path, line)
+    except ValueError:  # Python refuses integers of over 4,300 digits
+        problem = "holds a number of thousands of digits"
+        return BadFile(path, line, problem, "Write a finite number")
+    if value is None:
+        return _null(path, line)
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        return _too_deep(path, line)
+    return value
+
+
+def _listed(
+    path: str | Path, text: str, values: list[Any]
+) -> Iterator[tuple[int, Any]]:
+    """The values of one JSON list, each with the line that it begins on."""
+    line, passed, at = 1, 0, text.index("[") + 1
+    decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
+    for value in values:
+        at = between.match(text, at).end()
+        line += text.count("\n", passed, at)
+        passed, at = at, decoder.raw_decode(text, at)[1]
+        yield line, _null(path, line) if value is None else value
+
+
+def _depth(value: Any) -> int:
+    """How many levels of lists and objects stand in one another."""
+    depth, level = 0, [value]
+    while level := [x for x in level if isinstance(x, list | dict)]:
+        depth += 1
+        level = [x for y in level for x in (y.values() if isinstance(y, dict) else y)]
+    return depth
+
+
+def _null(path: str | Path, line: int) -> BadFile:
+    return BadFile(path, line, "is null, expected an object", "Remove it")
+
+
+def _too_deep(path: str | Path, line: int | None) -> BadFile:
+    problem = f"is nested more than {MAX_DEPTH} deep"
+    return BadFile(path, line, problem, "Write flat rows")
+
+
+def _not_utf8(path: Path, encoding: str) -> BadFile:
+    return BadFile(path, 1, f"is in {encoding}, expected UTF-8", _recode(encoding))
+
+
+def _wrong_byte(path: str | Path, line: int, column: int, byte: int) -> BadFile:
+    problem = f"is not UTF-8: byte 0x{byte:02x} at position {column}"
+    return BadFile(path, line, problem, _recode("WINDOWS-1252"))
 
 
 def _recode(encoding: str) -> str:

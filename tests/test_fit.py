@@ -364,8 +364,8 @@ class TestReward:
         torch.nn.init.normal_(model.head.weight)
         objective = RewardObjective(model, center_weight=0.1)
         prompts = [p.prompt for p in pairs]
-        chosen = model.score(prompts, [p.chosen for p in pairs])
-        rejected = model.score(prompts, [p.rejected for p in pairs])
+        chosen = model.score(prompts, [p.chosen[-1]["content"] for p in pairs])
+        rejected = model.score(prompts, [p.rejected[-1]["content"] for p in pairs])
         expected = -F.logsigmoid(chosen - rejected).mean()
         expected += 0.1 * (chosen + rejected).square().mean()
         loss, _ = objective.loss(model, [objective.encode(p) for p in pairs])
@@ -382,7 +382,9 @@ class TestReward:
         )
         prompts = [p.prompt for p in pairs]
         for found, side in ((chosen, "chosen"), (rejected, "rejected")):
-            expected = model.score(prompts, [getattr(p, side) for p in pairs])[:, 0]
+            expected = model.score(
+                prompts, [getattr(p, side)[-1]["content"] for p in pairs]
+            )[:, 0]
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
     def test_learns_the_pairs(self, model, pairs):
@@ -390,8 +392,10 @@ class TestReward:
         history = fit(model, pairs, RewardObjective(model), config)
         assert history["accuracy"][-1] == 1
         prompts = [p.prompt for p in pairs]
-        chosen = model.score(prompts, [p.chosen for p in pairs])
-        assert (chosen > model.score(prompts, [p.rejected for p in pairs])).all()
+        chosen = model.score(prompts, [p.chosen[-1]["content"] for p in pairs])
+        assert (
+            chosen > model.score(prompts, [p.rejected[-1]["content"] for p in pairs])
+        ).all()
 
     def test_a_margin_asks_for_more(self, model, pairs):
         pair = Preference("Who?", "Nobody.", "I.", margin=2.0)

@@ -47,7 +47,9 @@ def passes(model):
 def margins(policy, tokenizer):
     prompts = [pair.prompt for pair in PAIRS]
     chosen, rejected = (
-        response_logprobs(policy, tokenizer, prompts, [getattr(p, side) for p in PAIRS])
+        response_logprobs(
+            policy, tokenizer, prompts, [getattr(p, side)[-1]["content"] for p in PAIRS]
+        )
         for side in ("chosen", "rejected")
     )
     return chosen - rejected
@@ -86,7 +88,10 @@ class TestPairs:
         four = [
             response_logprobs(model, tiny_tokenizer, prompts, answers)
             for model in (policy, other)
-            for answers in ([p.chosen for p in PAIRS], [p.rejected for p in PAIRS])
+            for answers in (
+                [p.chosen[-1]["content"] for p in PAIRS],
+                [p.rejected[-1]["content"] for p in PAIRS],
+            )
         ]
         expected = ipo_loss(*four, beta=0.5)
         torch.testing.assert_close(loss, expected.loss, rtol=1e-4, atol=1e-4)
@@ -215,7 +220,9 @@ class TestKTO:
         for one, two in ((policy, other), (other, policy)):
             objective = KTOObjective(tiny_tokenizer, two)
             _, metrics = objective.loss(one, encoded(objective, SINGLES))
-            answers = [SINGLES[i - 1].completion for i in range(len(SINGLES))]
+            answers = [
+                SINGLES[i - 1].completion[-1]["content"] for i in range(len(SINGLES))
+            ]
             prompts = [row.prompt for row in SINGLES]
             ratio = response_logprobs(
                 one, tiny_tokenizer, prompts, answers

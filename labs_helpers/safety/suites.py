@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from labs_helpers.data_files import Finding, PreferenceReport, read_rows
+from labs_helpers.data_report import Finding, PreferenceReport
+from labs_helpers.row_files import read_rows
 from labs_helpers.task import Prompt
 
 Kind = Literal["harmful", "safe", "question"]
@@ -108,9 +109,9 @@ def load_suite(path: str | Path) -> Suite:
     seen: dict[str, int] = {}
     for file, line, row in read_rows(path, report):
         report.total += 1
-        found = [] if row is None else list(_problems(row, line, seen))
+        found = list(_problems(row, line, seen))
         report.errors += [Finding(file, line, *problem) for problem in found]
-        if row is not None and not found:
+        if not found:
             report.rows += 1
             items.append(_item(row))
     if not report.ok:

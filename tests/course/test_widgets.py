@@ -39,7 +39,7 @@ def test_choice_refers_to_what_was_on_the_left(path):
     for _ in PAIRS:
         left = annotator._a.value
         annotator.choose("A")
-        assert annotator.preferences[-1].chosen in left
+        assert annotator.preferences[-1].chosen[-1]["content"] in left
 
 
 def test_order_is_mixed_and_the_same_again(path, tmp_path):
@@ -159,7 +159,7 @@ def test_preferences_hide_their_labels_and_keep_their_dimension(path):
     assert "humour" in annotator._prompt.value
     for _ in rows:
         annotator.choose("A")
-    chosen = [row.chosen for row in annotator.preferences]
+    chosen = [row.chosen[-1]["content"] for row in annotator.preferences]
     assert "bad" in chosen
     assert any(text.startswith("good") for text in chosen)
     assert {row.dimension for row in annotator.preferences} == {"humour"}
