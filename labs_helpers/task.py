@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from labs_helpers.data import Message, Preference, Unpaired, as_messages, split
+from labs_helpers.data import Message, Preference, Unpaired, split
 
 SPLITS = ("train", "validation", "test")
 
@@ -149,9 +149,8 @@ def task_from_preferences(
 
 
 def _prompt(row: Preference) -> Prompt:
-    content = row.prompt if isinstance(row.prompt, str) else tuple(row.prompt)
-    return Prompt(content, row.meta)
+    return Prompt(tuple(row.prompt), row.meta)
 
 
 def _one_per_prompt(rows: Sequence[Preference]) -> list[Preference]:
-    return list({str(as_messages(row.prompt)): row for row in rows}.values())
+    return list({str(row.prompt): row for row in rows}.values())

@@ -116,7 +116,8 @@ def test_a_task_leaves_out_what_is_too_long(monkeypatch, tmp_path, capsys):
         for part in ("train", "validation", "test")
         for row in task.preferences(part)
     ]
-    assert max(len(row.rejected) for row in kept) == 4 * 23  # and 11 of the question
+    longest = max(len(row.rejected[-1]["content"]) for row in kept)
+    assert longest == 4 * 23  # and 11 of the question
     assert "23 of 40 rows fit in 30 tokens" in capsys.readouterr().out
 
 
