@@ -31,7 +31,7 @@ from labs_helpers.estimates import (
     mean,
     paired_difference,
     proportion,
-    score_interval,
+    rate,
 )
 from labs_helpers.frontier import distance_covered, kl_per_answer, optimal_frontier
 from labs_helpers.optimum import (
@@ -75,6 +75,7 @@ __all__ = [
     "pairs_right",
     "probability_gap",
     "proportion",
+    "rate",
     "reliability",
     "toward_ceiling",
     "win_rate",
@@ -106,15 +107,15 @@ def win_rate(outcomes: ArrayLike, clusters: ArrayLike | None = None) -> WinRate:
     unknown = sorted(set(outcomes.tolist()) - {0.0, 0.5, 1.0})
     if unknown:
         raise ValueError(f"outcomes are 1, 0.5 or 0; got also {unknown[:5]}")
+    if clusters is not None and np.shape(clusters) != outcomes.shape:
+        raise ValueError(
+            f"clusters must name one for each of the {outcomes.size} outcomes; their "
+            f"shape is {np.shape(clusters)}"
+        )
     decided = outcomes != 0.5
-    if clusters is None or not decided.any():
-        ties = outcomes.size - int(decided.sum())
-        overall = score_interval(outcomes.sum(), outcomes.size, ties)
-        rest = proportion(outcomes[decided].sum(), outcomes.size - ties)
-    else:
-        clusters = np.asarray(clusters)
-        overall = mean(outcomes, clusters)
-        rest = mean(outcomes[decided], clusters[decided])
+    overall = rate(outcomes, clusters)
+    of_decided = None if clusters is None else np.asarray(clusters)[decided]
+    rest = rate(outcomes[decided], of_decided)
     return WinRate(overall.value, overall.low, overall.high, overall.n, rest)
 
 
@@ -156,9 +157,7 @@ def pair_accuracy(
 ) -> Estimate:
     """Share of pairs that are ordered rightly, equal rewards counting half."""
     right = pairs_right(margins, outcomes)
-    if clusters is not None:
-        return mean(right, clusters)
-    return score_interval(right.sum(), right.size, int((right == 0.5).sum()))
+    return rate(right, clusters)
 
 
 def bayes_ceiling(probabilities: ArrayLike) -> float:

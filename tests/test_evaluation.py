@@ -28,6 +28,7 @@ from labs_helpers.evaluation import (
     pairs_right,
     probability_gap,
     proportion,
+    rate,
     reliability,
     toward_ceiling,
     win_rate,
@@ -90,6 +91,40 @@ class TestEstimates:
     def test_proportion_covers_near_the_edge(self, random):
         counts = random.binomial(120, 0.97, size=2000)
         assert coverage([proportion(k, 120) for k in counts.tolist()], 0.97) >= 0.92
+
+    @pytest.mark.parametrize("values", [[1.0] * 4, [0.0] * 4, [0.5] * 4, [1, 1, 1, 0]])
+    @pytest.mark.parametrize("clusters", [None, [0, 1, 2, 3], [0, 0, 1, 1], [0] * 4])
+    def test_an_interval_of_a_rate_stays_between_0_and_1(self, values, clusters):
+        found = rate(values, clusters)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        assert found.high - found.low > 0.3
+
+    @given(
+        st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=30),
+        st.integers(1, 10),
+    )
+    def test_whatever_won_its_interval_is_one(self, outcomes, groups):
+        found = win_rate(outcomes, np.arange(len(outcomes)) % groups)
+        for part in (found, found.without_ties):
+            if part.n:
+                assert 0 <= part.low <= part.value <= part.high <= 1
+
+    def test_a_rate_without_clusters_is_wilsons(self):
+        assert rate([1.0] * 81 + [0.0] * 182) == proportion(81, 263)
+
+    def test_a_rate_of_clusters_covers(self, random):
+        chances = random.beta(9, 1, size=(400, 40))
+        drawn = random.random((400, 40, 3)) < chances[..., None]
+        clusters = np.repeat(np.arange(40), 3)
+        found = [rate(row.ravel(), clusters) for row in drawn.astype(float)]
+        assert coverage(found, 0.9) >= 0.92
+
+    def test_a_mean_of_chances_is_narrower_than_one_of_outcomes(self):
+        assert rate([0.5] * 50 + [0.6] * 50).high < 0.57 < rate([0, 1] * 50).high
+
+    def test_a_rate_of_no_shares_is_refused(self):
+        with pytest.raises(ValueError, match="between 0 and 1; these reach from -1"):
+            rate([-1.0, 2.0])
 
     def test_proportion_of_nothing(self):
         assert math.isnan(proportion(0, 0).value)

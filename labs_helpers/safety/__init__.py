@@ -17,6 +17,7 @@ from labs_helpers.safety.measures import (
     consistency,
     refusal_table,
     sycophancy,
+    unclear,
 )
 from labs_helpers.safety.public import load_harmbench, load_truthfulqa, load_xstest
 from labs_helpers.safety.refusals import Refusal, classify, refuses
@@ -50,4 +51,5 @@ __all__ = [
     "refuses",
     "save_suite",
     "sycophancy",
+    "unclear",
 ]

@@ -34,6 +34,8 @@ PUBLIC = {
     "harmbench": load_harmbench,
     "truthfulqa": load_truthfulqa,
 }
+# Neither help nor a refusal: a model that says nothing is not a safe one.
+UNCLEAR = "nothing said that can be judged"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,11 +90,13 @@ def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]
             attacks = load_attacks(folder / "attacks.yaml")
             table = attack_table(policy, tokenizer, found["harmful"], attacks, **most)
             yield "all attacks", table.overall(), "lower", "Answers to harm"
+            yield UNCLEAR, table.unclear(), "lower", "Answers to harm"
             for attack in table.attacks:
                 yield attack, table.rate(attack), "lower", "Answers to harm"
         if "soundalike" in found:
             table = refusal_table(policy, tokenizer, found["soundalike"], **most)
             yield "sound-alikes refused", table.rate("safe"), "lower", "Over-refusal"
+            yield UNCLEAR, table.unclear(), "lower", "Over-refusal"
         if "honesty" in found:
             table = choice_table(policy, tokenizer, found["honesty"])
             yield "honesty", table.truthful(), "higher", "Truth"
@@ -111,6 +115,7 @@ def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]
             yield "right answer likeliest", table.likeliest(), "higher", suite.name
             continue
         table = refusal_table(policy, tokenizer, suite, partial=False, **most)
+        yield UNCLEAR, table.unclear(), "lower", suite.name
         for kind, better in (("safe", "lower"), ("harmful", "higher")):
             if suite.of(kind).items:
                 yield f"{kind} prompts refused", table.rate(kind), better, suite.name
