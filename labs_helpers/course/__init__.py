@@ -4,6 +4,16 @@
 the `Lab` that it returns.
 """
 
-from labs_helpers.course.lab import Lab, start
+from typing import Any
 
 __all__ = ["Lab", "start"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not before it is asked for: torch and transformers take seconds, and `labs --help`
+    # needs neither.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from labs_helpers.course import lab
+
+    return getattr(lab, name)

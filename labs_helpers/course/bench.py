@@ -30,6 +30,7 @@ from transformers.utils import logging
 
 from labs_helpers import data
 from labs_helpers.course.profile import MODELS
+from labs_helpers.course.results import write_atomically
 from labs_helpers.course.studies import here
 from labs_helpers.course.trl import trl_config
 from labs_helpers.fit import (
@@ -311,7 +312,7 @@ def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
         "rows": [asdict(row) for row in rows],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_atomically(out, json.dumps(found, indent=1) + "\n")
     return rows
 
 

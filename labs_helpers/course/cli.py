@@ -1,25 +1,32 @@
 """The command `labs`: one subcommand for each thing that people do with the course."""
 
 import argparse
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
-from labs_helpers.course.profile import ROOT, UnknownProfile, load_profile
-from labs_helpers.course.results import results_folder
-from labs_helpers.course.studies import UnknownStudy
+from labs_helpers import __version__
+from labs_helpers.course.endings import silence, tell
+from labs_helpers.course.profile import ROOT, load_profile
+from labs_helpers.course.results import require_writable, results_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code.
+
+    Whatever happens, what people see is a line: no traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show "·" is no reason to stop.
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(
         prog="labs", description="Four labs on preference alignment of language models."
     )
-    parser.add_argument(
-        "--version", action="version", version=metadata.version("alignment-labs")
-    )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_release(commands)
@@ -28,15 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_study(commands)
     _add_train(commands)
     _add_bench(commands)
-    options = parser.parse_args(arguments)
+    options = argparse.Namespace(extra="lab")
     try:
-        return options.action(options)
-    except (UnknownProfile, UnknownStudy, FileNotFoundError) as error:
-        print(f"labs: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("labs: interrupted", file=sys.stderr)
-        return 130
+        parser.parse_args(arguments, options)
+        code = options.action(options)
+        sys.stdout.flush()
+    except SystemExit:  # by argparse, which has said why
+        silence(sys.stdout)
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        return tell(error, options.extra)
+    return code
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
@@ -88,7 +97,7 @@ def _add_grade(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--lab", type=int, metavar="N", help="take everything for this lab"
     )
-    command.set_defaults(action=grade)
+    command.set_defaults(action=grade, extra="lab,grade")
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
@@ -147,15 +156,8 @@ def run(options: argparse.Namespace) -> int:
     """
     paths = find_notebooks(options.labs)
     profile = load_profile(options.profile)
-    try:
-        from labs_helpers.course import notebooks
-    except ModuleNotFoundError as error:
-        print(
-            f"labs: {error.name} is missing. Install what runs notebooks: "
-            "pip install 'alignment-labs[lab]'",
-            file=sys.stderr,
-        )
-        return 1
+    from labs_helpers.course import notebooks
+
     print(f"Profile {profile.title}: {', '.join(path.name for path in paths)}")
     return notebooks.run(
         paths, profile, options.out or results_folder(), options.in_place
@@ -180,26 +182,14 @@ def grade(options: argparse.Namespace) -> int:
     student and a report on the class. Interrupted, it goes on where it was.
     """
     paths = find_notebooks([] if options.lab is None else [options.lab])
-    try:
-        import nbgrader  # noqa: F401 - better known now than after the grading
+    import nbgrader  # noqa: F401 - better known now than after the grading
 
-        from labs_helpers.course import notebooks
-        from labs_helpers.course.grading.submissions import BadRoster
-    except ModuleNotFoundError as error:
-        print(
-            f"labs: {error.name} is missing. Install what grades: "
-            "pip install 'alignment-labs[lab,grade]'",
-            file=sys.stderr,
-        )
-        return 1
+    from labs_helpers.course import notebooks
+
     sources = {notebooks.lab_number(path): path for path in paths}
-    try:
-        return notebooks.grade(
-            options.folder, options.out, sources, options.roster, options.jobs
-        )
-    except BadRoster as error:
-        print(f"labs: {error}", file=sys.stderr)
-        return 1
+    return notebooks.grade(
+        options.folder, options.out, sources, options.roster, options.jobs
+    )
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -220,12 +210,7 @@ def study(options: argparse.Namespace) -> int:
         for name, experiment in studies.studies().items():
             print(f"{name:28}{(experiment.__doc__ or '').splitlines()[0]}")
         return 0
-    try:
-        path = studies.run(options.name)
-    except ModuleNotFoundError as error:  # Ray or TRL: most studies need neither
-        print(f"labs: {error}", file=sys.stderr)
-        return 1
-    print(f"written to {path}")
+    print(f"written to {studies.run(options.name)}")
     return 0
 
 
@@ -238,11 +223,7 @@ def train(options: argparse.Namespace) -> int:
     """
     from labs_helpers.course import training
 
-    try:
-        return training.run(options.algorithm, options.config)
-    except training.BadSettings as error:
-        print(f"labs: {error}", file=sys.stderr)
-        return 1
+    return training.run(options.algorithm, options.config)
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -250,18 +231,12 @@ def bench(options: argparse.Namespace) -> int:
 
     A ratio above 1 means that ours is faster. The exit code is 1 if a bar is missed.
     """
-    try:
-        import trl  # noqa: F401 - better known now than after the first benchmark
-    except ModuleNotFoundError:
-        print(
-            "labs: trl is missing. Install what is measured against: "
-            "pip install 'alignment-labs[lab]'",
-            file=sys.stderr,
-        )
-        return 1
+    out = options.out or results_folder().parent / "bench.json"
+    require_writable(out.parent)
+    import trl  # noqa: F401 - better known now than after the first benchmark
+
     from labs_helpers.course import bench as benchmarks
 
-    out = options.out or results_folder().parent / "bench.json"
     rows = benchmarks.run(out, options.trl_ppo, options.runs)
     print(f"written to {os.path.relpath(out)}")
     return int(any(row.ratio < row.bar for row in rows))
@@ -271,9 +246,8 @@ def find_notebooks(labs: Sequence[int]) -> list[Path]:
     """Find the notebooks of labs, all if none is named, in order."""
     folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
     folder = next((f for f in folders if f.is_dir()), folders[0])
-    found = {
-        int(p.name.split("_")[0]): p for p in sorted(folder.glob("[0-9]*_*.ipynb"))
-    }
+    named = {p: re.match(r"(\d+)_", p.name) for p in sorted(folder.glob("*.ipynb"))}
+    found = {int(number[1]): path for path, number in named.items() if number}
     if not found:
         raise FileNotFoundError(
             f"no notebooks in {folder}. Run labs in the folder of the project."

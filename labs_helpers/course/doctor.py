@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,7 +18,7 @@ from labs_helpers.course.profile import (
     embedded_models,
     load_profile,
 )
-from labs_helpers.course.results import results_folder
+from labs_helpers.course.results import require_writable, results_folder
 
 DISTRIBUTION = "alignment-labs"
 # Without the first the labs do not run; the others are for some people.
@@ -209,9 +208,8 @@ def _embedded(models: dict[str, Path], wanted: str) -> Iterator[Finding]:
 
 def _folder(folder: Path) -> Finding:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            free = shutil.disk_usage(folder).free / 1e9
+        require_writable(folder)
+        free = shutil.disk_usage(folder).free / 1e9
     except OSError as error:
         remedy = "choose another with LABS_OUT"
         return Finding("missing", "results", f"cannot write: {error}", remedy)

@@ -272,7 +272,7 @@ class Lab:
         try:
             path = merge_results(results_folder(), self.number, entry, header)
             closing = f"{spent}. Written to {os.path.relpath(path)}."
-        except OSError as error:
+        except (OSError, ValueError) as error:
             closing = f"{spent}. Not saved: {error}"
         predictions = [
             (key, _words(value), _words(outcome))

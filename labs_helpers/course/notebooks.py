@@ -6,9 +6,12 @@ the notebook's last cell writes. Knows nothing of what the labs are about. Stude
 versions are made by `release`; what students hand in is graded by `grade`.
 """
 
+import asyncio
+import contextlib
 import copy
 import os
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 
+from labs_helpers.course.endings import Interrupted
 from labs_helpers.course.profile import Profile
 from labs_helpers.course.progress import CellProgress, headings
 from labs_helpers.course.release import release
@@ -29,12 +34,17 @@ from labs_helpers.course.results import (
     Claim,
     forget_results,
     read_results,
+    require_writable,
     write_atomically,
 )
+from labs_helpers.printable import one_line
 
 __all__ = ["clean", "execute", "grade", "release", "run", "to_html"]
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+KERNEL_FAULTS = {
+    DeadKernelError: "the kernel died. Was there enough memory? See `labs doctor`.",
+    NoSuchKernel: "there is no kernel for Python: pip install 'alignment-labs[lab]'",
+}
 PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
 VIEW = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK_METADATA = ("widgets", "colab", "accelerator")
@@ -49,10 +59,16 @@ class Failure:
     cell: int
     heading: str
     error: str
+    interrupted: bool = False
+
+    @property
+    def place(self) -> str:
+        """Notebook, cell and heading."""
+        where = f" ({self.heading})" if self.heading else ""
+        return f"{self.notebook}, code cell {self.cell}{where}"
 
     def __str__(self) -> str:
-        where = f" ({self.heading})" if self.heading else ""
-        return f"{self.notebook}, code cell {self.cell}{where}:\n  {self.error}"
+        return f"{self.place}:\n  {self.error}"
 
 
 def run(
@@ -68,17 +84,26 @@ def run(
 
     Returns:
         1 if a cell raised, a lab left no results or a judged claim does not hold.
+
+    Raises:
+        Interrupted: by Ctrl-C; what ran until then is in `out` like the rest.
     """
-    out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    out = Path(os.path.abspath(out))
+    require_writable(out)
     failures: list[str] = []
     for path in paths:
         lab = lab_number(path)
         forget_results(out, lab)
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read_notebook(path)
         failure = execute(notebook, path, profile, out)
         notebook = clean(notebook)
         _save(notebook, path.stem, out)
+        if failure is not None and failure.interrupted:
+            _print_claims(out, [lab_number(path) for path in paths])
+            raise Interrupted(
+                f"interrupted in {failure.place}; what ran until then is in "
+                f"{os.path.relpath(out)}"
+            )
         if failure is not None:
             failures.append(str(failure))
         elif str(lab) not in read_results(out).get("labs", {}):
@@ -115,6 +140,23 @@ def lab_number(path: Path) -> int:
     return int(number.group())
 
 
+def read_notebook(path: Path) -> NotebookNode:
+    """Read a notebook.
+
+    Raises:
+        ValueError: the file is none; the message names it.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises whatever it stumbles over
+        reason = one_line(str(error), 120)
+        raise ValueError(f"{path} is no notebook: {reason}. Get it anew") from None
+    return notebook
+
+
 def execute(
     notebook: NotebookNode, path: Path, profile: Profile, out: Path
 ) -> Failure | None:
@@ -137,20 +179,53 @@ def execute(
         extra_arguments=["--log-level=ERROR"],
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
+        on_notebook_start=lambda notebook: interruption.listen(),
         on_cell_start=starts,
         on_cell_executed=ends,
     )
+    interruption = Interruption(client)
     with CellProgress(path.stem, cells, _seconds(out / path.name)) as progress:
         try:
             client.execute(env=kernel_environment(profile, out))
+        except KeyboardInterrupt:
+            interruption.asked = True
         except CellExecutionError as error:
-            reason = f"{error.ename}: {_plain(error.evalue)}"
-        except DeadKernelError:
-            reason = "the kernel died. Was there enough memory? See `labs doctor`."
+            reason = f"{error.ename}: {one_line(error.evalue)}"
+        except (DeadKernelError, NoSuchKernel) as error:
+            reason = KERNEL_FAULTS[type(error)]
         else:
             return None
     number = sum(cell.cell_type == "code" for cell in cells[: running + 1])
-    return Failure(path.name, number, headings(cells)[running], reason)
+    if interruption.asked:
+        reason = "interrupted"
+    return Failure(
+        path.name, number, headings(cells)[running], reason, interruption.asked
+    )
+
+
+class Interruption:
+    """Ctrl-C while a notebook runs: the first stops the cell, the second the kernel.
+
+    nbclient would end the kernel at once, and its outputs would be lost on the way.
+    """
+
+    def __init__(self, client: NotebookClient):
+        self.asked = False
+        self._client = client
+
+    def listen(self) -> None:
+        """Take over the signals that end a program, inside nbclient's own loop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Windows has no such handlers, and other threads may not set them.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        manager = self._client.km
+        stop = manager.shutdown_kernel(now=True) if self.asked else None
+        self.asked = True
+        self._stopping = asyncio.ensure_future(stop or manager.interrupt_kernel())
 
 
 def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
@@ -230,14 +305,14 @@ def _save(notebook: NotebookNode, name: str, out: Path) -> None:
 def _seconds(executed: Path) -> dict[str, float]:
     """Read off an executed notebook how long each cell took."""
     try:
-        cells = nbformat.read(executed, as_version=4).cells
+        cells = read_notebook(executed).cells
     except (OSError, ValueError):
         return {}
     found = {}
     for cell in cells:
         times = cell.metadata.get("execution", {})
         begin, end = times.get("iopub.execute_input"), times.get("iopub.status.idle")
-        if begin and end:
+        with contextlib.suppress(TypeError, ValueError):  # not all have times
             spent = datetime.fromisoformat(end) - datetime.fromisoformat(begin)
             found[cell.id] = max(spent.total_seconds(), 0.01)
     return found
@@ -270,8 +345,3 @@ def _print_claims(out: Path, labs: Sequence[int]) -> list[str]:
             if claim.fails
         ]
     return failed
-
-
-def _plain(text: str) -> str:
-    """Put an error's message on one line."""
-    return " ".join(ANSI.sub("", text).split())[:400]

@@ -4,12 +4,13 @@ A claim is a sentence about a measured value and the bound that it must clear. K
 nothing of notebooks, tasks or checks.
 """
 
+import contextlib
 import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,17 +142,42 @@ def results_folder() -> Path:
     return project / "build" / "labs"
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder and write to it, before hours of work are to be saved there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\0")
+
+
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read the results in a folder; empty where there are none."""
+    """Read the results in a folder; empty where there are none.
+
+    Raises:
+        ValueError: the file holds something else; the message says what to do.
+    """
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        return _parsed((folder / RESULTS).read_bytes())
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{folder / RESULTS} is not readable ({error}). Delete it and run the "
             "labs again."
         ) from None
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    results = json.loads(content)
+    labs = results.get("labs", {}) if isinstance(results, dict) else None
+    if not isinstance(labs, dict) or not all(
+        isinstance(x, dict) for x in labs.values()
+    ):
+        raise ValueError("expected an object with the entry of every lab in 'labs'")
+    return results
 
 
 def merge_results(
@@ -159,7 +185,8 @@ def merge_results(
 ) -> Path:
     """Put one lab's results beside the other labs'.
 
-    Results of another profile are not comparable and make way.
+    Results of another profile are not comparable and make way. A broken file does not
+    cost the lab that has just run: it is set aside as results.json.broken.
 
     Args:
         folder: holds results.json, or will.
@@ -167,21 +194,53 @@ def merge_results(
         entry: its seconds, claims and exercises.
         header: profile, versions and device.
     """
-    before = read_results(folder)
-    labs = before.get("labs", {}) if before.get("profile") == header["profile"] else {}
-    labs = dict(sorted({**labs, str(lab): dict(entry)}.items()))
-    return _write(folder, {**header, "labs": labs})
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        before = _read_or_set_aside(folder)
+        same = before.get("profile") == header["profile"]
+        labs = before.get("labs", {}) if same else {}
+        labs = dict(sorted({**labs, str(lab): dict(entry)}.items()))
+        return _write(folder, {**header, "labs": labs})
 
 
 def forget_results(folder: Path, lab: int) -> None:
     """Remove a lab's entry, so that none is left over from an earlier run."""
-    results = read_results(folder)
-    if results.get("labs", {}).pop(str(lab), None) is not None:
-        _write(folder, results)
+    if not folder.is_dir():
+        return
+    with _alone_in(folder):
+        results = _read_or_set_aside(folder)
+        if results.get("labs", {}).pop(str(lab), None) is not None:
+            _write(folder, results)
+
+
+def _read_or_set_aside(folder: Path) -> dict[str, Any]:
+    try:
+        return read_results(folder)
+    except ValueError:
+        os.replace(folder / RESULTS, folder / f"{RESULTS}.broken")
+        return {}
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process changes the results in a folder."""
+    try:
+        import fcntl
+    except (
+        ImportError
+    ):  # Windows: two labs that end in the same instant are on their own
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network disks have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write(folder: Path, results: Mapping[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / RESULTS, text)
     return folder / RESULTS
@@ -189,9 +248,10 @@ def _write(folder: Path, results: Mapping[str, Any]) -> Path:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees it before or after, never in between."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".labs.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # Half a surrogate pair, which models come up with, is no text.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
         mode = path.stat().st_mode if path.exists() else 0o644
         os.chmod(temporary, mode & 0o777)

@@ -61,6 +61,75 @@ def test_missing_extra_says_what_to_install(project, monkeypatch, capsys):
     assert "alignment-labs[lab]" in capsys.readouterr().err
 
 
+def works(monkeypatch, project):
+    """A project with one notebook that could be executed."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), project / "1_a.ipynb")
+    monkeypatch.setattr(
+        "labs_helpers.course.notebooks.execute", lambda *_: pytest.fail("was executed")
+    )
+
+
+def one_line_of(capsys) -> str:
+    error = capsys.readouterr().err
+    assert error.startswith("labs: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("out", "part"),
+    [
+        ("file", "choose another"),
+        ("file/below", "choose another"),
+        ("x" * 300, "shorter name"),
+        ("loop", "choose another"),
+        ("/proc/no", ""),
+        ("/dev/null/no", "choose another"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_one_line(
+    project, monkeypatch, tmp_path, capsys, out, part
+):
+    works(monkeypatch, project)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.main(["run", "1", "--profile", "smoke", "--out", out]) == 1
+    assert part in one_line_of(capsys)
+
+
+def test_a_bench_that_could_not_be_saved_is_not_begun(
+    project, monkeypatch, tmp_path, capsys
+):
+    # An import of this ends in another line.
+    monkeypatch.setitem(__import__("sys").modules, "labs_helpers.course.bench", None)
+    (tmp_path / "file").write_text("")
+    assert cli.main(["bench", "--out", str(tmp_path / "file" / "bench.json")]) == 1
+    assert "choose another" in one_line_of(capsys)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "{bad", '{"nbformat": 9}', "\xff"])
+def test_a_broken_notebook_is_one_line_with_its_name(project, capsys, content):
+    (project / "1_a.ipynb").write_bytes(content.encode("latin-1"))
+    assert cli.main(["run", "1", "--profile", "smoke"]) == 1
+    assert "1_a.ipynb is no notebook" in one_line_of(capsys)
+
+
+def test_notebooks_of_other_names_are_left_alone(project):
+    for name in ("2.5_x.ipynb", "4a_x.ipynb", "_5.ipynb"):
+        (project / name).write_text("{}")
+    assert [p.name for p in cli.find_notebooks([])] == ["1_a.ipynb", "3_c.ipynb"]
+
+
+def test_unknown_study_and_settings_are_one_line(capsys, tmp_path):
+    assert cli.main(["study", "nothing"]) == 1
+    assert "no study 'nothing'" in one_line_of(capsys)
+    assert cli.main(["train", "ppo", "--config", str(tmp_path)]) == 1
+    assert str(tmp_path) in one_line_of(capsys)
+
+
 def findings(monkeypatch, requirements):
     return {f.name: f for f in doctor.packages(requirements)}
 

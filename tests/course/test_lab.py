@@ -1,6 +1,7 @@
 """A lab's session: claims, predictions, checks, results."""
 
 import json
+import multiprocessing
 import sys
 
 import numpy as np
@@ -296,6 +297,49 @@ def test_forgetting_a_lab_keeps_the_others(tmp_path):
     merge_results(tmp_path, 2, {"seconds": 2}, HEADER)
     forget_results(tmp_path, 1)
     assert list(read_results(tmp_path)["labs"]) == ["2"]
+
+
+BROKEN = [b"{", b"\xff", b"[1]", b'{"labs": 3}', b'{"labs": {"1": 2}}', b"[" * 99999]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_broken_results_do_not_cost_the_lab_that_has_just_run(lab, tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "results.json").write_bytes(content)
+    assert "Written to" in lab.report().closing
+    assert list(written(tmp_path)["labs"]) == ["1"]
+    assert (out / "results.json.broken").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_lab_can_be_forgotten_in_broken_results(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    forget_results(tmp_path, 1)
+    assert read_results(tmp_path) == {}
+
+
+def test_results_in_a_folder_s_place_are_no_traceback(lab, tmp_path):
+    (tmp_path / "out" / "results.json").mkdir(parents=True)
+    assert "Not saved" in lab.report().closing
+
+
+def write_many(folder, labs):
+    for lab in labs:
+        merge_results(folder, lab, {"seconds": lab}, HEADER)
+
+
+def test_processes_that_write_at_once_lose_no_lab(tmp_path):
+    # Forked: each starts at once, and nothing is imported anew.
+    context = multiprocessing.get_context("fork")
+    ranges = [range(i, i + 25) for i in (0, 100, 200)]
+    running = [context.Process(target=write_many, args=(tmp_path, r)) for r in ranges]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    assert len(read_results(tmp_path)["labs"]) == 75
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_broken_results_say_what_to_do(tmp_path):

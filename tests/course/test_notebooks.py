@@ -1,6 +1,7 @@
 """Executing, cleaning and judging notebooks."""
 
 import json
+import os
 
 import nbformat
 import pytest
@@ -12,6 +13,7 @@ from nbformat.v4 import (
 )
 
 from labs_helpers.course import notebooks
+from labs_helpers.course.endings import Interrupted
 from labs_helpers.course.notebooks import VIEW, clean, without_times
 from labs_helpers.course.profile import load_profile
 from labs_helpers.course.progress import CellProgress, headings
@@ -109,6 +111,33 @@ def test_results_left_over_do_not_count(tmp_path, capsys):
     assert notebooks.run([path], load_profile("tiny"), out) == 1
     assert "left no results" in capsys.readouterr().out
     assert list(json.loads((out / "results.json").read_text())["labs"]) == ["2"]
+
+
+@pytest.mark.slow
+def test_interrupted_it_keeps_what_ran(tmp_path, capsys):
+    first = write(tmp_path / "1_lab.ipynb", report(1))
+    second = write(
+        tmp_path / "2_lab.ipynb",
+        new_markdown_cell("## Slow"),
+        new_code_cell("print('one')"),
+        new_code_cell(
+            "import os, signal, time\n"
+            "print('two', flush=True)\n"
+            f"os.kill({os.getpid()}, signal.SIGINT)\n"
+            "time.sleep(100)"
+        ),
+        new_code_cell("print('three')"),
+    )
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted, match=r"2_lab.ipynb, code cell 2 \(Slow\).*out"):
+        notebooks.run([first, second], load_profile("tiny"), out)
+    cells = nbformat.read(out / "2_lab.ipynb", as_version=4).cells
+    assert cells[1].outputs[0].text == "one\n"
+    assert cells[2].outputs[0].text == "two\n"
+    assert cells[3].outputs == []
+    assert "two" in (out / "2_lab.html").read_text()
+    assert list(json.loads((out / "results.json").read_text())["labs"]) == ["1"]
+    assert "It holds" in capsys.readouterr().out
 
 
 def dirty():
