@@ -1,52 +1,141 @@
 """JSON Lines that people's work goes into: append, read, survive a power cut.
 
-A line is on the disk when `append_line` returns. Knows nothing of what the lines say.
+A line is on the disk when `append_line` returns. Nothing that stands in a file is ever
+lost: reading changes none, and what was cut off is kept in a file beside it. Knows
+nothing of what the lines say.
 """
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from labs_helpers.data_files import BadFile, scan_json_lines
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+BOM = b"\xef\xbb\xbf"
+REMEDY = (
+    "Mend or remove the line, or give the path of another file: nothing is added to "
+    "one that cannot be read"
+)
+
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Add a row and wait until it is on the disk; a row that fails leaves no trace."""
+    """Add a row and wait until it is on the disk; a row that fails leaves no trace.
+
+    Raises:
+        ValueError: The row is not JSON, or the file is none of these.
+        OSError: The disk is full, or does not let us write.
+    """
+    line = _encoded(row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(row, ensure_ascii=False) + "\n"
-    with path.open("ab") as file:
-        end = file.seek(0, os.SEEK_END)
+    # Without a buffer: one would write what is left of the row when it is closed.
+    with path.open("a+b", buffering=0) as file, _alone(file):
+        end = _end_of_lines(path, file)
         try:
-            file.write(line.encode("utf-8"))
-            file.flush()
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
-        except OSError:
-            os.truncate(path, end)
+        except BaseException:
+            with suppress(OSError):  # a disk that is gone
+                file.truncate(end)
             raise
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read all rows; a last line that was cut off is taken away."""
+def read_lines(
+    path: Path, check: Callable[[dict[str, Any]], Any] | None = None
+) -> list[dict[str, Any]]:
+    """Read all rows. A last line that was cut off, as by a power cut, is not there.
+
+    Args:
+        path: of the file; one that is missing has no rows.
+        check: raises ValueError where a row will not do.
+
+    Raises:
+        BadFile: A line is no JSON object, or will not do. The message names it.
+        OSError: The file cannot be read.
+    """
     if not path.exists():
         return []
-    *lines, last = path.read_bytes().split(b"\n")
-    rows = [_row(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    if last.strip():
-        try:
-            rows.append(json.loads(last))
-        except ValueError:
-            # The power went in the middle of it: its pair counts as not done.
-            os.truncate(path, path.stat().st_size - len(last))
-        else:
-            with path.open("ab") as file:
-                file.write(b"\n")
+    content = path.read_bytes()
+    if content.removeprefix(BOM).lstrip()[:1] == b"[" or content[:2] == b"\x1f\x8b":
+        raise BadFile(path, 1, "is no object", REMEDY)
+    cut = content.count(b"\n") + 1 if _is_cut(_last(content)) else None
+    rows = []
+    for line, value in scan_json_lines(path):
+        if isinstance(value, BadFile) and line == cut:
+            continue
+        rows.append(_row(path, line, value, check))
     return rows
 
 
-def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _encoded(row: dict[str, Any]) -> bytes:
     try:
-        return json.loads(line)
-    except ValueError:
-        raise ValueError(
-            f"{path}, line {number} is not JSON. Mend or remove that line; nothing is "
-            "added to a file that cannot be read."
-        ) from None
+        return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"This row cannot be written as JSON: {error}") from error
+
+
+def _row(
+    path: Path, line: int, value: Any, check: Callable[[dict[str, Any]], Any] | None
+) -> dict[str, Any]:
+    if isinstance(value, BadFile):
+        raise BadFile(path, line, value.problem, REMEDY)
+    try:
+        if not isinstance(value, dict):
+            raise ValueError(f"is a {type(value).__name__}, expected an object")
+        if check is not None:
+            check(value)
+    except ValueError as error:
+        raise BadFile(path, line, str(error).rstrip("."), REMEDY) from error
+    return value
+
+
+def _last(content: bytes) -> bytes:
+    return content[content.rfind(b"\n") + 1 :]
+
+
+def _is_cut(last: bytes) -> bool:
+    """Whether a last line is the beginning of a row."""
+    # A file system may fill what was never written with zeros.
+    if last != b"{" and not last.startswith(b'{"'):
+        return bool(last) and not last.strip(b" \0")
+    try:
+        json.loads(last.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _end_of_lines(path: Path, file: FileIO) -> int:
+    """Where the next row is to begin; a line that was cut off is moved away."""
+    content = path.read_bytes()
+    last = _last(content)
+    if not last:
+        return len(content)
+    if not _is_cut(last):
+        read_lines(path)  # or it is no file of ours
+        file.write(b"\n")
+        return len(content) + 1
+    with path.with_name(path.name + ".cut").open("ab") as beside:
+        beside.write(last + b"\n")
+        beside.flush()
+        os.fsync(beside.fileno())
+    file.truncate(len(content) - len(last))
+    return len(content) - len(last)
+
+
+@contextmanager
+def _alone(file: FileIO) -> Iterator[None]:
+    """Wait until nobody else is in the middle of adding a row."""
+    with suppress(OSError):  # file systems without locks
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file unlocks it

@@ -1,18 +1,17 @@
 """The annotator: two answers side by side, and buttons that say which is better.
 
 Every choice is on disk before the next pair is shown, and a session goes on where the
-file ends. Preferences are JSON Lines in the library's format; ties and skipped pairs
-are no preferences and go into a second file beside the first. Works under ipywidgets
-7.7 and 8; without a front end it waits.
+file ends, also where another window has written to it. Preferences are JSON Lines in
+the library's format; ties and skipped pairs are no preferences and go into a second
+file beside the first. Works under ipywidgets 7.7 and 8; without a front end it waits.
 """
 
 import html
-import json
 import random
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,35 @@ import ipywidgets
 from IPython.display import display
 
 from labs_helpers.course.annotations import append_line, read_lines
-from labs_helpers.data import Preference, as_messages
+from labs_helpers.course.judgements import (
+    Pair,
+    as_pair,
+    as_preference,
+    as_row,
+    choice_of,
+    key_of,
+    text_of,
+)
+from labs_helpers.data import Preference
+
+__all__ = ["Annotator", "Pair"]
 
 CHOICES = {"A": "A is better", "B": "B is better", "tie": "Tie", "skip": "Skip"}
-BOX = "border:1px solid #bbb;border-radius:4px;padding:0.6em;white-space:pre-wrap"
+# Seconds in which a second click on the same button belongs to the first.
+DOUBLE_CLICK = 0.4
+BOX = (
+    "border:1px solid #bbb;border-radius:4px;padding:0.6em;white-space:pre-wrap;"
+    "overflow-wrap:anywhere;max-height:24em;overflow-y:auto"
+)
+# The front end marks widgets whose kernel has gone: no button there does anything.
+STYLE = """<style>
+.labs-annotator.jupyter-widgets-disconnected > * { display: none }
+.labs-annotator.jupyter-widgets-disconnected::after {
+    content: "The kernel was restarted. Your choices are saved: run this cell again.";
+    font-weight: bold;
+}
+</style>"""
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A prompt with two answers to compare, on a dimension if there is one."""
-
-    prompt: Any
-    first: str
-    second: str
-    dimension: str | None = None
-
-    @property
-    def key(self) -> str:
-        """The same for the same pair, whichever way round it is shown."""
-        answers = sorted([self.first, self.second])
-        return json.dumps([as_messages(self.prompt), answers, self.dimension])
 
 
 class Annotator:
@@ -52,109 +59,123 @@ class Annotator:
         path: of the preferences; what is there already counts as done.
         name: of the person, as it is written down. Each name has its own progress.
         seed: decides which answer stands on the left.
+
+    Raises:
+        ValueError: A pair cannot be compared, or a file there is none of annotations.
+        OSError: A file there cannot be read.
     """
 
     def __init__(
         self,
-        pairs: Sequence[Pair | Preference | tuple[Any, ...]],
+        pairs: Iterable[Any],
         path: str | Path,
         *,
         name: str = "me",
         seed: int = 0,
     ):
-        self.path = Path(path)
-        self.undecided_path = self.path.with_suffix(f".undecided{self.path.suffix}")
+        self.path, self.undecided_path = _paths(path)
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"name is that of a person, as text; got {name!r}")
         self.name = name
-        self._pairs = [_as_pair(pair) for pair in pairs]
-        self._in_messages = any(
-            not isinstance(_plain(pair.prompt), str) for pair in self._pairs
-        )
+        given = [as_pair(i, pair) for i, pair in enumerate(pairs, 1)]
+        self._pairs = [pair for pair in given if pair.differs]
+        self._left_out = len(given) - len(self._pairs)
         rng = random.Random(seed)
         self._swapped = [rng.random() < 0.5 for _ in self._pairs]
-        self._choices: dict[int, str] = {}
-        self._rows: dict[int, dict[str, Any]] = {}
+        self._note = ""
+        self._clicked: str | None = None
         self._resume()
         self._build()
         self._show()
 
     @property
     def preferences(self) -> list[Preference]:
-        """What was preferred; ties and skipped pairs are left out."""
-        fields = Preference.__dataclass_fields__
-        decided = [
-            self._rows[i] for i in sorted(self._rows) if "chosen" in self._rows[i]
-        ]
+        """What was preferred, in the format of the pairs; no ties, no skipped pairs."""
+        self._look_again()
         return [
-            Preference(**{k: row[k] for k in row if k in fields}) for row in decided
+            as_preference(self._pairs[index], row)
+            for index, row in self._rows.items()
+            if "chosen" in row
         ]
+
+    @property
+    def judged(self) -> int:
+        """The number of pairs with a verdict: A, B or a tie."""
+        self._look_again()
+        return len(self._rows) - self._counts["skip"]
 
     @property
     def progress(self) -> str:
         """How far the work has got."""
-        counts = Counter(self._choices.values())
-        parts = [f"{len(self._choices)} of {len(self._pairs)} pairs done"]
-        parts += [f"{counts[c]} {c}" for c in ("tie", "skip") if counts[c]]
+        self._look_again()
+        parts = [f"{len(self._rows)} of {len(self._pairs)} pairs done"]
+        parts += [f"{self._counts[c]} {c}" for c in ("tie", "skip") if self._counts[c]]
+        if self._left_out:
+            parts.append(f"{self._left_out} left out, with nothing to compare")
         return ", ".join(parts)
 
     def choose(self, choice: str) -> None:
         """Record a choice for the pair that is shown: A, B, tie or skip."""
         if choice not in CHOICES:
             raise ValueError(f"a choice is one of {', '.join(CHOICES)}, got {choice!r}")
-        index = self._current
-        if index is None:
+        if self._shown is None:
             return
-        row = self._row(index, choice)
-        append_line(self.path if "chosen" in row else self.undecided_path, row)
-        self._choices[index], self._rows[index] = choice, row
+        self._look_again()
+        if self._shown in self._rows:
+            self._note = ". The last was judged in another window: that holds"
+        else:
+            row = self._row(self._pairs[self._shown], choice)
+            decided = "chosen" in row
+            append_line(self.path if decided else self.undecided_path, row)
+            self._note = ""
+            self._resume()
         self._show()
 
     # What is on disk
 
-    def _row(self, index: int, choice: str) -> dict[str, Any]:
-        pair, (a, b) = self._pairs[index], self._answers(index)
-        prompt = as_messages(pair.prompt) if self._in_messages else _plain(pair.prompt)
-        asked = {"prompt": prompt}
-        if choice in ("A", "B"):
-            chosen, rejected = (a, b) if choice == "A" else (b, a)
-            asked |= {"chosen": self._said(chosen), "rejected": self._said(rejected)}
-        else:
-            asked |= {"answers": [a, b]}
-        if pair.dimension is not None:
-            asked["dimension"] = pair.dimension
-        now = time.time()
-        return asked | {
+    def _row(self, pair: Pair, choice: str) -> dict[str, Any]:
+        seconds = time.monotonic() - self._shown_at
+        return as_row(pair, choice, self._swapped[self._shown], self._in_text) | {
             "annotator": self.name,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             # The answer on the left was A.
-            "meta": {"choice": choice, "seconds": round(now - self._shown_at, 1)},
+            "meta": {"choice": choice, "seconds": round(seconds, 1)},
         }
 
-    def _said(self, answer: str) -> Any:
-        """Write an answer in the format of the prompts: one file holds one format."""
-        if not self._in_messages:
-            return answer
-        return [{"role": "assistant", "content": answer}]
+    def _look_again(self) -> None:
+        """Read the files if somebody has written to them."""
+        if self._sizes() != self._read_sizes:
+            self._resume()
+
+    def _sizes(self) -> list[int]:
+        files = (self.path, self.undecided_path)
+        return [file.stat().st_size if file.exists() else 0 for file in files]
 
     def _resume(self) -> None:
-        """Match what the files hold with the pairs, one line for one pair."""
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for row in [*read_lines(self.path), *read_lines(self.undecided_path)]:
+        """Match what the files hold with the pairs, one row for one pair."""
+        sizes = self._sizes()
+        rows = read_lines(self.path, key_of) + read_lines(self.undecided_path, key_of)
+        own: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
             if row.get("annotator") == self.name:
-                rows.setdefault(_row_key(row), []).append(row)
-        for index, pair in enumerate(self._pairs):
-            if rows.get(pair.key):
-                row = rows[pair.key].pop(0)
-                self._rows[index] = row
-                self._choices[index] = row.get("meta", {}).get("choice", "A")
+                own.setdefault(key_of(row), []).append(row)
+        # Of more rows than pairs those that were made first hold.
+        self._rows = {
+            index: own[pair.key].pop(0)
+            for index, pair in enumerate(self._pairs)
+            if own.get(pair.key)
+        }
+        self._counts = Counter(map(choice_of, self._rows.values()))
+        # One file holds one format: its own, or that of the pairs.
+        began_in_text = all(pair.is_text for pair in self._pairs)
+        if rows:
+            began_in_text = isinstance(rows[0]["prompt"], str)
+        self._in_text = began_in_text and all(pair.fits_text for pair in self._pairs)
+        self._read_sizes = sizes
 
     # What is on the screen
 
-    @property
-    def _current(self) -> int | None:
-        undone = (i for i in range(len(self._pairs)) if i not in self._choices)
-        return next(undone, None)
-
-    def _answers(self, index: int) -> tuple[str, str]:
+    def _answers(self, index: int) -> tuple[Any, Any]:
         pair = self._pairs[index]
         if self._swapped[index]:
             return pair.second, pair.first
@@ -162,6 +183,7 @@ class Annotator:
 
     def _build(self) -> None:
         half = ipywidgets.Layout(width="50%")
+        style = ipywidgets.HTML(STYLE)
         self._prompt = _with_class(ipywidgets.HTML(), "labs-prompt")
         self._a = _with_class(ipywidgets.HTML(layout=half), "labs-answer-a")
         self._b = _with_class(ipywidgets.HTML(layout=half), "labs-answer-b")
@@ -176,77 +198,86 @@ class Annotator:
             button.on_click(self._on_click(choice))
         answers = ipywidgets.HBox([self._a, self._b])
         buttons = ipywidgets.HBox(list(self.buttons.values()))
-        box = ipywidgets.VBox([self._prompt, answers, buttons, self._status])
+        box = ipywidgets.VBox([style, self._prompt, answers, buttons, self._status])
         self.box = _with_class(box, "labs-annotator")
 
     def _on_click(self, choice: str) -> Callable[[Any], None]:
         def clicked(_: Any) -> None:
+            since = time.monotonic() - self._shown_at
+            if choice == self._clicked and since < DOUBLE_CLICK:
+                return
             try:
                 self.choose(choice)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 # The pair stays until its choice is safe.
-                reason = html.escape(str(error))
+                reason = html.escape(_visible(str(error)))
                 self._status.value = f"<b>Not saved: {reason}. Choose again.</b>"
+            else:
+                self._clicked = choice
 
         return clicked
 
     def _show(self) -> None:
-        index = self._current
-        self._shown_at = time.time()
-        self._status.value = html.escape(self.progress)
+        undone = (i for i in range(len(self._pairs)) if i not in self._rows)
+        index = self._shown = next(undone, None)
+        self._status.value = html.escape(self.progress + self._note)
         for button in self.buttons.values():
             button.disabled = index is None
         if index is None:
-            self._prompt.value = "<b>That was the last pair. Thank you.</b>"
+            said = "That was the last pair. Thank you."
+            if not self._pairs:
+                said = "There are no pairs to compare."
+            self._prompt.value = f"<b>{said}</b>"
             self._a.value = self._b.value = ""
-            return
-        pair, (a, b) = self._pairs[index], self._answers(index)
-        asked = "Which answer is better?"
-        if pair.dimension is not None:
-            asked = f"Which answer is better in {pair.dimension}?"
-        self._prompt.value = f"<b>{html.escape(asked)}</b>{_framed(_text(pair.prompt))}"
-        self._a.value = f"<b>A</b>{_framed(a)}"
-        self._b.value = f"<b>B</b>{_framed(b)}"
+        else:
+            pair, (a, b) = self._pairs[index], self._answers(index)
+            asked = html.escape(_visible(_question(pair.dimension)))
+            self._prompt.value = f"<b>{asked}</b>{_framed(text_of(pair.prompt))}"
+            self._a.value = f"<b>A</b>{_framed(text_of(a))}"
+            self._b.value = f"<b>B</b>{_framed(text_of(b))}"
+        self._shown_at = time.monotonic()
 
     def _ipython_display_(self) -> None:
         # The text is what is left where widgets cannot be drawn.
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        text = f"Annotator {self.name}: {self.progress}."
+        name, progress = _visible(self.name), self.progress
+        text = f"Annotator {name}: {progress}. To go on, run this cell again."
         display({VIEW: view, "text/plain": text}, raw=True)
 
 
-def _row_key(row: dict[str, Any]) -> str:
-    answers = row.get("answers") or [row.get("chosen"), row.get("rejected")]
-    return Pair(row["prompt"], *map(_text, answers), row.get("dimension")).key
+def _paths(path: str | Path) -> tuple[Path, Path]:
+    """The files of preferences, and of what is none."""
+    path = Path(path)
+    if not path.name or path.is_dir() or path.suffix == ".gz":
+        raise ValueError(
+            f"path is that of a file of JSON lines, as my_preferences.jsonl; got {path}"
+        )
+    return path, path.with_suffix(f".undecided{path.suffix}")
 
 
-def _as_pair(pair: Any) -> Pair:
-    if isinstance(pair, Pair):
-        return pair
-    if isinstance(pair, tuple):
-        return Pair(*pair)
-    return Pair(pair.prompt, _text(pair.chosen), _text(pair.rejected), pair.dimension)
+def _question(dimension: str | None) -> str:
+    if not dimension:
+        return "Which answer is better?"
+    if dimension == "overall":
+        return "Which answer is better overall?"
+    return f"Which answer is better in {dimension}?"
 
 
-def _plain(prompt: Any) -> Any:
-    if isinstance(prompt, str):
-        return prompt
-    messages = as_messages(prompt)
-    alone = len(messages) == 1 and messages[0]["role"] == "user"
-    return messages[0]["content"] if alone else messages
+def _visible(text: str) -> str:
+    """The text without characters that a screen would obey, as ␛ for escape."""
+    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", _picture, text)
 
 
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    messages = as_messages(content)
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
+def _picture(control: re.Match[str]) -> str:
+    code = ord(control[0])
+    if code == 0x7F:
+        return "␡"
+    return chr(0x2400 + code) if code < 0x20 else "\ufffd"
 
 
 def _framed(text: str) -> str:
-    return f'<div style="{BOX}">{html.escape(text)}</div>'
+    return f'<div dir="auto" style="{BOX}">{html.escape(_visible(text))}</div>'
 
 
 def _with_class(widget: Any, name: str) -> Any:

@@ -4,16 +4,43 @@ import json
 
 import pytest
 
-from labs_helpers.course.annotations import append_line, read_lines
-from labs_helpers.course.widgets import VIEW, Annotator, Pair
-from labs_helpers.data import Preference, check_preferences, load_preferences
+from labs_helpers.course.widgets import DOUBLE_CLICK, VIEW, Annotator, Pair
+from labs_helpers.data import (
+    Preference,
+    Unpaired,
+    check_preferences,
+    load_preferences,
+    save_preferences,
+)
 
 PAIRS = [("What is <b>?", f"first {i}", f"second {i}") for i in range(4)]
+
+
+USER, ASSISTANT, SYSTEM = (
+    lambda text, role=role: {"role": role, "content": text}
+    for role in ("user", "assistant", "system")
+)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is moved."""
+    now = [1000.0]
+    monkeypatch.setattr("labs_helpers.course.widgets.time.monotonic", lambda: now[0])
+
+    def wait(seconds):
+        now[0] += seconds
+
+    return wait
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "work" / "annotations.jsonl"
+
+
+def full(fd):
+    raise OSError("No space left on device")
 
 
 def lines(path):
@@ -113,7 +140,7 @@ def test_last_line_without_its_end_is_kept(path):
 def test_broken_line_in_the_middle_is_named_and_nothing_changes(path):
     path.parent.mkdir()
     path.write_text('{"broken"\n{"half')
-    with pytest.raises(ValueError, match=r"annotations.jsonl, line 1 is not JSON"):
+    with pytest.raises(ValueError, match=r"annotations.jsonl:1: is no JSON"):
         Annotator(PAIRS, path)
     assert path.read_text() == '{"broken"\n{"half'
 
@@ -121,9 +148,6 @@ def test_broken_line_in_the_middle_is_named_and_nothing_changes(path):
 def test_pair_stays_until_its_choice_is_safe(path, monkeypatch):
     annotator = Annotator(PAIRS, path)
     prompt, progress = annotator._a.value, annotator.progress
-
-    def full(fd):
-        raise OSError("No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     annotator.buttons["A"].click()
@@ -204,8 +228,357 @@ def test_unknown_choice_is_refused(path):
         Annotator(PAIRS, path).choose("C")
 
 
-def test_lines_survive_any_text(path):
-    row = {"text": "line\nbreak, “quotes”, \u2028, 🌉"}
-    append_line(path, row)
-    append_line(path, row)
-    assert read_lines(path) == [row, row]
+# One click is one choice
+
+
+@pytest.mark.parametrize("choice", ["A", "B", "tie", "skip"])
+def test_double_click_is_one_choice(path, clock, choice):
+    annotator = Annotator(PAIRS, path)
+    for _ in range(2):
+        annotator.buttons[choice].click()
+        clock(DOUBLE_CLICK / 2)
+    assert annotator.progress.startswith("1 of 4")
+    clock(DOUBLE_CLICK)
+    annotator.buttons[choice].click()
+    assert annotator.progress.startswith("2 of 4")
+
+
+def test_next_click_on_another_button_counts_at_once(path, clock):
+    annotator = Annotator(PAIRS, path)
+    annotator.buttons["A"].click()
+    annotator.buttons["B"].click()
+    assert annotator.progress.startswith("2 of 4")
+
+
+def test_click_that_was_not_saved_can_be_repeated_at_once(path, clock, monkeypatch):
+    annotator = Annotator(PAIRS, path)
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", full)
+        annotator.buttons["A"].click()
+    assert "Not saved" in annotator._status.value
+    annotator.buttons["A"].click()
+    assert annotator.progress.startswith("1 of 4")
+
+
+def test_clock_set_back_takes_no_time(path, monkeypatch):
+    annotator = Annotator(PAIRS, path)
+    monkeypatch.setattr("labs_helpers.course.widgets.time.time", lambda: 0.0)
+    annotator.choose("A")
+    assert lines(path)[0]["meta"]["seconds"] >= 0
+
+
+def test_seconds_are_those_that_the_pair_was_shown(path, clock):
+    annotator = Annotator(PAIRS, path)
+    for seconds in (3, 5):
+        clock(seconds)
+        annotator.choose("A")
+    assert [row["meta"]["seconds"] for row in lines(path)] == [3.0, 5.0]
+
+
+# Two windows on one file
+
+
+def test_second_window_does_not_ask_again(path):
+    first, second = Annotator(PAIRS, path), Annotator(PAIRS, path)
+    left = first._a.value
+    first.choose("A")
+    assert second._a.value == left
+    second.choose("B")
+    assert len(lines(path)) == 1
+    assert "another window" in second._status.value
+    assert second.preferences == first.preferences
+    second.choose("B")
+    assert len(lines(path)) == 2
+    assert first.progress.startswith("2 of 4")
+    assert first.judged == 2
+
+
+def test_two_people_judge_the_same_pair(path):
+    ada, bob = Annotator(PAIRS, path, name="ada"), Annotator(PAIRS, path, name="bob")
+    ada.choose("A")
+    bob.choose("B")
+    assert len(lines(path)) == 2
+    assert ada.preferences[0].chosen == bob.preferences[0].rejected
+
+
+def test_of_contradictions_in_a_file_the_first_holds(path):
+    Annotator(PAIRS, path).choose("A")
+    row = lines(path)[0]
+    other = row | {"chosen": row["rejected"], "rejected": row["chosen"]}
+    path.write_text(json.dumps(row) + "\n" + json.dumps(other) + "\n")
+    annotator = Annotator(PAIRS, path)
+    assert annotator.progress.startswith("1 of 4")
+    assert [r.chosen[0]["content"] for r in annotator.preferences] == [row["chosen"]]
+
+
+def test_file_taken_away_begins_again(path):
+    annotator = Annotator(PAIRS, path)
+    annotator.choose("A")
+    path.unlink()
+    assert annotator.progress.startswith("0 of 4")
+    assert annotator.preferences == []
+
+
+def test_file_that_breaks_meanwhile_is_said_and_stays(path):
+    annotator = Annotator(PAIRS, path)
+    path.parent.mkdir()
+    path.write_text("Dear diary")
+    annotator.buttons["A"].click()
+    assert "Not saved" in annotator._status.value
+    assert path.read_text() == "Dear diary"
+
+
+# What comes back can stand beside what was given
+
+
+GIVEN = {
+    "text": [("Who?", "Me.", "You."), ("Where?", "Here.", "There.")],
+    "rows of text": [Preference("Who?", "Me.", "You.")],
+    "rows of messages": [
+        Preference([USER("Who?")], [ASSISTANT("Me.")], [ASSISTANT("You.")])
+    ],
+    "several turns": [
+        Preference(
+            [USER("Hello"), ASSISTANT("Hello."), USER("Who?")],
+            [ASSISTANT("Me.")],
+            [ASSISTANT("You.")],
+        ),
+        Preference([USER("Who?")], [ASSISTANT("Me.")], [ASSISTANT("You.")]),
+    ],
+    "a system prompt": [
+        Preference(
+            [SYSTEM("Be short."), USER("Who?")], [ASSISTANT("Me.")], [ASSISTANT("You.")]
+        )
+    ],
+    "answers of several turns": [
+        Preference(
+            [USER("Who?")],
+            [ASSISTANT("Me."), USER("Sure?"), ASSISTANT("Yes.")],
+            [ASSISTANT("You.")],
+        )
+    ],
+    "messages and text": [([USER("Who?")], "Me.", "You."), ("Who?", "He.", "You.")],
+}
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+@pytest.mark.parametrize("choice", ["A", "B"])
+def test_rows_come_back_as_they_were_given(path, given, choice):
+    annotator = Annotator(given, path)
+    for _ in given:
+        annotator.choose(choice)
+    rows = [row if isinstance(row, Preference) else Preference(*row) for row in given]
+    for row, mine in zip(rows, annotator.preferences, strict=True):
+        assert mine.prompt == row.prompt
+        assert (mine.chosen, mine.rejected) in (
+            (row.chosen, row.rejected),
+            (row.rejected, row.chosen),
+        )
+        assert mine.as_text == row.as_text
+        assert mine.annotator == "me"
+    assert Annotator(given, path).preferences == annotator.preferences
+    assert check_preferences(path).ok
+    mixed, copy = rows + annotator.preferences, path.with_name("mixed.jsonl")
+    save_preferences(mixed, copy)
+    assert load_preferences(copy) == mixed
+
+
+def test_labels_of_another_format_are_still_there(path):
+    Annotator([("Who?", "Me.", "You."), ("Where?", "Here.", "There.")], path).choose(
+        "A"
+    )
+    rows = [
+        Preference([USER(prompt)], [ASSISTANT(a)], [ASSISTANT(b)])
+        for prompt, a, b in [("Who?", "Me.", "You."), ("Where?", "Here.", "There.")]
+    ]
+    annotator = Annotator(rows, path)
+    assert annotator.progress.startswith("1 of 2")
+    assert annotator.preferences[0].prompt == rows[0].prompt
+    annotator.choose("A")
+    assert check_preferences(path).ok
+    assert len(load_preferences(path)) == 2
+
+
+def test_cell_that_runs_twice_goes_on(path):
+    rows = [Preference(f"{i}?", "Me.", "You.") for i in range(3)]
+    Annotator(rows, path).choose("A")
+    again = Annotator(rows, path)
+    again.choose("A")
+    assert len(again.preferences) == len(lines(path)) == 2
+
+
+def test_a_tie_is_a_judgement_and_a_skipped_pair_is_none(path):
+    annotator = Annotator(PAIRS, path)
+    assert annotator.judged == 0
+    for choice in ("tie", "skip", "A"):
+        annotator.choose(choice)
+    assert annotator.judged == Annotator(PAIRS, path).judged == 2
+
+
+# What it says
+
+
+def test_dimension_is_said_in_words(path):
+    said = {
+        dimension: Annotator([("p", "a", "b", dimension)], path)._prompt.value
+        for dimension in (None, "overall", "honesty", "<b>")
+    }
+    assert "Which answer is better?" in said[None]
+    assert "Which answer is better overall?" in said["overall"]
+    assert "Which answer is better in honesty?" in said["honesty"]
+    assert "Which answer is better in &lt;b&gt;?" in said["<b>"]
+
+
+def test_control_characters_are_shown_not_obeyed(path):
+    texts = "\x1b[31mred\x1b[0m", "a\x00b\x07\x9b\x7f", "line\r\nbreak\ttab"
+    annotator = Annotator([texts], path)
+    shown = annotator._prompt.value + annotator._a.value + annotator._b.value
+    assert not {c for c in shown if ord(c) < 32 or 127 <= ord(c) < 160} - {"\n", "\t"}
+    assert "␛[31mred" in shown
+    assert "line\nbreak\ttab" in shown
+    annotator.choose("A")
+    assert annotator.preferences[0].prompt[0]["content"] == texts[0]
+    assert Annotator([texts], path).progress.startswith("1 of 1")
+
+
+def test_saved_output_says_that_the_cell_is_to_run_again(path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "labs_helpers.course.widgets.display", lambda data, raw: shown.append(data)
+    )
+    Annotator(PAIRS, path, name="a\x1b[31m")._ipython_display_()
+    assert "run this cell again" in shown[0]["text/plain"]
+    assert "\x1b" not in shown[0]["text/plain"]
+
+
+def test_nothing_to_compare_is_said(path):
+    same = [("p", "same", " same\n"), ("p", "", "text"), ("p", " ", "text")]
+    annotator = Annotator(same, path)
+    assert (
+        annotator.progress == "0 of 0 pairs done, 3 left out, with nothing to compare"
+    )
+    assert "no pairs to compare" in annotator._prompt.value
+    annotator.choose("A")
+    assert annotator.preferences == []
+    assert Annotator([*same, *PAIRS], path).progress.startswith("0 of 4")
+
+
+# Odd pairs, odd files
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "text",
+        None,
+        3,
+        ("p", "a"),
+        ("p", "a", "b", "c", "d"),
+        {"prompt": "p", "chosen": "a", "rejected": "b"},
+        Unpaired("p", "a", True),
+        (None, "a", "b"),
+        ("", "a", "b"),
+        ([], "a", "b"),
+        (3, "a", "b"),
+        ("p", None, "b"),
+        ("p", "a", 2.5),
+        ("p", "a", float("nan")),
+        ("p", "a", b"b"),
+        ("p", "a", []),
+        ("p", "a", {"role": "assistant", "content": "b"}),
+        ("p", "a", [{"role": "assistant", "content": None}]),
+        ("p", "a", [{"role": "assistant"}]),
+        ([{"role": "nobody", "content": "p"}], "a", "b"),
+        (["p"], "a", "b"),
+        ("p", "a", "b", 3),
+        ("p", "a", "b", ["honesty"]),
+        ("half a \ud83d", "a", "b"),
+        ("p", "half a \ud83d", "b"),
+        Pair("p", None, "b"),
+    ],
+    ids=repr,
+)
+def test_pair_that_cannot_be_shown_is_named(path, pair):
+    with pytest.raises(ValueError, match="pair 2"):
+        Annotator([PAIRS[0], pair], path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_name_is_text(path, name):
+    with pytest.raises(ValueError, match="name"):
+        Annotator(PAIRS, path, name=name)
+
+
+ROW = {"prompt": "p", "chosen": "a", "rejected": "b", "annotator": "me"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [],
+        "text",
+        3,
+        None,
+        {},
+        {"a": 1},
+        ROW | {"prompt": None},
+        ROW | {"prompt": 3},
+        ROW | {"prompt": []},
+        ROW | {"prompt": [{"role": "user"}]},
+        ROW | {"prompt": [{"role": "user", "content": None}]},
+        ROW | {"chosen": None},
+        ROW | {"chosen": 3},
+        ROW | {"rejected": {}},
+        ROW | {"meta": []},
+        ROW | {"meta": "text"},
+        ROW | {"time": {}},
+        ROW | {"dimension": 3},
+        ROW | {"dimension": []},
+        ROW | {"prompt": "half a \ud83d"},
+        {"prompt": "p", "chosen": "a"},
+        {"prompt": "p", "answers": None},
+        {"prompt": "p", "answers": ["a"]},
+        {"prompt": "p", "answers": "ab"},
+        {"prompt": "p", "answers": ["a", None]},
+        {"prompt": "p", "completion": "a", "label": True},
+        {"messages": [{"role": "user", "content": "p"}]},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["annotations.jsonl", "annotations.undecided.jsonl"])
+def test_odd_row_is_named_and_nothing_changes(path, row, name):
+    path.parent.mkdir()
+    odd = path.with_name(name)
+    odd.write_text(json.dumps(ROW) + "\n" + json.dumps(row) + "\n")
+    before = odd.read_bytes()
+    with pytest.raises(ValueError, match=rf"{name}:2"):
+        Annotator(PAIRS, path)
+    assert odd.read_bytes() == before
+
+
+@pytest.mark.parametrize("meta", [None, {}, {"choice": 3}, {"choice": "maybe"}])
+def test_row_without_its_choice_is_read_by_its_form(path, meta):
+    path.parent.mkdir()
+    path.write_text(json.dumps(ROW | {"meta": meta}) + "\n")
+    undecided = path.with_name("annotations.undecided.jsonl")
+    row = {"prompt": "q", "answers": ["a", "b"], "annotator": "me", "meta": meta}
+    undecided.write_text(json.dumps(row) + "\n")
+    annotator = Annotator([("p", "a", "b"), ("q", "a", "b")], path)
+    assert annotator.progress == "2 of 2 pairs done, 1 skip"
+    assert annotator.judged == 1
+
+
+@pytest.mark.parametrize("odd", ["", ".", "..", "mine.jsonl.gz"])
+def test_path_is_that_of_a_file_of_lines(tmp_path, monkeypatch, odd):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="path is that of a file"):
+        Annotator(PAIRS, odd)
+
+
+def test_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("text")
+    annotator = Annotator(PAIRS, tmp_path / "file" / "mine.jsonl")
+    annotator.buttons["A"].click()
+    assert "Not saved" in annotator._status.value
+    assert annotator.progress.startswith("0 of 4")
