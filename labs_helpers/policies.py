@@ -1,31 +1,39 @@
-"""Load tokenizers and policies: device, precision, dropout off, LoRA.
+"""Tokenizers and policies: device, precision, adapters, and what a policy computes.
 
 In go names or folders of Hugging Face models; out come ordinary Hugging Face objects,
 which save with `save_pretrained`. Knows nothing of rewards, sampling or training.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from labs_helpers.adapters import (
+    adapter_config,
+    fresh_copy,
+    load_adapter,
+    with_lora,
+)
 from labs_helpers.chat import encode_prompt, encode_turns
 from labs_helpers.data import Message
+from labs_helpers.loading import (
+    CannotLoad,
+    cannot_load,
+    quiet_loading,
+    read_model,
+    read_tokenizer,
+)
 
 Policy = PreTrainedModel | PeftModel
 
@@ -58,26 +66,27 @@ def default_device_and_dtype() -> Hardware:
     )
 
 
-@contextmanager
-def named_origin(name_or_dir: str | Path) -> Iterator[None]:
-    """Say what could not be loaded, and what can."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"Cannot load {str(name_or_dir)!r}. Expected a folder with a Hugging Face "
-            "model (config.json, *.safetensors, tokenizer.json) or a name on the hub, "
-            f"and the network to reach it.\n{error}"
-        ) from error
-
-
 def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; one without a padding token pads with its end token."""
-    with named_origin(name_or_dir):
-        tokenizer = AutoTokenizer.from_pretrained(str(name_or_dir))
+    """Load a tokenizer; one without a padding token pads with its end token.
+
+    A folder with an adapter and no tokenizer gives that of its base model.
+
+    Raises:
+        OSError: there is none, or its files are broken.
+        ValueError: it has no end token.
+    """
+    name = str(name_or_dir)
+    try:
+        tokenizer = read_tokenizer(name)
+    except CannotLoad:
+        has_files = any(Path(name).glob("*token*"))
+        adapter = None if has_files or not name else adapter_config(name)
+        if adapter is None:
+            raise
+        tokenizer = read_tokenizer(adapter.base_model_name_or_path)
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            f"The tokenizer of {str(name_or_dir)!r} has no end-of-sequence token, so "
+            f"The tokenizer of {name!r} has no end-of-sequence token, so "
             "no answer could ever end. Set eos_token in its tokenizer_config.json."
         )
     if tokenizer.pad_token_id is None:
@@ -104,7 +113,7 @@ def encode_chat(
 def load_policy(
     name_or_dir: str | Path,
     *,
-    lora: int | LoraConfig | None = None,
+    lora: int | PeftConfig | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Policy:
@@ -117,41 +126,70 @@ def load_policy(
         device: By default that of `default_device_and_dtype`.
         dtype: By default float32 if the weights are to be trained. Under LoRA they are
             not and take the dtype of `default_device_and_dtype`; adapters are float32.
+
+    Raises:
+        OSError: It cannot be read, or not whole.
+        ValueError: No causal language model, or an adapter that would not come back
+            from disk as it was; `lora` for a folder that has an adapter.
     """
     hardware = default_device_and_dtype()
-    is_adapter = (Path(name_or_dir) / "adapter_config.json").exists()
-    base = name_or_dir
-    if is_adapter:
-        base = LoraConfig.from_pretrained(str(name_or_dir)).base_model_name_or_path
-    if dtype is None:
-        dtype = torch.float32 if lora is None and not is_adapter else hardware.dtype
-    with named_origin(base):
-        config = without_dropout(AutoConfig.from_pretrained(str(base)))
-        policy = AutoModelForCausalLM.from_pretrained(
-            str(base), config=config, dtype=dtype
+    name = str(name_or_dir)
+    adapter = adapter_config(name)
+    if adapter is not None and lora is not None:
+        raise ValueError(
+            f"{name!r} holds an adapter already, and lora={lora!r:.40} asks for a new "
+            "one: leave lora out to go on training the one it has, or merge that "
+            "(load_policy(...).merge_and_unload()), save it, and put lora on the result"
         )
-    if is_adapter:
-        policy = PeftModel.from_pretrained(policy, str(name_or_dir), is_trainable=True)
+    if dtype is None:
+        whole = lora is None and adapter is None
+        dtype = torch.float32 if whole else hardware.dtype
+    base = name if adapter is None else adapter.base_model_name_or_path
+    if adapter is not None and adapter_config(base) is not None:
+        raise cannot_load(name, f"its base model {base!r} is an adapter itself")
+    policy = read_model(AutoModelForCausalLM, base, dtype)
+    policy = policy.to(device or hardware.device).eval()
+    require_causal(policy)
+    if adapter is not None:
+        policy = load_adapter(policy, name, adapter)
     if lora is not None:
         policy = with_lora(policy, lora, task="CAUSAL_LM")
     return policy.to(device or hardware.device).eval()
 
 
-def without_dropout(config: Any) -> Any:
-    """Dropout makes log-probs random: ratios and references would then be noise."""
-    for name, value in config.to_dict().items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
-            setattr(config, name, 0.0)
-    return config
+def save_policy(policy: Policy, folder: str | Path) -> None:
+    """Save a policy so that `load_policy` finds all of it.
 
-
-def with_lora(model: nn.Module, lora: int | LoraConfig, task: str) -> PeftModel:
-    """Add an adapter of this rank to all linear layers, or the one configured."""
-    if isinstance(lora, int):
-        lora = LoraConfig(
-            r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type=task
+    Raises:
+        ValueError: It is an adapter on a base model that came from no folder.
+    """
+    adapted = isinstance(policy, PeftModel)
+    if adapted and not policy.active_peft_config.base_model_name_or_path:
+        raise ValueError(
+            "this adapter's base model was built in memory, so that nothing could load "
+            "what is saved of it: expected a base model from load_policy. Save "
+            "policy.merge_and_unload() instead"
         )
-    return get_peft_model(model, lora)
+    with quiet_loading():
+        policy.save_pretrained(folder)
+
+
+def require_causal(policy: PreTrainedModel) -> None:
+    """Refuse a model that sees what comes after a token.
+
+    Raises:
+        ValueError: A later token changes what the model says of an earlier one, as in
+            BERT and other encoders.
+    """
+    tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=policy.device)
+    with evaluating(policy):
+        first, second = policy(input_ids=tokens, use_cache=False).logits[:, :3].float()
+    rounding = torch.finfo(policy.dtype).eps ** 0.75
+    if (first - second).norm() > rounding * first.norm():
+        raise ValueError(
+            f"{type(policy).__name__} ({policy.config.name_or_path!r}) sees the tokens "
+            "that it is to predict: expected a causal language model, not an encoder"
+        )
 
 
 @contextmanager
@@ -182,7 +220,13 @@ def logits_and_hidden(
         read.append(inputs[0] if keep is None else inputs[0][keep])
         return (read[0], *inputs[1:])
 
-    hook = policy.get_output_embeddings().register_forward_pre_hook(cut)
+    head = policy.get_output_embeddings()
+    if head is None:
+        raise ValueError(
+            f"{type(policy).__name__} has no vocabulary head: expected a causal "
+            "language model (load_policy)"
+        )
+    hook = head.register_forward_pre_hook(cut)
     try:
         logits = policy(input_ids=tokens, use_cache=False).logits
     finally:
@@ -190,35 +234,17 @@ def logits_and_hidden(
     return logits, read[0]
 
 
-def merged_copy(trunk: PreTrainedModel) -> PreTrainedModel:
-    """Copy a trunk into a fresh instance, its LoRA merged, the original unchanged.
-
-    Not `copy.deepcopy`: a trainer may have put its own `forward` on the instance,
-    and the copy would then compute with the original's weights.
-    """
-    state = {
-        name.replace(".base_layer", ""): tensor
-        for name, tensor in trunk.state_dict().items()
-        if ".lora_" not in name
-    }
-    for name, module in trunk.named_modules():
-        if isinstance(module, LoraLayer):
-            for adapter in module.active_adapters:
-                weight = state[f"{name}.weight"]
-                delta = module.get_delta_weight(adapter).detach()
-                state[f"{name}.weight"] = weight + delta.to(weight.dtype)
-    fresh = AutoModel.from_config(copy.deepcopy(trunk.config), dtype=trunk.dtype)
-    fresh.load_state_dict(state)
-    return fresh.to(trunk.device)
+def hidden_width(trunk: PreTrainedModel | PeftModel) -> int:
+    """How many numbers a trunk gives for a token; its config may say another figure."""
+    tokens = torch.zeros(1, 1, dtype=torch.long, device=trunk.device)
+    with evaluating(trunk):
+        output = trunk(input_ids=tokens, use_cache=False)
+    return output.last_hidden_state.shape[-1]
 
 
 def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
     """A policy as it is now, frozen; a fresh instance, as in `merged_copy`."""
-    config = type(policy.config).from_dict(policy.config.to_dict())
-    config._attn_implementation = policy.config._attn_implementation
-    copied = AutoModelForCausalLM.from_config(config, dtype=policy.dtype)
-    copied.load_state_dict(policy.state_dict())
-    return copied.to(policy.device).requires_grad_(False).eval()
+    return fresh_copy(policy).requires_grad_(False).eval()
 
 
 def shares_parameters(trained: nn.Module, other: nn.Module) -> bool:

@@ -5,25 +5,26 @@ is read from the policy's own hidden states or from a model of its own. Knows no
 of text, rewards or training.
 """
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, PeftModel
-from safetensors.torch import load_file, save_file
+from peft import PeftConfig, PeftModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
+from labs_helpers.adapters import merged_copy, with_lora
+from labs_helpers.loading import quiet_loading, read_model, read_weights
 from labs_helpers.policies import (
     Policy,
+    hidden_width,
     load_policy,
     logits_and_hidden,
-    merged_copy,
-    named_origin,
-    with_lora,
-    without_dropout,
+    save_policy,
 )
 
 HEAD_FILE = "value_head.safetensors"
@@ -58,7 +59,7 @@ class PolicyWithValue(nn.Module):
         if value_trunk is None:  # as wide as what the vocabulary scores are read from
             width = policy.get_output_embeddings().weight.shape[1]
         else:
-            width = value_trunk.config.get_text_config().hidden_size
+            width = hidden_width(value_trunk)
         self.value_head = nn.Linear(width, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -69,7 +70,7 @@ class PolicyWithValue(nn.Module):
         cls,
         policy: Policy,
         separate: bool = False,
-        lora: int | LoraConfig | None = None,
+        lora: int | PeftConfig | None = None,
     ) -> "PolicyWithValue":
         """Start with all values 0.
 
@@ -86,8 +87,7 @@ class PolicyWithValue(nn.Module):
             )
         trunk = None
         if separate:
-            inner = policy.get_base_model() if isinstance(policy, PeftModel) else policy
-            trunk = merged_copy(inner.base_model).eval()
+            trunk = merged_copy(policy).eval()
         if lora is not None:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         return cls(policy, trunk).eval()
@@ -123,16 +123,23 @@ class PolicyWithValue(nn.Module):
         return [p for p in (*self.value_head.parameters(), *trunk) if p.requires_grad]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save the policy as it is, the value's parts beside it, its LoRA merged."""
+        """Save the policy as it is, the value's parts beside it, its LoRA merged.
+
+        Raises:
+            ValueError: The policy is an adapter on a model that came from no folder.
+        """
         folder = Path(folder)
-        self.policy.save_pretrained(folder)
+        trunk = self.value_trunk
+        if isinstance(trunk, PeftModel):
+            trunk = merged_copy(trunk)
+        with quiet_loading():
+            save_policy(self.policy, folder)
+            if trunk is not None:
+                trunk.save_pretrained(folder / TRUNK_FOLDER)
+            elif (folder / TRUNK_FOLDER).exists():  # of values saved here before
+                shutil.rmtree(folder / TRUNK_FOLDER)
         head = {n: p.detach().cpu() for n, p in self.value_head.named_parameters()}
         save_file(head, folder / HEAD_FILE)
-        if self.value_trunk is not None:
-            trunk = self.value_trunk
-            if isinstance(trunk, PeftModel):
-                trunk = merged_copy(trunk.get_base_model())
-            trunk.save_pretrained(folder / TRUNK_FOLDER)
 
     @classmethod
     def from_pretrained(
@@ -152,13 +159,8 @@ class PolicyWithValue(nn.Module):
             )
         policy, trunk = load_policy(folder, device=device, dtype=dtype), None
         if (folder / TRUNK_FOLDER).exists():
-            with named_origin(folder / TRUNK_FOLDER):
-                config = AutoConfig.from_pretrained(folder / TRUNK_FOLDER)
-                trunk = AutoModel.from_pretrained(
-                    folder / TRUNK_FOLDER,
-                    config=without_dropout(config),
-                    dtype=dtype or torch.float32,
-                ).to(policy.device)
+            trunk = read_model(AutoModel, folder / TRUNK_FOLDER, dtype or torch.float32)
+            trunk = trunk.to(policy.device)
         model = cls(policy, trunk)
-        model.value_head.load_state_dict(load_file(folder / HEAD_FILE))
+        read_weights(model.value_head, folder / HEAD_FILE)
         return model.eval()

@@ -11,32 +11,32 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from peft import LoraConfig, PeftModel
-from safetensors.torch import load_file, save_file
+from peft import PeftConfig, PeftModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from labs_helpers.adapters import adapter_config, merged_copy, with_lora
 from labs_helpers.chat import check_fits, encode_answer, encode_prompt
 from labs_helpers.data import as_messages
 from labs_helpers.limits import naming_row
+from labs_helpers.loading import (
+    cannot_load,
+    quiet_loading,
+    read_json,
+    read_model,
+    read_weights,
+)
 from labs_helpers.logprobs import SURPRISES, surprise
 from labs_helpers.policies import (
     Policy,
     default_device_and_dtype,
     evaluating,
     frozen_copy,
+    hidden_width,
     load_policy,
     load_tokenizer,
-    merged_copy,
-    named_origin,
     pad_right,
-    with_lora,
-    without_dropout,
 )
 
 HEADS_FILE = "reward_heads.json"
@@ -77,15 +77,14 @@ class RewardModel(nn.Module):
         self.tokenizer = tokenizer
         self.request = request
         self.witness = witness
-        width = trunk.config.hidden_size
-        if witness is not None:
-            width = WITNESS_UNITS
-        last = nn.Linear(width, len(heads), bias=False)
+        self.width = hidden_width(trunk)
+        units = self.width if witness is None else WITNESS_UNITS
+        last = nn.Linear(units, len(heads), bias=False)
         nn.init.zeros_(last.weight)
         self.head: nn.Module = last
         if witness is not None:
-            read = trunk.config.hidden_size + len(SURPRISES)
-            self.head = nn.Sequential(nn.Linear(read, width), nn.GELU(), last)
+            read = self.width + len(SURPRISES)
+            self.head = nn.Sequential(nn.Linear(read, units), nn.GELU(), last)
         self.head.to(trunk.device)
 
     @classmethod
@@ -94,7 +93,7 @@ class RewardModel(nn.Module):
         policy: Policy,
         heads: tuple[str, ...] = ("reward",),
         tokenizer: PreTrainedTokenizerBase | None = None,
-        lora: int | LoraConfig | None = None,
+        lora: int | PeftConfig | None = None,
         request: str | None = None,
         witness: bool = False,
     ) -> "RewardModel":
@@ -110,8 +109,7 @@ class RewardModel(nn.Module):
         """
         if tokenizer is None:
             tokenizer = load_tokenizer(policy.config.name_or_path)
-        inner = policy.get_base_model() if isinstance(policy, PeftModel) else policy
-        trunk = merged_copy(inner.base_model)
+        trunk = merged_copy(policy)
         if lora is not None:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         if witness and isinstance(policy, PeftModel):
@@ -196,7 +194,7 @@ class RewardModel(nn.Module):
                 rows.append(self.encode(*pair))
         check_fits(self.trunk, self.tokenizer, rows)
         if not rows:
-            return torch.zeros(0, self.trunk.config.hidden_size)
+            return torch.zeros(0, self.width)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         results = []
         device, every = self.trunk.device, layer != -1
@@ -218,11 +216,12 @@ class RewardModel(nn.Module):
         folder = Path(folder)
         trunk = self.trunk
         if isinstance(trunk, PeftModel):
-            trunk = merged_copy(trunk.get_base_model())
-        trunk.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        if self.witness is not None:
-            self.witness.save_pretrained(folder / WITNESS_FOLDER)
+            trunk = merged_copy(trunk)
+        with quiet_loading():
+            trunk.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            if self.witness is not None:
+                self.witness.save_pretrained(folder / WITNESS_FOLDER)
         weights = {n: w.detach().cpu() for n, w in self.head.state_dict().items()}
         save_file(weights, folder / HEAD_WEIGHTS_FILE)
         settings = {
@@ -237,7 +236,7 @@ class RewardModel(nn.Module):
         cls,
         name_or_dir: str | Path,
         *,
-        lora: int | LoraConfig | None = None,
+        lora: int | PeftConfig | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> "RewardModel":
@@ -249,23 +248,44 @@ class RewardModel(nn.Module):
                 "folder that RewardModel.save_pretrained wrote, or start one with "
                 "RewardModel.from_policy(load_policy(...))."
             )
+        heads, request, witnessed = _read_settings(folder)
+        if adapter_config(folder) is not None:
+            raise cannot_load(folder, "it holds an adapter and no trunk")
         hardware = default_device_and_dtype()
         if dtype is None:
             dtype = torch.float32 if lora is None else hardware.dtype
-        with named_origin(folder):
-            config = without_dropout(AutoConfig.from_pretrained(folder))
-            trunk = AutoModel.from_pretrained(folder, config=config, dtype=dtype)
+        tokenizer = load_tokenizer(folder)
+        trunk = read_model(AutoModel, folder, dtype)
         if lora is not None:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
-        settings = json.loads((folder / HEADS_FILE).read_text())
-        heads, request = tuple(settings["heads"]), settings.get("request")
         witness = None
-        if settings.get("witness"):
+        if witnessed:
             witness = load_policy(folder / WITNESS_FOLDER, device="cpu", dtype=dtype)
             witness.requires_grad_(False)
-        model = cls(trunk, heads, load_tokenizer(folder), request, witness)
-        model.head.load_state_dict(load_file(folder / HEAD_WEIGHTS_FILE))
+        model = cls(trunk, heads, tokenizer, request, witness)
+        read_weights(model.head, folder / HEAD_WEIGHTS_FILE)
         return model.to(device or hardware.device).eval()
+
+
+def _read_settings(folder: Path) -> tuple[tuple[str, ...], str | None, bool]:
+    """Names of the heads, the request, and whether there is a witness."""
+    settings = read_json(folder / HEADS_FILE)
+    heads, request = settings.get("heads"), settings.get("request")
+    witnessed = settings.get("witness", False)
+    if (
+        not isinstance(heads, list)
+        or not heads
+        or not all(isinstance(head, str) for head in heads)
+        or len(set(heads)) < len(heads)
+        or not isinstance(request, str | None)
+        or not isinstance(witnessed, bool)
+    ):
+        raise cannot_load(
+            folder,
+            f'{HEADS_FILE} holds {settings!r:.120}, expected {{"heads": ["reward"], '
+            '"request": null, "witness": false}} with different names of heads',
+        )
+    return tuple(heads), request, witnessed
 
 
 def _at_last_token(

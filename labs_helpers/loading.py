@@ -1,0 +1,260 @@
+"""Read model folders whole or not at all, quietly, and say in a sentence what is wrong.
+
+In goes the name of a model on the hub or of a folder; out come Hugging Face models and
+tokenizers whose every weight was in the files. Knows nothing of adapters and heads.
+"""
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    enable_progress_bars,
+    get_session,
+)
+from jinja2 import TemplateSyntaxError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+HUB_SECONDS = 5  # to wait for the hub before it counts as out of reach
+
+
+class CannotLoad(OSError):
+    """A model that cannot be read, or not whole; the message says what to do."""
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without the reports, bars and warnings of libraries that load or save a model.
+
+    Bars of downloads stay: they take minutes.
+    """
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    downloads = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def named_origin(name_or_dir: str | Path) -> Iterator[None]:
+    """Load quietly; say what could not be loaded, why, and what can.
+
+    Raises:
+        CannotLoad: for whatever the libraries that load the files raise.
+    """
+    try:
+        with quiet_loading():
+            yield
+    except CannotLoad:
+        raise
+    except Exception as error:  # each library has its own for a broken file
+        raise cannot_load(name_or_dir, _reason(error)) from error
+
+
+def cannot_load(name_or_dir: str | Path, reason: str) -> CannotLoad:
+    """The one sentence on a model that cannot be loaded."""
+    name, path = str(name_or_dir), Path(name_or_dir)
+    if not name:
+        return CannotLoad(
+            "The model was built in memory and came from no folder: expected the name "
+            "of one. Save it first, or pass the tokenizer with it"
+        )
+    if path.is_file():
+        reason = "this is a file"
+    elif path.is_dir() and not any(path.glob("*config.json")):
+        reason = "this folder has no config.json"
+    elif not path.is_dir() and not _was_downloaded(name) and not hub_answers():
+        reason = (
+            "there is no such folder, it was not downloaded before, and the hub cannot "
+            "be reached (LABS_PROFILE=tiny runs the labs on models that they bring)"
+        )
+    return CannotLoad(
+        f"Cannot load {name!r}: {reason}. Expected a folder with a Hugging Face model "
+        "(config.json, *.safetensors, tokenizer.json) or a name on the hub, and the "
+        "network to reach it"
+    )
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be asked; its client would try again for half a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # no network, no proxy, no certificate
+        return False
+    return True
+
+
+def _was_downloaded(name: str) -> bool:
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # no name of the hub at all
+        return False
+
+
+def source(name_or_dir: str | Path) -> dict[str, Any]:
+    """Arguments of every `from_pretrained`: code from the hub is never run.
+
+    Without the answer False, transformers asks on standard input.
+    """
+    asks_hub = not Path(name_or_dir).exists()
+    return {
+        "trust_remote_code": False,
+        "local_files_only": asks_hub and not hub_answers(),
+    }
+
+
+def read_model(
+    kind: Any, name_or_dir: str | Path, dtype: torch.dtype, **settings: Any
+) -> PreTrainedModel:
+    """Read a model of an auto class (`AutoModel`, ...), dropout off.
+
+    Raises:
+        CannotLoad: a file is missing or broken, a weight is missing, strange, of
+            another shape or no finite number.
+    """
+    name = str(name_or_dir)
+    with named_origin(name):
+        given = source(name)
+        config = without_dropout(AutoConfig.from_pretrained(name, **given))
+        model, found = kind.from_pretrained(
+            name,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
+            **given,
+            **settings,
+        )
+        for what, keys in (
+            ("its files have a shape that config.json does not say", "mismatched_keys"),
+            ("its files lack", "missing_keys"),
+            ("its files hold what this model does not have", "unexpected_keys"),
+        ):
+            if found[keys]:
+                raise cannot_load(name, f"{what}: {_few(found[keys])}")
+        require_finite(name, model.named_parameters())
+    return model
+
+
+def require_finite(
+    name_or_dir: str | Path, weights: Iterable[tuple[str, Tensor]]
+) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        CannotLoad: naming those that are NaN or infinite.
+    """
+    broken = [n for n, w in weights if w.numel() and not w.isfinite().all()]
+    if broken:
+        raise cannot_load(name_or_dir, f"weights are NaN or infinite in {_few(broken)}")
+
+
+def read_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
+    """Read a tokenizer whose chat template, if any, is one.
+
+    Raises:
+        CannotLoad: a file is missing or broken.
+    """
+    name = str(name_or_dir)
+    with named_origin(name):
+        if not name:
+            raise cannot_load(name, "")
+        tokenizer = AutoTokenizer.from_pretrained(name, **source(name))
+        if tokenizer.chat_template is not None:
+            try:
+                tokenizer.apply_chat_template([{"role": "user", "content": "Who?"}])
+            except TemplateSyntaxError as error:
+                raise cannot_load(
+                    name, f"its chat template is broken: {error.message}"
+                ) from error
+            except Exception:  # a template may ask for other messages than this
+                pass
+    return tokenizer
+
+
+def read_weights(module: nn.Module, file: Path) -> None:
+    """Fill a module from a safetensors file that holds all of it and nothing else.
+
+    Raises:
+        CannotLoad: the file is missing, broken, or of another module.
+    """
+    if not file.is_file():
+        raise cannot_load(file.parent, f"{file.name} is missing")
+    with named_origin(file.parent):
+        weights = load_file(file)
+        require_finite(file.parent, weights.items())
+        given = {name: tuple(w.shape) for name, w in weights.items()}
+        expected = {name: tuple(w.shape) for name, w in module.state_dict().items()}
+        if given != expected:
+            raise cannot_load(
+                file.parent, f"{file.name} holds {given}, expected {expected}"
+            )
+        module.load_state_dict(weights)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a table of settings.
+
+    Raises:
+        CannotLoad: the file holds none.
+    """
+    with named_origin(file.parent):
+        try:
+            table = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise cannot_load(file.parent, f"{file.name} is no JSON") from error
+        if not isinstance(table, dict):
+            raise cannot_load(file.parent, f"{file.name} holds no table: {table!r:.80}")
+    return table
+
+
+def without_dropout(config: Any) -> Any:
+    """Dropout makes log-probs random: ratios and references would then be noise."""
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    for name in config.sub_configs:
+        if getattr(config, name, None) is not None:
+            without_dropout(getattr(config, name))
+    return config
+
+
+def _few(names: Iterable[Any]) -> str:
+    names = sorted(str(n[0] if isinstance(n, tuple) else n) for n in names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what another library has to say."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    first = first.strip().split(". ")[0].rstrip(".:")
+    if isinstance(error, OSError | ValueError) and first:
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
