@@ -7,17 +7,20 @@ checked and what the report looks like are other modules' business.
 import os
 import platform
 import random
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
+from labs_helpers.course.alt_text import described
 from labs_helpers.course.checks import (
     CheckFailed,
     Diagnosis,
@@ -25,6 +28,7 @@ from labs_helpers.course.checks import (
     exercises_of,
     is_lent,
     lend,
+    undefined,
 )
 from labs_helpers.course.profile import Profile, load_profile
 from labs_helpers.course.report import ExerciseResult, Report
@@ -76,11 +80,17 @@ def seed_everything(seed: int) -> None:
 
 
 class Lab:
-    """One session of one lab. Get yours from `start`."""
+    """One session of one lab. Get yours from `start`.
+
+    Attributes:
+        namespace: where answers are looked up by name: the notebook's, or what
+            Python itself runs.
+    """
 
     def __init__(self, number: int, profile: Profile):
         self.number = number
         self.profile = profile
+        self.namespace = _namespace()
         self._started = time.perf_counter()
         self._claims: dict[str, Claim] = {}
         self._exercises = exercises_of(number)
@@ -190,7 +200,7 @@ class Lab:
     # Exercises
 
     def check(
-        self, id: str, answer: Callable[..., Any], *, seed: int | None = None
+        self, id: str, answer: Any = None, *, seed: int | None = None
     ) -> Callable[..., Any]:
         """Check an exercise and return the function that the lab goes on with.
 
@@ -199,10 +209,16 @@ class Lab:
 
         Args:
             id: of the exercise, such as "1.2".
-            answer: your function.
+            answer: your function; if left out, what has its name in the notebook.
             seed: of the inputs, in place of the attempt's.
         """
         exercise = self._exercise(id)
+        missing = False
+        if answer is None:
+            try:
+                answer = self.namespace[exercise.name]
+            except KeyError:
+                missing = True
         if is_lent(answer):
             print(
                 f"{id} · {exercise.title}: this is the reference that the lab lent "
@@ -212,7 +228,10 @@ class Lab:
         self._attempts[id] = self._attempts.get(id, 0) + 1
         if seed is None:
             seed = 1000 * self.profile.seed + self._attempts[id]
-        diagnosis = check(exercise, answer, seed=seed)
+        if missing:
+            diagnosis = undefined(exercise)
+        else:
+            diagnosis = check(exercise, answer, seed=seed)
         self._diagnoses[id] = diagnosis
         print(f"{id} · {exercise.title}: {diagnosis}")
         if diagnosis.correct:
@@ -240,7 +259,20 @@ class Lab:
             )
         return self._exercises[id]
 
-    # Report
+    # Figures and report
+
+    def show(self, figure: Figure, text: str) -> None:
+        """Display a figure with a text in its place for whoever cannot see it.
+
+        Args:
+            figure: to display.
+            text: what it shows and what it says, in a sentence or two. Axes, their
+                ranges and the names of what is drawn are read off the figure.
+        """
+        from IPython.display import display
+
+        alt = described(figure, text)
+        display(figure, metadata={"image/png": {"alt": alt}})
 
     def report(self) -> Report:
         """Write results.json and return the table of claims and exercises."""
@@ -291,6 +323,12 @@ class Lab:
             max_points=float(exercise.points),
             diagnosis="not checked" if diagnosis is None else diagnosis.name,
         )
+
+
+def _namespace() -> Mapping[str, Any]:
+    ipython = sys.modules.get("IPython")  # not loaded, it runs nothing
+    shell = None if ipython is None else ipython.get_ipython()
+    return vars(sys.modules["__main__"]) if shell is None else shell.user_ns
 
 
 def _device() -> str:

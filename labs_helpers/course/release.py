@@ -2,10 +2,11 @@
 
 In go lab notebooks with nbgrader's metadata and marks, out come notebooks of the same
 name that run to the end unsolved. Follows nbgrader's conventions and does not need it.
+What all notebooks share, the badge and the cell that installs on Colab, is written
+into them by `colab`.
 """
 
 import ast
-import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from labs_helpers.course.colab import with_colab
 from labs_helpers.course.results import write_atomically
 
 FOLDER = "student"
+MAY_FAIL = "raises-exception"
 HERE = "# YOUR CODE HERE"
 WRITE_HERE = "*Your answer here.*"
 SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
@@ -37,11 +40,17 @@ class BrokenMarks(ValueError):
 
 
 def release(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Write the student version of each notebook into a folder; return their paths."""
+    """Write the student version of each notebook into a folder; return their paths.
+
+    Where the badge or the installation of a source is out of date, it is renewed too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for path in paths:
-        notebook = student_version(nbformat.read(path, as_version=4), path.name)
+        source = nbformat.read(path, as_version=4)
+        if (renewed := with_colab(source, f"notebooks/{path.name}")) != source:
+            write_atomically(path, nbformat.writes(renewed) + "\n")
+        notebook = student_version(source, path.name)
         write_atomically(folder / path.name, nbformat.writes(notebook) + "\n")
         written.append(folder / path.name)
     return written
@@ -54,7 +63,7 @@ def student_version(notebook: NotebookNode, name: str) -> NotebookNode:
         notebook: the source.
         name: of its file, for messages and the link to Colab.
     """
-    notebook = copy.deepcopy(notebook)
+    notebook = with_colab(notebook, f"notebooks/{FOLDER}/{name}")
     for cell in notebook.cells:
         marks = cell.metadata.get("nbgrader", {})
         cell.metadata = nbformat.from_dict(_metadata(marks))
@@ -73,7 +82,7 @@ def student_version(notebook: NotebookNode, name: str) -> NotebookNode:
                     f"{name}, cell {cell.id}: {mark!r} stands in a cell whose nbgrader "
                     "metadata does not say so; students would see what follows"
                 )
-        cell.source = _one_folder_deeper(cell, name)
+        cell.source = _one_folder_deeper(cell)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     notebook.cells.insert(1, _note())
@@ -143,27 +152,26 @@ def _stub(indent: str, region: str) -> list[str]:
 
 
 def _metadata(marks: dict[str, Any]) -> dict[str, Any]:
-    """Keep nbgrader's marks, and lock what it would lock."""
+    """Keep nbgrader's marks, and lock what it would lock.
+
+    A cell for an answer may fail, a syntax error included: front ends, nbclient and
+    nbval take its tag for that, and "Run All" goes on with the cells below.
+    """
     if not marks:
         return {}
     metadata: dict[str, Any] = {"nbgrader": dict(marks), "deletable": False}
     if marks.get("locked"):
         metadata["editable"] = False
+    if marks.get("solution") and not marks.get("grade"):
+        metadata["tags"] = [MAY_FAIL]
     return metadata
 
 
-def _one_folder_deeper(cell: NotebookNode, name: str) -> str:
+def _one_folder_deeper(cell: NotebookNode) -> str:
     """Mend paths and links: student versions lie one folder deeper."""
-    source = cell.source.replace(
-        f"blob/main/notebooks/{name}", f"blob/main/notebooks/{FOLDER}/{name}"
-    )
     if cell.cell_type != "code":
-        return source.replace("](../", "](../../")
-    if '"google.colab" in sys.modules' in source:
-        source = re.sub(r"\n( *)%cd notebooks$", "", source, flags=re.MULTILINE)
-        indent = re.search(r"^( *)[%!]", source, re.MULTILINE)
-        return f"{source}\n{indent[1] if indent else ''}%cd notebooks/{FOLDER}"
-    return re.sub(r"([\"'])\.\./", r"\1../../", source)
+        return cell.source.replace("](../", "](../../")
+    return re.sub(r"([\"'])\.\./", r"\1../../", cell.source)
 
 
 def _note() -> NotebookNode:

@@ -47,6 +47,16 @@ def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:
     return Diagnosis(True, None, note, points, points)
 
 
+def undefined(exercise: Exercise) -> Diagnosis:
+    """Say of an answer that is nowhere to be found which cell to look at."""
+    message = (
+        f"`{exercise.name}` is not defined. The cell for it, below the card of "
+        f"exercise {exercise.id}, was not run, stopped with an error, or no longer "
+        "defines it: look there, run it, then run this cell again."
+    )
+    return _wrong(exercise, Finding("not defined", message))
+
+
 def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Diagnosis:
     finding = (
         unfinished(trials)

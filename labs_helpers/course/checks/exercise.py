@@ -63,6 +63,11 @@ class Exercise:
     minutes: int = 5
     points: int = 1
 
+    @property
+    def name(self) -> str:
+        """The function that the student writes is called as the reference is."""
+        return self.reference.__name__
+
 
 class Finding(NamedTuple):
     """The name of a mistake and what to tell the student."""

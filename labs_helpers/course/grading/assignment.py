@@ -88,7 +88,7 @@ def read_assignment(path: Path, lab: int) -> Assignment:
     """Read the source of a lab."""
     source = nbformat.read(path, as_version=4)
     released = {c.id: c.source for c in student_version(source, path.name).cells}
-    titles = {exercise.id: exercise.title for exercise in exercises_of(lab).values()}
+    exercises = exercises_of(lab)
     code = [cell.source for cell in source.cells if cell.cell_type == "code"]
     imported = {alias: name for text in code for alias, name in _imports(text)}
     cells: list[Cell] = []
@@ -106,8 +106,11 @@ def read_assignment(path: Path, lab: int) -> Assignment:
             known |= {"exercise": marks["grade_id"], "title": marks["grade_id"]}
         if kind == CHECK:
             exercise, answer = _checked(cell.source, f"{path.name}, cell {cell.id}")
+            if exercise in exercises:
+                known["title"] = exercises[exercise].title
+                answer = answer or exercises[exercise].name
             known |= {"exercise": exercise, "answer": answer, "solution": latest}
-            known |= {"title": titles.get(exercise, ""), "lends": lends}
+            known["lends"] = lends
         if kind == SOLUTION:
             latest, lends = marks["grade_id"], _lends(cell.source, imported)
         cells.append(
@@ -151,10 +154,10 @@ def _kind(marks: Any) -> str:
 
 
 def _checked(source: str, where: str) -> tuple[str, str]:
-    """Read off a check cell which exercise it checks, and what it hands over."""
+    """Read off a check cell which exercise it checks, and what it hands over if so."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "lab.check":
-            id, answer = node.args[:2]
+            id, *answer = node.args
             if isinstance(id, ast.Constant):
-                return str(id.value), ast.unparse(answer)
-    raise ValueError(f'{where} is graded and has no lab.check("1.2", function)')
+                return str(id.value), ast.unparse(answer[0]) if answer else ""
+    raise ValueError(f'{where} is graded and has no lab.check("1.2")')

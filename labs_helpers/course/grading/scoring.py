@@ -361,7 +361,7 @@ def _run_cell(source: str, lab: Lab, session: Session) -> float | None:
     last = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = compile(ast.Expression(tree.body.pop().value), "<check>", "eval")
-    names = _Names({"lab": lab, "torch": torch}, session)
+    names = lab.namespace = _Names({"lab": lab, "torch": torch}, session)
     exec(compile(tree, "<check>", "exec"), {}, names)
     value = None if last is None else eval(last, {}, names)
     return float(value) if isinstance(value, int | float) else None

@@ -35,6 +35,11 @@ def inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     return {"logits": logits, "tokens": tokens, "mask": mask}
 
 
+def answer_logprob(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """The library's function, under the exercise's name."""
+    return sequence_logprobs(logits, tokens, mask)
+
+
 def _picked(values: Tensor, tokens: Tensor) -> Tensor:
     return values.gather(2, tokens[:, :, None])[:, :, 0]
 
@@ -308,7 +313,7 @@ MISTAKES = PADDING_GETS_IN + tuple(
 EXERCISE = Exercise(
     id="2.2",
     title="The log-probability of an answer",
-    reference=sequence_logprobs,
+    reference=answer_logprob,
     inputs=inputs,
     mistakes=MISTAKES,
     flavours=(
