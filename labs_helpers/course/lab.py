@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,11 @@ class Lab:
             except metadata.PackageNotFoundError:
                 continue
         return found
+
+    @property
+    def folder(self) -> Path:
+        """Where the lab leaves what it writes, as seen from here."""
+        return Path(os.path.relpath(results_folder()))
 
     @cached_property
     def task(self) -> Task:
