@@ -25,10 +25,12 @@ from labs_helpers.course.alt_text import described
 from labs_helpers.course.checks import (
     CheckFailed,
     Diagnosis,
+    Exercise,
     check,
     exercises_of,
     is_lent,
     lend,
+    unchanged,
     undefined,
 )
 from labs_helpers.course.profile import Profile, load_profile
@@ -219,12 +221,9 @@ class Lab:
             seed: of the inputs, in place of the attempt's.
         """
         exercise = self._exercise(id)
-        missing = False
+        problem = None
         if answer is None:
-            try:
-                answer = self.namespace[exercise.name]
-            except KeyError:
-                missing = True
+            answer, problem = self._look_up(exercise)
         if is_lent(answer):
             print(
                 f"{id} · {exercise.title}: this is the reference that the lab lent "
@@ -234,10 +233,7 @@ class Lab:
         self._attempts[id] = self._attempts.get(id, 0) + 1
         if seed is None:
             seed = 1000 * self.profile.seed + self._attempts[id]
-        if missing:
-            diagnosis = undefined(exercise)
-        else:
-            diagnosis = check(exercise, answer, seed=seed)
+        diagnosis = problem or check(exercise, answer, seed=seed)
         self._diagnoses[id] = diagnosis
         print(f"{id} · {exercise.title}: {diagnosis}")
         if diagnosis.correct:
@@ -246,6 +242,18 @@ class Lab:
             raise CheckFailed(f"{id} · {exercise.title}: {diagnosis.message}")
         print("The lab goes on with the reference implementation.")
         return lend(exercise)
+
+    def _look_up(self, exercise: Exercise) -> tuple[Any, Diagnosis | None]:
+        """The answer by its name in the notebook, or what is to be said without one."""
+        try:
+            answer = self.namespace[exercise.name]
+        except KeyError:
+            return None, undefined(exercise)
+        # What is to be repaired stays under this name beside the answer.
+        given = self.namespace.get(f"buggy_{exercise.name}")
+        if callable(given) and answer is given:
+            return answer, unchanged(exercise)
+        return answer, None
 
     @property
     def diagnoses(self) -> dict[str, Diagnosis]:
@@ -257,7 +265,7 @@ class Lab:
         self._exercise(id)
         return self._diagnoses[id].points if id in self._diagnoses else 0.0
 
-    def _exercise(self, id: str) -> Any:
+    def _exercise(self, id: str) -> Exercise:
         if id not in self._exercises:
             raise KeyError(
                 f"lab {self.number} has no exercise {id!r}; it has "

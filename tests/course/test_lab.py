@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure
 
 from labs_helpers.course import start
-from labs_helpers.course.checks import CheckFailed
+from labs_helpers.course.checks import CheckFailed, exercises_of
 from labs_helpers.course.results import (
     Claim,
     forget_results,
@@ -212,6 +214,54 @@ def test_last_attempt_counts(lab, tmp_path):
     assert rows["1.4"]["diagnosis"] == "not checked"
 
 
+def test_an_answer_is_found_by_its_name(lab, capsys):
+    def answer(values, lengths):
+        return values[torch.arange(len(values)), lengths - 1]
+
+    lab.namespace = {"last_token_rewards": answer, "bradley_terry_loss": 3}
+    assert lab.check("1.3") is answer
+    assert lab.points("1.3") == 2
+    lab.check("1.2")
+    assert "not a function" in capsys.readouterr().out.lower()
+
+
+def test_a_missing_answer_is_lent_and_its_cell_named(lab, capsys):
+    lab.namespace = {}
+    lent = lab.check("1.3")
+    assert lent(torch.arange(6.0).view(2, 3), torch.tensor([1, 3])).tolist() == [0, 5]
+    assert lab.points("1.3") == 0
+    assert lab.diagnoses["1.3"].name == "not defined"
+    said = capsys.readouterr().out
+    for part in ("`last_token_rewards` is not defined", "card of exercise 1.3"):
+        assert part in said
+    assert "goes on with the reference" in said
+
+
+def test_what_was_to_be_repaired_is_no_answer(lab, capsys):
+    def pair_batch(chosen, rejected, heads, pad):
+        return None
+
+    lab.namespace = {"pair_batch": pair_batch, "buggy_pair_batch": pair_batch}
+    assert lab.check("1.7") is not pair_batch
+    said = capsys.readouterr().out
+    assert "`pair_batch` is not repaired yet" in said
+    assert "card of exercise 1.7" in said
+
+
+def test_a_missing_answer_is_an_error_where_checks_are_strict():
+    lab = start(1)
+    lab.namespace = {}
+    with pytest.raises(CheckFailed, match=r"1.3.*`last_token_rewards` is not defined"):
+        lab.check("1.3")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_exercises_are_called_as_their_functions_are(number):
+    names = [exercise.name for exercise in exercises_of(number).values()]
+    assert len(set(names)) == len(names)
+    assert all(name.isidentifier() for name in names)
+
+
 def test_strict_raises(monkeypatch):
     lab = start(1)
     with pytest.raises(CheckFailed, match=r"1.3.*padding token"):
@@ -237,7 +287,29 @@ def test_section_that_needs_truth_says_so_in_one_line(lab, monkeypatch, capsys):
     assert capsys.readouterr().out.count("\n") == 1
 
 
-# Report and results
+# Figures, report and results
+
+
+def test_a_figure_is_shown_with_a_text_in_its_place(lab, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
+    figure = Figure()
+    figure.subplots().plot([0, 1], [3, 4])
+    lab.show(figure, "It rises.")
+    [((drawn,), options)] = shown
+    assert drawn is figure
+    assert options["metadata"]["image/png"]["alt"].startswith("It rises. Across: 0 to")
+
+
+def test_what_a_lab_writes_goes_to_its_folder(lab, tmp_path):
+    assert lab.folder.resolve() == (tmp_path / "out").resolve()
+    assert not lab.folder.is_absolute()  # it is printed, and no machine is to show
+
+
+def test_report_survives_results_that_are_broken(lab, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text("{")
+    assert "Not saved" in repr(lab.report())
 
 
 def test_report_in_text_and_html(lab):

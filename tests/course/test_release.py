@@ -5,6 +5,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from labs_helpers.course import cli
+from labs_helpers.course.colab import installation, with_colab
 from labs_helpers.course.profile import ROOT
 from labs_helpers.course.release import (
     WRITE_HERE,
@@ -92,7 +93,7 @@ def test_a_written_answer_is_left_to_the_student():
 
 def test_paths_and_links_lead_one_folder_further_up():
     cells = [
-        new_markdown_cell("[x](https://h/blob/main/notebooks/1_a.ipynb) [y](../docs)"),
+        new_markdown_cell("[![Open in Colab](x)](y) [y](../docs)"),
         new_code_cell('read("../data/x.csv")'),
         new_code_cell('if "google.colab" in sys.modules:\n    %cd labs'),
     ]
@@ -100,7 +101,27 @@ def test_paths_and_links_lead_one_folder_further_up():
     assert "notebooks/student/1_a.ipynb" in cells[0].source
     assert "(../../docs)" in cells[0].source
     assert cells[1].source == 'read("../../data/x.csv")'
-    assert cells[2].source.endswith("\n    %cd labs\n    %cd notebooks/student")
+    assert cells[2].source.endswith("\n    %cd -q notebooks/student")
+
+
+def test_a_cell_for_an_answer_may_fail_and_no_other():
+    check = new_code_cell("lab.check('1.1')", metadata={"nbgrader": dict(CHECK)})
+    cells = [exercise("x = 1"), check, new_code_cell("x")]
+    _, _, *student = student_version(notebook_of(*cells), "1_a.ipynb").cells
+    assert [cell.metadata.get("tags") for cell in student] == [
+        ["raises-exception"],
+        None,
+        None,
+    ]
+
+
+def test_release_renews_what_all_notebooks_share(tmp_path):
+    path = tmp_path / "1_a.ipynb"
+    cell = new_code_cell('if "google.colab" in sys.modules:\n    old()')
+    nbformat.write(notebook_of(cell), path)
+    release([path], tmp_path / "student")
+    [_, renewed] = nbformat.read(path, as_version=4).cells
+    assert renewed.source == installation("notebooks")
 
 
 def test_release_is_a_command(tmp_path, capsys):
@@ -116,6 +137,12 @@ def test_student_version_is_up_to_date(path, tmp_path):
     committed = ROOT / "notebooks" / "student" / path.name
     assert committed.exists(), "run `labs release`"
     assert committed.read_text() == fresh.read_text(), "run `labs release`"
+
+
+@SOURCES
+def test_badge_and_installation_are_up_to_date(path):
+    source = nbformat.read(path, as_version=4)
+    assert with_colab(source, f"notebooks/{path.name}") == source, "run `labs release`"
 
 
 @SOURCES

@@ -1,5 +1,6 @@
 """The committed notebooks are clean, executed, and say what the checks say."""
 
+import ast
 import re
 import warnings
 
@@ -94,3 +95,50 @@ def test_a_question_is_graded_by_hand(notebook, path):
 def test_cells_are_short(notebook):
     for text in source(notebook, "code"):
         assert len(text.splitlines()) <= 36, text.splitlines()[0]
+
+
+def test_every_figure_has_a_text_in_its_place(notebook):
+    figures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(figures) >= 10
+    texts = [f.metadata.get("image/png", {}).get("alt", "") for f in figures]
+    assert all(len(text) > 20 for text in texts), texts
+    assert len(set(texts)) == len(texts)
+
+
+def test_every_figure_is_shown_by_the_lab(notebook):
+    for text in source(notebook, "code"):
+        assert not re.search(r"display\(\s*\w*(plots|draw)", text)
+        assert not re.search(r"^(safety_)?plots\.", text, re.MULTILINE)
+
+
+def test_answers_need_no_import_of_their_own_and_give_no_other_name(notebook):
+    exercises = {
+        exercise.name
+        for number in (1, 2, 3, 4)
+        for exercise in exercises_of(number).values()
+    }
+    for cell in notebook.cells:
+        marks = cell.metadata.get("nbgrader", {})
+        if cell.cell_type == "code" and marks.get("solution"):
+            [function] = ast.parse(cell.source).body
+            assert isinstance(function, ast.FunctionDef)
+            assert function.name in exercises
+
+
+def test_a_check_finds_its_answer_by_name(notebook, path):
+    names = {e.id: e.name for e in exercises_of(int(path.stem[0])).values()}
+    found = {}
+    for text in source(notebook, "code"):
+        if checked := re.match(r'(\w+) = lab\.check\("([\d.]+)"\)\n', text):
+            found[checked[2]] = checked[1]
+    assert found == names
+
+
+def test_nothing_is_written_beside_the_labs_folder(notebook):
+    for text in source(notebook, "code"):
+        assert "build/" not in text

@@ -3,7 +3,7 @@
 from importlib import import_module
 from importlib.util import find_spec
 
-from labs_helpers.course.checks.engine import check, undefined
+from labs_helpers.course.checks.engine import check, unchanged, undefined
 from labs_helpers.course.checks.exercise import (
     CheckFailed,
     Counterexample,
@@ -24,6 +24,7 @@ __all__ = [
     "exercises_of",
     "is_lent",
     "lend",
+    "unchanged",
     "undefined",
 ]
 

@@ -49,12 +49,21 @@ def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:
 
 def undefined(exercise: Exercise) -> Diagnosis:
     """Say of an answer that is nowhere to be found which cell to look at."""
+    return _wrong(exercise, _no_answer(exercise, "not defined", "define it"))
+
+
+def unchanged(exercise: Exercise) -> Diagnosis:
+    """Say of an answer that is still what was to be repaired which cell to look at."""
+    return _wrong(exercise, _no_answer(exercise, "not repaired yet", "define it anew"))
+
+
+def _no_answer(exercise: Exercise, problem: str, due: str) -> Finding:
     message = (
-        f"`{exercise.name}` is not defined. The cell for it, below the card of "
-        f"exercise {exercise.id}, was not run, stopped with an error, or no longer "
-        "defines it: look there, run it, then run this cell again."
+        f"`{exercise.name}` is {problem}. The cell for it, below the card of exercise "
+        f"{exercise.id}, was not run, stopped with an error, or does not {due}. Look "
+        "there, run it, then run this cell again."
     )
-    return _wrong(exercise, Finding("not defined", message))
+    return Finding(problem, message)
 
 
 def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Diagnosis:
