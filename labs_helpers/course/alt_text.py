@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 MOST_NAMES = 12
+MOST_VALUES = 4
 
 
 def described(figure: Figure, text: str) -> str:
@@ -38,12 +39,14 @@ def described(figure: Figure, text: str) -> str:
     for axes in panels:
         title = axes.get_title() if len(panels) > 1 else ""
         parts += [f"Panel {title}."] if title else []
+        rows = bool(_names(axes.yaxis))
         points = {} if _names(axes.xaxis) else _points_by_row(axes)
         parts += [_axis("Across", axes.xaxis), _axis("Up", axes.yaxis, points)]
         unnamed = [line for line in axes.lines if line.get_label().startswith("_")]
-        drawn = [f"a line{_ends(unnamed[0])}"] if len(unnamed) == 1 else []
+        alone = len(unnamed) == 1 and not rows
+        drawn = [f"a line{_ends(unnamed[0])}"] if alone else []
         drawn += [
-            f"{name}{_ends(handle)}"
+            f"{name}{_ends(handle, rows)}"
             for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
         ]
         parts += [f"Drawn: {_listed(dict.fromkeys(drawn))}."] if drawn else []
@@ -60,7 +63,11 @@ def _axis(side: str, axis: Axis, points: dict[float, list[float]] | None = None)
     if names:
         values = [(points or {}).get(round(position), []) for position in names]
         named = zip(names.values(), values, strict=True)
-        span = _listed(" ".join([name, *map(_short, x)]) for name, x in named)
+        span = _listed(f"{name} {_several(x)}".strip() for name, x in named)
+    elif not axis.get_label_text() and not any(
+        label.get_text() for label in axis.get_ticklabels()
+    ):
+        return ""  # as the panel beside it
     else:
         low, high = axis.get_data_interval()
         span = f"{_short(low)} to {_short(high)}"
@@ -98,12 +105,24 @@ def _points_by_row(axes: Axes) -> dict[float, list[float]]:
     return found
 
 
-def _ends(handle: Any) -> str:
-    """The values of a line at its two ends, of a level or point its own."""
+def _several(values: list[float]) -> str:
+    if len(values) <= MOST_VALUES:
+        return " ".join(map(_short, values))
+    low, high = _short(min(values)), _short(max(values))
+    return f"{len(values)} points from {low} to {high}"
+
+
+def _ends(handle: Any, rows: bool = False) -> str:
+    """The values of a line at its two ends, of a level or point its own.
+
+    Where the rows of a figure have names, only a level has a value beside theirs.
+    """
     line = handle[0] if isinstance(handle, ErrorbarContainer) else handle
     if not isinstance(line, Line2D) or len(line.get_ydata()) == 0:
         return ""
     x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+    if rows and (len(set(x)) > 1 or list(y) != [0, 1]):
+        return ""
     if len(x) == 1:
         return f" ({_short(x[0])}, {_short(y[0])})"
     ends = x if len(set(x)) == 1 else y  # an upright line marks a place
@@ -114,7 +133,7 @@ def _ends(handle: Any) -> str:
 def _short(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{0.0 if abs(value) < 1e-12 else value:.3g}"
+    return f"{0.0 if abs(value) < 1e-6 else value:.3g}"
 
 
 def _listed(names: Iterable[str]) -> str:
