@@ -232,7 +232,7 @@ def test_a_missing_answer_is_lent_and_its_cell_named(lab, capsys):
     assert lab.points("1.3") == 0
     assert lab.diagnoses["1.3"].name == "not defined"
     said = capsys.readouterr().out
-    for part in ("`last_token_rewards` is not defined", "card of exercise 1.3"):
+    for part in ("Not defined: the cell for `last_token_rewards`", "exercise 1.3"):
         assert part in said
     assert "goes on with the reference" in said
 
@@ -244,14 +244,14 @@ def test_what_was_to_be_repaired_is_no_answer(lab, capsys):
     lab.namespace = {"pair_batch": pair_batch, "buggy_pair_batch": pair_batch}
     assert lab.check("1.7") is not pair_batch
     said = capsys.readouterr().out
-    assert "`pair_batch` is not repaired yet" in said
+    assert "Not repaired yet: the cell for `pair_batch`" in said
     assert "card of exercise 1.7" in said
 
 
 def test_a_missing_answer_is_an_error_where_checks_are_strict():
     lab = start(1)
     lab.namespace = {}
-    with pytest.raises(CheckFailed, match=r"1.3.*`last_token_rewards` is not defined"):
+    with pytest.raises(CheckFailed, match=r"1.3.*the cell for `last_token_rewards`"):
         lab.check("1.3")
 
 
