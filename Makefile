@@ -2,6 +2,7 @@
 
 # The first that is new enough is taken; or make PYTHON=/path/to/python3
 PYTHON := python3.11 python3
+PYTHON313 := python3.13
 CONSTRAINTS := .ci/constraints.txt
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -68,7 +69,7 @@ $(LOWEST)/.installed: $(STAMP) pyproject.toml .ci/lower-bounds.txt
 	@touch $@
 
 colab: $(TOOLS) ## run all notebooks at Colab's versions, with its first cell (GBs, slow)
-	$(BIN)/python tests/colab/run.py
+	PYTHON313=$(PYTHON313) $(BIN)/python tests/colab/run.py
 
 jupyter: $(STAMP) ## open the labs in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -27,6 +27,7 @@ ENVIRONMENT = FOLDER / "environment"
 CONTENT = FOLDER / "content"
 CLONE = CONTENT / "alignment-labs"
 PYTHON = ENVIRONMENT / "bin/python"
+LIST = ENVIRONMENT / "colab.txt"  # what it was built from
 BUILT = ENVIRONMENT / "freeze.txt"  # written last: without it, it is built anew
 
 USE = f"""
@@ -39,7 +40,7 @@ print(len(loaded), "modules loaded")"""
 
 def main() -> int:
     """Build, run and report; 0 if nothing failed and nothing moved."""
-    if not BUILT.exists() or WANTED.stat().st_mtime > BUILT.stat().st_mtime:
+    if not BUILT.exists() or LIST.read_bytes() != WANTED.read_bytes():
         build()
     shutil.rmtree(CONTENT, ignore_errors=True)
     CONTENT.mkdir(parents=True)
@@ -64,12 +65,17 @@ def main() -> int:
 
 def build() -> None:
     """Install what Colab has, with Python 3.13."""
-    python = os.environ.get("PYTHON313") or shutil.which("python3.13")
-    if python is None:
-        sys.exit("Colab runs Python 3.13: install it, or make colab PYTHON313=/path/to")
+    python = os.environ.get("PYTHON313") or "python3.13"
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
+    try:
+        subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(
+            f"Colab runs Python 3.13, and {python} makes no environment here. Install "
+            "it, or name yours: make colab PYTHON313=/path/to/python3.13"
+        )
     pip("install", "-r", str(WANTED))
+    shutil.copy(WANTED, LIST)
     BUILT.write_text(pip("freeze"), encoding="utf-8")
 
 

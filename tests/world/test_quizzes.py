@@ -23,8 +23,11 @@ WRONG = next(
 )
 
 
+STOCK = items()
+
+
 def drawn(kind: str, rng: random.Random):
-    return random_prompt(items(), rng, kind)
+    return random_prompt(STOCK, rng, kind)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +94,7 @@ def test_a_quiz_teaches_verdicts_of_all_kinds_and_no_answers():
 
 def test_a_drill_teaches_no_false_answer():
     rng = random.Random(0)
-    stock = items()["fact"]
-    talk = quizzes.drill(lambda kind: ask(rng.choice(stock), 0), rng)
+    talk = quizzes.drill(lambda kind: ask(rng.choice(STOCK["fact"]), 0), rng)
     assert len(seen_in(talk)) == 8
     assert set(seen_in(talk)) == {(0.1, "good"), (0.0, "false")}
 
