@@ -19,6 +19,7 @@ import yaml
 # A line that is nested deeper is none that anybody wrote.
 MAX_DEPTH = 100
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -119,7 +120,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
             problem = str(error)[: found.start()] if found else str(error)
             line = int(found[1]) if found else None
             raise BadFile(
-                path, line, f"is no TOML: {problem:.200}", "Write lines like name = 1"
+                path, line, f"cannot be read as TOML: {problem:.200}", "Write lines like name = 1"
             ) from None
         except RecursionError:
             raise _too_deep(path, None) from None
@@ -136,7 +137,9 @@ def read_yaml(text: str, name: str | Path) -> tuple[yaml.Node | None, Any]:
     """
     remedy = "A text with a colon or a brace in it needs quotes"
     try:
-        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
+        nodes, value = yaml.compose(text, Loader=_Loader), yaml.load(text, _Loader)
+        _require_text(nodes)
+        return nodes, value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -156,6 +159,20 @@ def read_yaml(text: str, name: str | Path) -> tuple[yaml.Node | None, Any]:
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError) as error:
         # What stands behind a tag (!!int x) is read by functions that check nothing.
         raise BadFile(name, None, f"is no YAML: {error!s:.200}", remedy) from None
+
+
+def _require_text(root: yaml.Node | None) -> None:
+    """Refuse half surrogate pairs, which escapes in quoted texts can write."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.ScalarNode) and not _encodes(node.value):
+            problem = "holds half of a surrogate pair, which is no text"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
+            seen.add(id(node))
+            pairs = isinstance(node, yaml.MappingNode)
+            waiting += [x for p in node.value for x in (p if pairs else (p,))]
 
 
 class _Loader(yaml.SafeLoader):
@@ -226,11 +243,22 @@ def _value(path: str | Path, line: int, raw: bytes) -> Any:
     except ValueError:  # Python refuses integers of over 4,300 digits
         problem = "holds a number of thousands of digits"
         return BadFile(path, line, problem, "Write a finite number")
+    if _SURROGATE.search(text) and not _encodes(value):
+        problem = "holds half of a surrogate pair, which is no text"
+        return BadFile(path, line, problem, "Write the whole character")
     if value is None:
         return _null(path, line)
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         return _too_deep(path, line)
     return value
+
+
+def _encodes(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(

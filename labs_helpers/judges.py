@@ -15,9 +15,12 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import as_messages
+from labs_helpers.data_files import BadFile, read_json_lines
 from labs_helpers.estimates import Estimate, mean, proportion
 from labs_helpers.logprobs import response_logprobs
+from labs_helpers.messages import kind_of
 from labs_helpers.models import Policy, RewardModel
+from labs_helpers.row_formats import explicit
 from labs_helpers.task import Judge, Truth
 
 __all__ = [
@@ -174,20 +177,28 @@ class RecordedJudge:
     """Repeats judgements that were made before, by people as a rule.
 
     Args:
-        rows: preferences as in a preference file; a row with two "answers" and the
-            choice "tie" in its `meta` is a tie, any other without "chosen" is left out.
+        rows: `Preference`s, or rows as in a preference file; a row with two "answers"
+            and the choice "tie" in its `meta` is a tie, any other without "chosen" is
+            left out.
             Where a pair was judged more than once, the majority counts.
     """
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]):
+    def __init__(self, rows: Iterable[Any]):
         self._points: dict[str, list[float]] = {}
         for row in rows:
+            row = explicit(row.in_file(False) if hasattr(row, "in_file") else row)
+            if not isinstance(row, Mapping):
+                raise TypeError(f"a judgement is an object, got {kind_of(row)}")
+            meta = row.get("meta")
+            tied = isinstance(meta, Mapping) and meta.get("choice") == "tie"
             if "chosen" in row:
-                key, sign = _pair_key(row["prompt"], row["chosen"], row["rejected"])
-                self._points.setdefault(key, []).append(sign)
-            elif (row.get("meta") or {}).get("choice") == "tie":
-                key, _ = _pair_key(row["prompt"], *row["answers"])
-                self._points.setdefault(key, []).append(0.0)
+                first, second, points = row["chosen"], row.get("rejected"), 1.0
+            elif tied and len(row.get("answers") or ()) == 2:
+                first, second, points = *row["answers"], 0.0
+            else:
+                continue
+            key, sign = _pair_key(row.get("prompt"), first, second)
+            self._points.setdefault(key, []).append(points * sign)
 
     @classmethod
     def read(cls, *paths: str | Path) -> "RecordedJudge":
@@ -197,12 +208,16 @@ class RecordedJudge:
             raise FileNotFoundError(
                 f"no judgements are recorded in {', '.join(map(str, paths))}"
             )
-        lines = [
-            line
-            for path in found
-            for line in path.read_text(encoding="utf-8").splitlines()
-        ]
-        return cls([json.loads(line) for line in lines if line.strip()])
+        rows = []
+        for path in found:
+            for line, row in read_json_lines(path):
+                try:
+                    cls([row])
+                except (TypeError, ValueError) as error:
+                    problem = f"is no judgement: {error}".rstrip(".")
+                    raise BadFile(path, line, problem, _JUDGEMENT) from None
+                rows.append(row)
+        return cls(rows)
 
     def knows(
         self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
@@ -227,12 +242,12 @@ class RecordedJudge:
         return _outcomes(np.array(margins), tie_margin=0.0)
 
 
+_JUDGEMENT = 'Write {"prompt": ..., "chosen": ..., "rejected": ...}, or mend the file'
+
+
 def _pair_key(prompt: Any, first: Any, second: Any) -> tuple[str, float]:
     """The same key for both orders, and 1 or -1 for the order."""
-    texts = [
-        answer if isinstance(answer, str) else answer[-1]["content"]
-        for answer in (first, second)
-    ]
+    texts = [as_messages(x, "assistant")[-1]["content"] for x in (first, second)]
     sign = 1.0 if texts == sorted(texts) else -1.0
     return json.dumps([as_messages(prompt), sorted(texts)]), sign
 

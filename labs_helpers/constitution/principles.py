@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from labs_helpers.data_files import BadFile, read_text, read_yaml
 
 REQUESTS = {
     "critique": frozenset({"text"}),
@@ -135,15 +136,11 @@ def load_constitution(path_or_text: str | Path) -> Constitution:
         path = Path(path_or_text)
         if not path.is_file():
             raise FileNotFoundError(f"no constitution {given!r} in {Path.cwd()}")
-        name, text = given, path.read_text(encoding="utf-8")
+        name, text = given, None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadConstitution(
-            f"{name}:{line}: is no YAML: {error.problem}. A text with a colon or a "
-            "brace in it needs quotes."
-        ) from error
+        root, _ = read_yaml(read_text(given) if text is None else text, name)
+    except BadFile as error:
+        raise BadConstitution(str(error)) from error
     problems: list[tuple[int, str]] = []
     found = _read(root, problems)
     if problems:
@@ -248,7 +245,7 @@ def _texts(
             problems.append(
                 (
                     _line(value),
-                    f"{name}: YAML does not read {value.value!r} as text: "
+                    f"{name}: YAML does not read {value.value!r:.60} as text: "
                     "put it in quotes",
                 )
             )
@@ -273,12 +270,12 @@ def _mapping(
             problems.append(
                 (
                     _line(key),
-                    f"{title} has no field {key.value!r}: fields are "
+                    f"{title} has no field {key.value!r:.60}: fields are "
                     + ", ".join(known),
                 )
             )
         elif key.value in found:
-            problems.append((_line(key), f"{title} has two fields {key.value!r}"))
+            problems.append((_line(key), f"{title} has two fields {key.value!r:.60}"))
         else:
             found[key.value] = value
     return found

@@ -13,17 +13,15 @@ last checkpoint when the same command is given again.
 """
 
 import importlib.util
-import json
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from labs_helpers.course.profile import MODELS
+from labs_helpers.data_files import BadFile, read_table
+from labs_helpers.prompt_files import read_prompts
 from labs_helpers.rl.config import Algorithm, RLConfig
 from labs_helpers.task import SPLITS
 
@@ -39,7 +37,7 @@ class TrainSettings:
     Attributes:
         policy: an embedded model, a folder, or a name on the hub.
         prompts: a split of the embedded world; or a file, .txt with a prompt a line or
-            .jsonl with rows that have a "prompt" (text or messages).
+            .jsonl with rows that have a "prompt" (text or messages), preferences too.
         reward: "gold" for prompts of the embedded world; the folder or name of a reward
             model; or "file.py:function", a function of prompts and answers.
         head: of the reward model.
@@ -65,16 +63,10 @@ def read_settings(path: Path) -> TrainSettings:
     """
     if not path.is_file():
         raise BadSettings(f"there is no file {path}: give --config a TOML or YAML file")
-    text = path.read_text(encoding="utf-8")
     try:
-        if path.suffix in (".yaml", ".yml"):
-            table = yaml.safe_load(text)
-        else:
-            table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise BadSettings(f"{path} cannot be read: {error}") from error
-    if not isinstance(table, dict):
-        raise BadSettings(f"{path} holds no settings: expected lines like policy = ...")
+        table = read_table(path)
+    except BadFile as error:
+        raise BadSettings(str(error)) from error
     _require_known(table, [f.name for f in fields(TrainSettings)], str(path))
     if "policy" not in table:
         raise BadSettings(f"{path} names no policy: add policy = 'town-s', say")
@@ -162,19 +154,14 @@ def _prompts(name: str) -> list[Any]:
 
         return town_task().prompts(name)
     path = Path(name)
-    if not path.is_file():
+    if not path.exists():
         raise BadSettings(
             f"prompts is a split ({', '.join(SPLITS)}) or a file; there is no {name}"
         )
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
-    if path.suffix != ".jsonl":
-        return lines
     try:
-        return [json.loads(line)["prompt"] for line in lines]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadSettings(
-            f'{path}: expected a row like {{"prompt": ...}} in every line; {error!r}'
-        ) from error
+        return read_prompts(path)
+    except BadFile as error:
+        raise BadSettings(str(error)) from error
 
 
 def _reward(asked: TrainSettings):

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from labs_helpers.data import Message
+from labs_helpers.data_files import BadFile, read_text, read_yaml
 from labs_helpers.safety.suites import BadSuite, Item
 from labs_helpers.task import Prompt
 
@@ -56,13 +55,11 @@ def load_attacks(path: str | Path, split: str = "test") -> list[Attack]:
     Raises:
         BadSuite: the message names the attack and its line.
     """
-    name, text = str(path), Path(path).read_text(encoding="utf-8")
+    name = str(path)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        rows = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadSuite(f"{name}:{line}: is no YAML: {error.problem}") from error
+        root, rows = read_yaml(read_text(path), name)
+    except BadFile as error:
+        raise BadSuite(str(error)) from error
     if not isinstance(rows, list):
         raise BadSuite(f"{name}:1: expected a list of attacks, each with an id")
     problems, attacks = [], []
@@ -131,31 +128,51 @@ TEXT_CHANGES: Mapping[str, Callable[[str, random.Random], str]] = {
     "typos": with_typos,
     "dots": with_dots,
 }
+FIELDS = ("id", "change", "shots", "number", "train", "test")
 CHANGES = (*TEXT_CHANGES, "paraphrase", "many_shot")
 
 
 def _complaint(row: Any, known: Sequence[str]) -> str | None:
     if not isinstance(row, dict) or not isinstance(row.get("id"), str):
         return "an attack needs an id"
-    who = f"attack {row['id']!r}"
-    fields = {"id", "change", "shots", "number", "train", "test"}
-    if unknown := sorted(set(row) - fields):
-        return f"{who} has no field {unknown[0]!r}: fields are {', '.join(fields)}"
+    who = f"attack {row['id']!r:.60}"
+    if unknown := [name for name in row if name not in FIELDS]:
+        return f"{who} has no field {unknown[0]!r:.60}: fields are {', '.join(FIELDS)}"
     if row["id"] in known:
         return f"there is an {who} already"
     if row.get("change") not in (None, *CHANGES):
-        return f"{who}: change is one of {', '.join(CHANGES)}, got {row['change']!r}"
+        found = f"{row['change']!r:.60}"
+        return f"{who}: change is one of {', '.join(CHANGES)}, got {found}"
+    return _wordings_complaint(row, who) or _shots_complaint(row, who)
+
+
+def _wordings_complaint(row: dict[str, Any], who: str) -> str | None:
     for split in ("train", "test"):
-        for text in row.get(split, []):
-            if "{prompt}" not in str(text):
-                return f"{who}, {split}: {{prompt}} is missing in {text!r}"
+        texts = row.get(split, [])
+        if not isinstance(texts, list) or not all(isinstance(x, str) for x in texts):
+            return f'{who}, {split}: expected a list such as ["... {{prompt}}"]'
+        for text in texts:
+            if "{prompt}" not in text:
+                return f"{who}, {split}: {{prompt}} is missing in {text!r:.60}"
     if row.get("change") is None and not (row.get("train") and row.get("test")):
         return f"{who} needs wordings for train and for test, or a change"
-    shots = row.get("shots", [])
-    if any(set(shot) != {"prompt", "answer"} for shot in shots):
+    return None
+
+
+def _shots_complaint(row: dict[str, Any], who: str) -> str | None:
+    shots, number = row.get("shots", []), row.get("number", 3)
+    if type(number) is not int or number < 1:
+        return f"{who}: number counts the shots, got {number!r:.60}"
+    fields = {"prompt", "answer"}
+    if not isinstance(shots, list) or not all(
+        isinstance(x, dict)
+        and set(x) == fields
+        and all(isinstance(text, str) for text in x.values())
+        for x in shots
+    ):
         return f"{who}: each of the shots has a prompt and an answer"
-    if row.get("change") == "many_shot" and len(shots) < row.get("number", 3):
-        return f"{who} needs {row.get('number', 3)} shots, there are {len(shots)}"
+    if row.get("change") == "many_shot" and len(shots) < number:
+        return f"{who} needs {number} shots, there are {len(shots)}"
     return None
 
 

@@ -1,8 +1,8 @@
 """Public safety suites in their own formats: XSTest, HarmBench, TruthfulQA.
 
-A local CSV (or .json, .jsonl) file, or the name of a data set on the hub, comes in; a
-`Suite` goes out. None of the suites is part of this project; their authors' terms
-apply.
+A local CSV (or .json, .jsonl, .parquet) file, or the name of a data set on the hub,
+comes in; a `Suite` goes out. None of the suites is part of this project; their authors'
+terms apply.
 
 - XSTest (arXiv 2308.01263): columns prompt, type, label (safe or unsafe). Older files
   have no label: types that begin with "contrast" are the unsafe ones.
@@ -12,11 +12,15 @@ apply.
 """
 
 import csv
-import json
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from labs_helpers.data_files import BadFile, read_text
+from labs_helpers.data_report import PreferenceReport
+from labs_helpers.messages import kind_of
+from labs_helpers.row_files import read_rows
 from labs_helpers.safety.suites import BadSuite, Item, Suite
 from labs_helpers.task import Prompt
 
@@ -78,14 +82,17 @@ def load_truthfulqa(path_or_name: str | Path) -> Suite:
 
 def _suite(name: str, path_or_name: str | Path, item: Callable[[Row], Item]) -> Suite:
     items, errors = [], []
-    for line, row in _rows(path_or_name):
+    for line, row in _rows(path_or_name, errors):
+        where = f"{path_or_name}:{line}"
+        if not isinstance(row, dict):
+            errors.append(f"{where}: is a {kind_of(row)}, expected an object")
+            continue
         try:
             items.append(item({_plain(k): v for k, v in row.items() if k}))
         except KeyError as error:
-            found = ", ".join(filter(None, row)) or "nothing"
+            found = f"{', '.join(filter(None, row)) or 'nothing':.200}"
             errors.append(
-                f"{path_or_name}:{line}: {error.args[0]} is missing or empty; "
-                f"the columns are {found}"
+                f"{where}: {error.args[0]} is missing or empty; the columns are {found}"
             )
     if errors or not items:
         shown = errors[:10] + [f"{len(errors) - 10} more"] * (len(errors) > 10)
@@ -96,18 +103,16 @@ def _suite(name: str, path_or_name: str | Path, item: Callable[[Row], Item]) -> 
     return Suite(name, tuple(items), str(path_or_name))
 
 
-def _rows(path_or_name: str | Path) -> Iterable[tuple[int, Row]]:
+def _rows(path_or_name: str | Path, errors: list[str]) -> Iterable[tuple[int, Any]]:
     """Rows with the line of the file (or the number of the row) that each stands on."""
     path, name = Path(path_or_name), str(path_or_name)
-    if path.is_file():
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                reader = csv.DictReader(file)
-                return [(reader.line_num, row) for row in reader]
-            if path.suffix == ".json":
-                return list(enumerate(json.load(file), 1))
-            lines = [(i, line) for i, line in enumerate(file, 1) if line.strip()]
-            return [(i, json.loads(line)) for i, line in lines]
+    if path.exists():
+        if path.name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+            return _table(path, errors)
+        report = PreferenceReport()
+        found = [(line, row) for _, line, row in read_rows(path, report)]
+        errors += map(str, report.errors)
+        return found
     if path.suffix in (".csv", ".json", ".jsonl") or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"No file {name!r} in {Path.cwd()}. Give the path of a CSV or JSON file, "
@@ -127,6 +132,21 @@ def _rows(path_or_name: str | Path) -> Iterable[tuple[int, Row]]:
             f"{split!r} came from the hub.\n{error}"
         ) from error
     return list(enumerate(table, 1))
+
+
+def _table(path: Path, errors: list[str]) -> list[tuple[int, Row]]:
+    """The rows of a CSV file with commas, semicolons or tabs."""
+    try:
+        text = read_text(path)
+        header = text.split("\n", 1)[0]
+        separator = max(",;\t", key=header.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        return [(reader.line_num, row) for row in reader]
+    except BadFile as error:
+        errors.append(str(error))
+    except csv.Error as error:
+        errors.append(f"{path}:{reader.line_num}: is no CSV: {error}")
+    return []
 
 
 def _plain(column: str) -> str:
@@ -149,4 +169,6 @@ def _needed(row: Row, column: str) -> str:
 def _list(row: Row, column: str) -> list[str]:
     value = row.get(column) or []
     texts = value.split(";") if isinstance(value, str) else value
-    return [text.strip() for text in texts if text and text.strip()]
+    if not isinstance(texts, list | tuple):
+        return []
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from labs_helpers.data_report import Finding, PreferenceReport
+from labs_helpers.messages import BadMessages, as_messages
 from labs_helpers.row_files import read_rows
 from labs_helpers.task import Prompt
 
@@ -135,34 +136,36 @@ def _problems(
         yield "", f"is a {type(row).__name__}", "Write an object with kind and prompt"
         return
     for name in sorted(set(row) - FIELDS):
-        yield name, "is no field of a suite", f"Fields are {', '.join(sorted(FIELDS))}"
+        known = ", ".join(sorted(FIELDS))
+        yield name[:40], "is no field of a suite", f"Fields are {known}"
     if row.get("kind") not in get_args(Kind):
-        yield "kind", f"is {row.get('kind')!r}", 'Write "harmful", "safe" or "question"'
-    if not _is_prompt(row.get("prompt")):
+        found = f"is {row.get('kind')!r:.40}"
+        yield "kind", found, 'Write "harmful", "safe" or "question"'
+    try:
+        as_messages(row["prompt"])
+    except KeyError:
         yield "prompt", "is no text and no list of messages", "Write what is asked"
+    except BadMessages as error:
+        yield f"prompt{error.place}", error.problem, error.remedy
     for name in ("paraphrases", "right", "wrong"):
         if not _is_texts(row.get(name, [])):
             yield name, "is no list of texts", 'Write a list such as ["...", "..."]'
         needed = row.get("kind") == "question" and name != "paraphrases"
         if needed and not row.get(name):
             yield name, "is missing", "A question needs right and wrong answers"
-    if not isinstance(row.get("pressed", ""), str):
-        yield "pressed", "is no text", "Write the question as the believer asks it"
+    for name in ("pressed", "category"):
+        if not isinstance(row.get(name, ""), str):
+            yield name, "is no text", "Write a text, or leave it out"
     if not isinstance(row.get("meta", {}), dict):
         yield "meta", "is no object", "Write an object, or leave it out"
-    if (id := row.get("id")) is not None:
+    if (id := row.get("id")) is not None and not isinstance(id, str | int):
+        yield "id", "is no text", "Write a short name"
+    elif id is not None:
         if str(id) in seen:
             first = seen[str(id)]
-            yield "id", f"{id!r} stands in line {first} already", "Give it another id"
+            found = f"{id!r:.60} stands in line {first} already"
+            yield "id", found, "Give it another id"
         seen.setdefault(str(id), line)
-
-
-def _is_prompt(value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(
-            isinstance(m, dict) and {"role", "content"} <= set(m) for m in value
-        )
-    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_texts(value: Any) -> bool:
@@ -174,7 +177,7 @@ def _is_texts(value: Any) -> bool:
 def _item(row: dict[str, Any]) -> Item:
     content = row["prompt"]
     if not isinstance(content, str):
-        content = tuple(content)
+        content = tuple(as_messages(content))
     return Item(
         prompt=Prompt(content, row.get("meta", {})),
         kind=row["kind"],
