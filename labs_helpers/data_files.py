@@ -119,9 +119,8 @@ def read_table(path: str | Path) -> dict[str, Any]:
             found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
             problem = str(error)[: found.start()] if found else str(error)
             line = int(found[1]) if found else None
-            raise BadFile(
-                path, line, f"cannot be read as TOML: {problem:.200}", "Write lines like name = 1"
-            ) from None
+            problem = f"cannot be read as TOML: {problem:.200}"
+            raise BadFile(path, line, problem, "Write lines like name = 1") from None
         except RecursionError:
             raise _too_deep(path, None) from None
     if not isinstance(table, dict):

@@ -5,6 +5,7 @@ one notebook runs on a small embedded world and on real preference data. This mo
 holds the plain types; it knows neither models nor any particular world.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -127,13 +128,20 @@ def task_from_preferences(
 ) -> Task:
     """Make a task of a preference set: 80 % train, 10 % validation, 10 % test.
 
-    No prompt is in two splits. There is no truth and no probe.
+    No prompt is in two splits. There is no truth and no probe. Of unpaired rows, a
+    prompt's desirable answers are paired with its undesirable ones, in their order;
+    what is left over, and answers to different prompts, make no pair.
+
+    Raises:
+        ValueError: There is no pair.
     """
     pairs = [row for row in rows if isinstance(row, Preference)]
+    pairs += _paired([row for row in rows if isinstance(row, Unpaired)])
     if not pairs:
         raise ValueError(
             f"{name} has {len(rows)} rows and no preference pair among them: a task "
-            "needs rows with prompt, chosen and rejected"
+            "needs rows with prompt, chosen and rejected, or a desirable and an "
+            "undesirable answer to the same prompt"
         )
     parts = dict(zip(SPLITS, split(pairs, (0.8, 0.1, 0.1), seed), strict=True))
 
@@ -146,6 +154,19 @@ def task_from_preferences(
         return [_prompt(row) for row in _one_per_prompt(preferences(part))]
 
     return Task(name, prompts, preferences, judge)
+
+
+def _paired(rows: Sequence[Unpaired]) -> list[Preference]:
+    answers: dict[str, dict[bool, list[Unpaired]]] = {}
+    for row in rows:
+        both = answers.setdefault(json.dumps(row.prompt), {True: [], False: []})
+        both[row.label].append(row)
+    return [
+        Preference(good.prompt, good.completion, bad.completion, meta=good.meta)
+        for both in answers.values()
+        for good, bad in zip(both[True], both[False], strict=False)
+        if good.completion != bad.completion
+    ]
 
 
 def _prompt(row: Preference) -> Prompt:
