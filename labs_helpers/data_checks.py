@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labs_helpers.data_report import Finding, PreferenceReport
-from labs_helpers.messages import BadMessages, Message, as_messages, kind_of
+from labs_helpers.messages import BadMessages, Message, a_kind, as_messages
 from labs_helpers.row_files import NumberedRow, read_rows
 from labs_helpers.row_formats import explicit
 
@@ -125,7 +125,7 @@ class _RowCheck:
         if not isinstance(row, dict):
             self.error(
                 "",
-                f"is a {kind_of(row)}, expected an object",
+                f"is {a_kind(row)}, expected an object",
                 'Write {"prompt": ..., "chosen": ..., "rejected": ...}',
             )
             return None
@@ -231,7 +231,7 @@ class _RowCheck:
         margin = row.get("margin")
         if margin is not None:
             if isinstance(margin, bool) or not isinstance(margin, int | float):
-                problem = f"is a {kind_of(margin)}, expected a number"
+                problem = f"is {a_kind(margin)}, expected a number"
                 self.error("margin", problem, "Write a finite number, or leave it out")
             elif not _is_finite(margin):
                 problem = f"is {margin}" if isinstance(margin, float) else "is too big"
@@ -245,7 +245,7 @@ class _RowCheck:
         for name, (kind, words) in expected.items():
             value = row.get(name)
             if value is not None and not isinstance(value, kind):
-                problem = f"is a {kind_of(value)}, expected {words}"
+                problem = f"is {a_kind(value)}, expected {words}"
                 self.error(name, problem, "Correct it, or leave it out")
             elif value is not None and (problem := _unwritable(value)):
                 self.error(name, problem, "Correct it, or leave it out")

@@ -116,9 +116,9 @@ def read_table(path: str | Path) -> dict[str, Any]:
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-            problem = str(error)[: found.start()] if found else str(error)
-            line = int(found[1]) if found else None
+            problem, _, place = str(error).rpartition(" (at ")
+            found = re.match(r"line (\d+)", place)
+            line = int(found[1]) if found else text.count("\n") + 1
             problem = f"cannot be read as TOML: {problem:.200}"
             raise BadFile(path, line, problem, "Write lines like name = 1") from None
         except RecursionError:
@@ -217,7 +217,7 @@ def _unpacked(path: Path) -> bytes:
         if content.startswith(magic):
             problem = f"is {kind}, expected text"
             raise BadFile(path, 1, problem, "Unpack it, or give it its own suffix")
-    if b"\x00" in content[:100]:
+    if content[:100].count(b"\x00") * 4 > len(content[:100]):  # every second byte
         raise _not_utf8(path, "UTF-16")
     return content.removeprefix(b"\xef\xbb\xbf")
 

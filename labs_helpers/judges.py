@@ -18,7 +18,7 @@ from labs_helpers.data import as_messages
 from labs_helpers.data_files import BadFile, read_json_lines
 from labs_helpers.estimates import Estimate, mean, proportion
 from labs_helpers.logprobs import response_logprobs
-from labs_helpers.messages import kind_of
+from labs_helpers.messages import a_kind
 from labs_helpers.models import Policy, RewardModel
 from labs_helpers.row_formats import explicit
 from labs_helpers.task import Judge, Truth
@@ -188,7 +188,7 @@ class RecordedJudge:
         for row in rows:
             row = explicit(row.in_file(False) if hasattr(row, "in_file") else row)
             if not isinstance(row, Mapping):
-                raise TypeError(f"a judgement is an object, got {kind_of(row)}")
+                raise TypeError(f"a judgement is an object, got {a_kind(row)}")
             meta = row.get("meta")
             tied = isinstance(meta, Mapping) and meta.get("choice") == "tie"
             if "chosen" in row:

@@ -49,7 +49,7 @@ def as_messages(x: Any, role: str = "user") -> list[Message]:
     return messages
 
 
-def as_conversations(prompts: Iterable[Any], role: str = "user") -> list[list[Message]]:
+def as_conversations(prompts: Any, role: str = "user") -> list[list[Message]]:
     """Turn prompts or answers into lists of messages; an error names the row, from 0.
 
     Raises:
@@ -59,7 +59,7 @@ def as_conversations(prompts: Iterable[Any], role: str = "user") -> list[list[Me
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
         raise BadMessages(
             "",
-            f"are a {kind_of(prompts)}, expected a list",
+            f"are {a_kind(prompts)}, expected a list",
             f"Put a single {what} in a list: [{what}]",
             f"{what}s",
         )
@@ -87,8 +87,8 @@ def answer_text(x: Any) -> str:
     return messages[0]["content"]
 
 
-def kind_of(value: Any) -> str:
-    """What a value is called in a sentence: JSON's names where it has one."""
+def a_kind(value: Any) -> str:
+    """What a value is called in a sentence, with its article: JSON's names, if any."""
     names = {
         "NoneType": "null",
         "str": "string",
@@ -97,8 +97,8 @@ def kind_of(value: Any) -> str:
         "float": "number",
         "bool": "true or false",
     }
-    name = type(value).__name__
-    return names.get(name, name)
+    name = names.get(type(value).__name__, type(value).__name__)
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _messages(x: Any, role: str) -> Iterator[Message]:
@@ -112,7 +112,7 @@ def _messages(x: Any, role: str) -> Iterator[Message]:
             remedy = "A message stands in a list: [message]"
         else:
             remedy = _EXPECTED
-        raise BadMessages("", f"is a {kind_of(x)}", remedy)
+        raise BadMessages("", f"is {a_kind(x)}", remedy)
     given = list(x)
     if not given:
         raise BadMessages("", "is an empty list", _EXPECTED)
@@ -147,7 +147,7 @@ def _content(place: str, content: Any) -> str:
     if isinstance(content, str):
         return _written(place, content)
     if isinstance(content, bytes | Mapping) or not isinstance(content, Iterable):
-        problem = f"is a {kind_of(content)}, expected a string"
+        problem = f"is {a_kind(content)}, expected a string"
         raise BadMessages(place, problem, "Write the message's text")
     texts = []
     for i, part in enumerate(content):
@@ -155,12 +155,12 @@ def _content(place: str, content: Any) -> str:
         if isinstance(part, Mapping) and part.get("type", "text") == "text":
             text = part.get("text")
         if not isinstance(text, str):
-            kind = kind_of(part)
+            kind = a_kind(part)
             if isinstance(part, Mapping):
-                kind = f"part of type {part.get('type', 'text')!r:.40} without text"
+                kind = f"a part of type {part.get('type', 'text')!r:.40} without text"
             raise BadMessages(
                 f"{place}[{i}]",
-                f"is a {kind}, expected a part of type 'text'",
+                f"is {kind}, expected a part of type 'text'",
                 "Only text is read: leave the row out, or write it as text",
             )
         texts.append(_written(f"{place}[{i}]", text))

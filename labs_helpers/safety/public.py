@@ -19,7 +19,7 @@ from typing import Any
 
 from labs_helpers.data_files import BadFile, read_text
 from labs_helpers.data_report import PreferenceReport
-from labs_helpers.messages import kind_of
+from labs_helpers.messages import a_kind
 from labs_helpers.row_files import read_rows
 from labs_helpers.safety.suites import BadSuite, Item, Suite
 from labs_helpers.task import Prompt
@@ -85,7 +85,7 @@ def _suite(name: str, path_or_name: str | Path, item: Callable[[Row], Item]) -> 
     for line, row in _rows(path_or_name, errors):
         where = f"{path_or_name}:{line}"
         if not isinstance(row, dict):
-            errors.append(f"{where}: is a {kind_of(row)}, expected an object")
+            errors.append(f"{where}: is {a_kind(row)}, expected an object")
             continue
         try:
             items.append(item({_plain(k): v for k, v in row.items() if k}))

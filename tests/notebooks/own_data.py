@@ -1,6 +1,6 @@
 """Run the labs on preference files of somebody's own, one of each legal format.
 
-    python tests/notebooks/own_data.py                      # 14 files, four labs: an hour
+    python tests/notebooks/own_data.py                      # all files, four labs
     python tests/notebooks/own_data.py kto_text --labs 1 2  # one file, two labs
 
 Writes the files into a temporary folder, runs `labs run --profile smoke` with LABS_DATA
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROWS = 40
+LABS = "import sys; from labs_helpers.course.cli import main; sys.exit(main())"
 PLACES = ("the mill", "the pier", "the old bridge", "the market", "the town hall")
 TASKS = ("Who looks after", "When was somebody last in", "How do I find")
 Row = dict[str, object]
@@ -197,19 +198,17 @@ def main() -> int:
     for name in options.formats or FORMATS:
         with tempfile.TemporaryDirectory() as folder:
             data = build(Path(folder), name)
-            start = (
-                "import sys; from labs_helpers.course.cli import main; sys.exit(main())"
-            )
             command = ["run", *options.labs, "--profile", "smoke"]
             done = subprocess.run(
-                [sys.executable, "-c", start, *command, "--out", f"{folder}/out"],
+                [sys.executable, "-c", LABS, *command, "--out", f"{folder}/out"],
                 env={**os.environ, "LABS_DATA": str(data), "HF_HUB_OFFLINE": "1"},
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 text=True,
             )
         ended = done.returncode == 0
         failed += not ended
-        print(f"{name:14} {'reached the end' if ended else done.stderr[-3000:]}")
+        print(f"{name:14} {'reached the end' if ended else done.stdout[-3000:]}")
     return int(failed > 0)
 
 
