@@ -306,12 +306,6 @@ def test_what_a_lab_writes_goes_to_its_folder(lab, tmp_path):
     assert not lab.folder.is_absolute()  # it is printed, and no machine is to show
 
 
-def test_report_survives_results_that_are_broken(lab, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "results.json").write_text("{")
-    assert "Not saved" in repr(lab.report())
-
-
 def test_report_in_text_and_html(lab):
     lab.claim("a", 0.1, at_least=0.9, text="<b> is good")
     lab.predict("key", 1)

@@ -59,9 +59,9 @@ def unchanged(exercise: Exercise) -> Diagnosis:
 
 def _no_answer(exercise: Exercise, problem: str, due: str) -> Finding:
     message = (
-        f"the cell for `{exercise.name}`, below the card of exercise {exercise.id}, was "
-        f"not run, stopped with an error, or does not {due}. Look there, run it, then "
-        "run this cell again."
+        f"the cell for `{exercise.name}`, below the card of exercise {exercise.id}, "
+        f"was not run, stopped with an error, or does not {due}. Look there, run it, "
+        "then run this cell again."
     )
     return Finding(problem, message)
 
