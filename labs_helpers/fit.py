@@ -9,27 +9,46 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from labs_helpers import checkpoint
 from labs_helpers.batching import bucketed_batches
+from labs_helpers.data import as_rows
 from labs_helpers.history import History
-from labs_helpers.limits import naming_row
+from labs_helpers.identity import Identity, describe, digest, moved
+from labs_helpers.interrupts import uninterrupted
 from labs_helpers.models import default_device_and_dtype
-from labs_helpers.objectives import Encoded, Objective, RewardObjective, SFTObjective
+from labs_helpers.objectives import (
+    Encoded,
+    Mean,
+    Objective,
+    RewardObjective,
+    SFTObjective,
+    encode_rows,
+)
 from labs_helpers.preference_objectives import (
     KTOObjective,
     PairObjective,
     Reference,
     SLiCObjective,
 )
+from labs_helpers.settings import (
+    MANY,
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    settings,
+)
+from labs_helpers.starts import leave, start_for
 
 __all__ = [
     "FitConfig",
@@ -50,7 +69,7 @@ class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
 
 
-@dataclass(frozen=True)
+@settings
 class FitConfig:
     """How to train.
 
@@ -73,21 +92,21 @@ class FitConfig:
         progress: show a bar with the time left and the loss.
     """
 
-    lr: float
-    batch_size: int = 32
-    epochs: float = 1.0
-    steps: int | None = None
-    warmup: float = 0.05
+    lr: NotNegative
+    batch_size: Count = 32
+    epochs: Positive = 1.0
+    steps: Count | None = None
+    warmup: Share = 0.05
     schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    accumulate: int = 1
-    max_length: int | None = None
-    seed: int = 0
-    log_every: int = 10
-    evaluate_every: int = 0
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    accumulate: Count = 1
+    max_length: Count | None = None
+    seed: Seed = 0
+    log_every: CountOrZero = 10
+    evaluate_every: CountOrZero = 0
     checkpoint: str | Path | None = None
-    save_every: int = 0
+    save_every: CountOrZero = 0
     progress: bool = True
 
 
@@ -112,32 +131,32 @@ def fit(
         TrainingStopped: the loss or its gradient is not finite. The model keeps the
             weights of the last good step, the folder its last good checkpoint.
     """
-    encoded = _encode(rows, objective, config.max_length)
-    lengths = np.array([row["length"] for row in encoded])
-    steps = config.steps or max(
-        1, round(config.epochs * math.ceil(len(encoded) / config.batch_size))
-    )
-    plan = bucketed_batches(lengths, config.batch_size, steps, config.seed)
+    encoded = encode_rows(as_rows(rows), objective, config.max_length)
+    plan = _plan(encoded, config)
     if hasattr(objective, "check"):
-        parts = [len(batch) // min(config.accumulate, len(batch)) for batch in plan]
-        objective.check(model, encoded, min(parts))
-    run = _Run(model, config, len(plan), lengths)
-    device = next(model.parameters()).device
+        objective.check(model, encoded, min(map(len, plan)))
+    folder = None if config.checkpoint is None else Path(config.checkpoint)
     with ExitStack() as stack:
+        stack.enter_context(checkpoint.folder_of_one_run(folder))
+        run = _Run(model, config, len(plan), objective, encoded)
+        stack.callback(run.leave)
         stack.callback(model.train, model.training)
-        stack.enter_context(torch.random.fork_rng(_cuda_only(device)))
+        stack.enter_context(torch.random.fork_rng(_cuda_only(run.device)))
         torch.manual_seed(config.seed)
-        run.resume()
-        if run.step < len(plan) and hasattr(objective, "prepare"):
-            with run.autocast:
+        saved = run.saved()
+        finished = saved is not None and saved["step"] == len(plan)
+        if not finished and hasattr(objective, "prepare"):
+            with run.autocast:  # while the model is what it is at the start
                 objective.prepare(model, encoded)
+        if saved is not None:
+            run.resume(saved)
         bar = tqdm(total=len(plan), initial=run.step, disable=not config.progress)
         stack.enter_context(bar)
         while run.step < len(plan):
             model.train()
             started = time.perf_counter()
             batch = [encoded[i] for i in plan[run.step]]
-            measured = run.update(objective, batch)
+            measured = run.update(batch)
             run.seconds += time.perf_counter() - started
             bar.set_postfix(loss=f"{measured['loss']:.3f}", refresh=False)
             bar.update()
@@ -157,20 +176,33 @@ class _Run:
     """The state of a run: what a checkpoint holds, and one step of it."""
 
     def __init__(
-        self, model: nn.Module, config: FitConfig, steps: int, lengths: np.ndarray
+        self,
+        model: nn.Module,
+        config: FitConfig,
+        steps: int,
+        objective: Objective,
+        encoded: list[Encoded],
     ):
         self.model, self.config, self.steps = model, config, steps
+        self.objective = objective
         folder = config.checkpoint
         self.path = None if folder is None else Path(folder) / "state.pt"
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, float]] = []
         self.pending: list[dict[str, float]] = []
+        self.moving: list[str] = []
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         if not self.trained:
             raise ValueError(
                 "the model has no parameter with requires_grad: nothing to train"
             )
-        self.identity = _identity(config, lengths, self.trained)
+        self.identity: Identity = {}
+        self.asked: Identity = {}
+        if self.path is not None:  # costs a look at every weight
+            self.asked = self._described()
+            self.identity = {**_identity(config, encoded), **self.asked}
+            self.start = start_for(model, self.path.parent)
+            self.identity |= self.start
         matrices = [p for p in self.trained.values() if p.ndim > 1]
         vectors = [p for p in self.trained.values() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -189,38 +221,50 @@ class _Run:
             self.device.type, enabled=mixed and dtype == torch.float16
         )
 
-    def update(self, objective: Objective, batch: list[Encoded]) -> dict[str, float]:
+    def update(self, batch: list[Encoded]) -> dict[str, float]:
         """Take one optimiser step."""
         lr = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        parts = min(self.config.accumulate, len(batch))
-        measured: dict[str, float] = {}
-        shares: dict[str, float] = {}  # not every part measures everything
-        for part in (batch[i::parts] for i in range(parts)):
-            share = len(part) / len(batch)
-            with self.autocast:
-                loss, metrics = objective.loss(self.model, part)
-            metrics = {"loss": loss.item(), **metrics}
-            self._require_finite("loss", metrics["loss"])
-            self.scaler.scale(loss * share).backward()
-            for name, value in metrics.items():
-                measured[name] = measured.get(name, 0.0) + share * value
-                shares[name] = shares.get(name, 0.0) + share
-        measured = {name: value / shares[name] for name, value in measured.items()}
+        measured = self._differentiate(batch)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             self.trained.values(), self.config.max_grad_norm
         ).item()
         if not self.scaler.is_enabled():  # the scaler leaves such steps out itself
             self._require_finite("gradient", norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.tokens += sum(row["length"] for row in batch)
-        self.pending.append({**measured, "grad_norm": norm, "lr": lr})
+        with uninterrupted():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self.tokens += sum(row["length"] for row in batch)
+            self.pending.append({**measured, "grad_norm": norm, "lr": lr})
         return measured
+
+    def _differentiate(self, batch: list[Encoded]) -> dict[str, float]:
+        """Add up the gradient of the parts; each weighs by what its means count."""
+        parts = min(self.config.accumulate, len(batch))
+        of_batch: list[Any] = []
+        if hasattr(self.objective, "whole"):
+            with self.autocast:
+                size = -(-len(batch) // parts)
+                of_batch = [self.objective.whole(self.model, batch, size)]
+        measured: dict[str, float] = {"loss": 0.0}
+        counts: dict[str, float] = {}  # not every part measures everything
+        for part in (batch[i::parts] for i in range(parts)):
+            with self.autocast:
+                loss, metrics = self.objective.loss(self.model, part, *of_batch)
+            if not of_batch:
+                loss = loss * (len(part) / len(batch))
+            self._require_finite("loss", loss.item())
+            self.scaler.scale(loss).backward()
+            measured["loss"] += loss.item()
+            for name, value in metrics.items():
+                count = value.count if isinstance(value, Mean) else len(part)
+                measured[name] = measured.get(name, 0.0) + count * value
+                counts[name] = counts.get(name, 0.0) + count
+        return {name: v / counts.get(name, 1.0) for name, v in measured.items()}
 
     def log(self, evaluated: dict[str, float]) -> None:
         """Add a row: the means since the last one, and what was evaluated."""
@@ -243,21 +287,38 @@ class _Run:
         state["optimizer"] = self.optimizer.state_dict()
         state["scaler"] = self.scaler.state_dict()
         state["random"] = checkpoint.random_state(self.device)
+        changed = moved(self.asked, self._described())
+        state["moving"] = self.moving = sorted({*self.moving, *changed})
         checkpoint.save(self.path, state, self.identity)
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+    def saved(self) -> dict[str, Any] | None:
+        """What the checkpoint holds, if there is one."""
         if self.path is None or not self.path.exists():
-            return
-        state = checkpoint.load(self.path, self.identity, self.device)
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["parameters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        checkpoint.set_random_state(self.device, state["random"])
-        for name in _COUNTERS:
-            setattr(self, name, state[name])
+            return None
+        return checkpoint.load(self.path, self.identity, self.device)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        with checkpoint.fitting(self.path):
+            with torch.no_grad():
+                for name, parameter in self.trained.items():
+                    parameter.copy_(state["parameters"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            checkpoint.set_random_state(self.device, state["random"])
+            for name in (*_COUNTERS, "moving"):
+                setattr(self, name, state[name])
+
+    def leave(self) -> None:
+        """Free the gradients; know the model again if it comes to go on."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.path is not None:
+            leave(self.model, self.path.parent, self.start)
+
+    def _described(self) -> Identity:
+        """The objective, with all that it holds but the model."""
+        known = {id(m): "the model in training" for m in self.model.modules()}
+        return describe("objective", self.objective, known)
 
     def _learning_rate(self) -> float:
         warmup = max(1, round(self.config.warmup * self.steps))
@@ -295,37 +356,25 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _encode(
-    rows: Sequence[Any], objective: Objective, max_length: int | None
-) -> list[Encoded]:
-    encoded = []
-    for i, row in enumerate(rows):
-        with naming_row(f"row {i}"):
-            encoded.append({**objective.encode(row), "number": i})
-    if max_length is not None:
-        kept = [row for row in encoded if row["length"] <= max_length]
-        if len(kept) < len(encoded):
-            left_out = len(encoded) - len(kept)
-            print(f"{left_out} of {len(encoded)} rows exceed {max_length} tokens: out")
-        encoded = kept
-    if not encoded:
+def _plan(encoded: list[Encoded], config: FitConfig) -> list[np.ndarray]:
+    """The rows of every step."""
+    per_pass = math.ceil(len(encoded) / config.batch_size)
+    steps = config.steps or max(1, round(config.epochs * per_pass))
+    if steps > MANY:
         raise ValueError(
-            f"no row to train on: {len(rows)} came in, none has at most "
-            f"{max_length} tokens"
-            if rows
-            else "no row to train on: `rows` is empty"
+            f"epochs={config.epochs:g} of {len(encoded):,} rows are {steps:,} steps, "
+            f"more than {MANY:,}: take fewer"
         )
-    return encoded
+    lengths = np.array([row["length"] for row in encoded])
+    return bucketed_batches(lengths, config.batch_size, steps, config.seed)
 
 
-def _identity(
-    config: FitConfig, lengths: np.ndarray, trained: dict[str, nn.Parameter]
-) -> dict[str, Any]:
-    """Describe what must not change between a run and its resumption."""
+def _identity(config: FitConfig, encoded: list[Encoded]) -> Identity:
+    """What must not change in a run, beside model and objective."""
     names = "lr batch_size epochs steps warmup schedule weight_decay max_grad_norm seed"
     return {
         **{name: getattr(config, name) for name in names.split()},
-        "number of rows": len(lengths),
-        "tokens in the rows": int(lengths.sum()),
-        "trained parameters": sum(p.numel() for p in trained.values()),
+        "number of rows": len(encoded),
+        "tokens in the rows": sum(int(row["length"]) for row in encoded),
+        "the rows' content or order": digest(encoded),
     }

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from labs_helpers.chat import check_fits, encode_answer, encode_conversation
 from labs_helpers.data import Message, Preference, Unpaired, as_messages
+from labs_helpers.limits import naming_row
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, pad_right
 from labs_helpers.policies import logits_and_hidden
@@ -30,8 +31,14 @@ class Objective(Protocol):
     One that has a `prepare(model, rows)` too is shown all encoded rows and the model
     once before the first step, to put into the rows what training does not change (a
     reference's log-probs). One that has a `check(model, rows, smallest)` may refuse
-    them even before that: `smallest` is the least number of rows that `loss` will see,
+    them even before that: `smallest` is the least number of rows in a batch,
     and a row's "number" its place among those that `fit` was given.
+
+    A batch may be computed in parts. Where its loss is not a mean over rows, so that
+    parts of it need to know the whole, the objective has a `whole(model, batch, size)`
+    too: what it gives (a count of tokens, an estimate from all rows, made from `size`
+    of them at a time) is the third argument of every part's `loss`, whose parts then
+    add up to the loss of the batch.
     """
 
     def encode(self, row: Any) -> Encoded:
@@ -43,7 +50,51 @@ class Objective(Protocol):
     def loss(
         self, model: nn.Module, batch: list[Encoded]
     ) -> tuple[Tensor, dict[str, float]]:
-        """Compute the mean loss of a batch, with gradient, and what else to log."""
+        """Compute the mean loss of a batch, with gradient, and what else to log.
+
+        What is logged are means over the batch's rows, or `Mean`s over something else.
+        """
+
+
+class Mean(float):
+    """A figure to log that is the mean of `count` things; parts weigh by it."""
+
+    count: float
+
+
+def mean_of(values: Tensor) -> Mean:
+    """The mean of these values, to log."""
+    mean = Mean(values.mean().item())
+    mean.count = values.numel()
+    return mean
+
+
+def encode_rows(
+    rows: Sequence[Any], objective: Objective, max_length: int | None
+) -> list[Encoded]:
+    """Encode every row once, with its "number" among those given.
+
+    Raises:
+        ValueError: a row cannot be encoded, or none is at most `max_length` long.
+    """
+    encoded = []
+    for i, row in enumerate(rows):
+        with naming_row(f"row {i}"):
+            encoded.append({**objective.encode(row), "number": i})
+    if max_length is not None:
+        kept = [row for row in encoded if row["length"] <= max_length]
+        if len(kept) < len(encoded):
+            left_out = len(encoded) - len(kept)
+            print(f"{left_out} of {len(encoded)} rows exceed {max_length} tokens: out")
+        encoded = kept
+    if not encoded:
+        raise ValueError(
+            f"no row to train on: {len(rows)} came in, none has at most "
+            f"{max_length} tokens"
+            if rows
+            else "no row to train on: `rows` is empty"
+        )
+    return encoded
 
 
 class SFTObjective:
@@ -70,16 +121,25 @@ class SFTObjective:
         """Refuse rows that the model cannot read."""
         check_encoded(model, self.tokenizer, rows, [row["tokens"] for row in rows])
 
+    def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> int:
+        """How many tokens of the batch are to be predicted."""
+        return sum(sum(row["answer"][1:]) for row in batch)
+
     def loss(
-        self, model: nn.Module, batch: list[Encoded]
+        self, model: nn.Module, batch: list[Encoded], whole: int | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Cross-entropy of the answer tokens, vocabulary scores only where needed."""
+        """Cross-entropy of the answer tokens, vocabulary scores only where needed.
+
+        Args:
+            whole: tokens of the batch that these rows are a part of.
+        """
         device = next(model.parameters()).device
         tokens = pad_right([row["tokens"] for row in batch])[0].to(device)
         answer = pad_right([row["answer"] for row in batch])[0].to(device)
         predicted: Bool[Tensor, "B T"] = answer[:, 1:].bool()
         logits, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
-        return F.cross_entropy(logits.float(), tokens[:, 1:][predicted]), {}
+        loss = F.cross_entropy(logits.float(), tokens[:, 1:][predicted])
+        return loss if whole is None else loss * (int(predicted.sum()) / whole), {}
 
 
 class RewardObjective:

@@ -8,7 +8,7 @@ forward pass of the policy. Knows nothing of optimisers and schedules.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,8 @@ from labs_helpers.losses import (
     slic_loss,
 )
 from labs_helpers.models import Policy
-from labs_helpers.objectives import Encoded, SFTObjective, check_encoded
+from labs_helpers.objectives import Encoded, SFTObjective, check_encoded, mean_of
+from labs_helpers.starts import AtStart, require_apart
 
 Metrics = dict[str, float]
 
@@ -38,46 +39,59 @@ class Reference:
     run on the same pairs begins at once.
 
     Args:
-        policy: is never trained. None is the policy in training with its LoRA adapter
-            switched off, which needs no second model.
+        policy: is never trained. None is the policy in training as it was at the
+            start, which under LoRA needs no second model: its adapter is switched off,
+            or, where that is something else (an adapter trained before, one that
+            changes its base), has its weights of then.
     """
 
     def __init__(self, policy: Policy | None):
         self.policy = policy
         self._known: dict[bytes, float] = {}
+        self._start: AtStart | None = None
 
     def scores(self, model: nn.Module, rows: Sequence[Marked]) -> list[float]:
         """Log-prob of each answer, from memory where it has been asked before."""
-        keys = [_key(row) for row in rows]
-        new = {
-            k: row for k, row in zip(keys, rows, strict=True) if k not in self._known
-        }
-        if new:
-            with self.active(model) as policy:
+        with self.active(model) as policy:
+            keys = [_key(row) for row in rows]
+            new = {
+                k: row
+                for k, row in zip(keys, rows, strict=True)
+                if k not in self._known
+            }
+            if new:
                 found = sequence_scores(policy, list(new.values()))
-            self._known.update(zip(new, found.tolist(), strict=True))
+                self._known.update(zip(new, found.tolist(), strict=True))
         return [self._known[key] for key in keys]
 
     @contextmanager
     def active(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Give the frozen policy, to the policy in training."""
+        """Give the frozen policy, to the policy in training.
+
+        Raises:
+            ValueError: training the policy would move it.
+        """
         if self.policy is not None:
-            if self.policy is model:
-                raise ValueError(
-                    "the reference is the very model in training, so it would move "
-                    "with it. Load it a second time, or train with LoRA and give "
-                    "reference=None: the adapter is then switched off"
-                )
+            require_apart(model, self.policy)
             yield self.policy
         elif isinstance(model, PeftModel):
-            with model.disable_adapter():
-                yield model
+            with self._start_of(model).active() as policy:
+                yield policy
         else:
             raise ValueError(
                 "reference=None needs a policy with LoRA (load_policy(..., lora=8)), "
                 f"whose adapter can be switched off; this is a {type(model).__name__}. "
                 "Give a frozen copy of the policy as reference"
             )
+
+    def _start_of(self, model: PeftModel) -> AtStart:
+        """The policy as it was when it was first asked about."""
+        if self._start is None or self._start.policy is not model:
+            start = AtStart(model)
+            if self._start and not torch.equal(start.scores, self._start.scores):
+                self._known.clear()  # another policy's
+            self._start = start
+        return self._start
 
 
 class PairObjective:
@@ -154,15 +168,35 @@ class SLiCObjective:
         """Refuse rows that the model cannot read."""
         _check_pairs(model, self._answers, rows)
 
+    def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> "_Counts":
+        """How many pairs and target tokens the batch has."""
+        return _Counts(len(batch), sum(sum(row["chosen"][1][1:]) for row in batch))
+
     def loss(
-        self, model: nn.Module, batch: list[Encoded]
+        self, model: nn.Module, batch: list[Encoded], whole: "_Counts | None" = None
     ) -> tuple[Float[Tensor, ""], Metrics]:
-        """Chosen and rejected answers in one forward pass of the policy."""
+        """Chosen and rejected answers in one forward pass of the policy.
+
+        Args:
+            whole: what the batch counts that these pairs are a part of. The supervised
+                term is a mean over its tokens, the ranking over its pairs.
+        """
         logprobs, predicted = answer_logprobs(model, _both_sides(batch))
         chosen, rejected = logprobs.sum(dim=1).chunk(2)
         targets = logprobs[: len(batch)][predicted[: len(batch)]]
-        loss = self.pair_loss(chosen, rejected, targets)
+        share = 1.0
+        if whole is not None:
+            share = len(batch) / whole.rows
+            targets = targets * (len(targets) / whole.tokens / share)
+        loss = self.pair_loss(chosen, rejected, targets) * share
         return loss, _pair_metrics(chosen - rejected, chosen, rejected)
+
+
+class _Counts(NamedTuple):
+    """What a batch has of each."""
+
+    rows: int
+    tokens: int
 
 
 class KTOObjective:
@@ -207,34 +241,53 @@ class KTOObjective:
         for row, score in zip(new, scores, strict=True):
             row["reference"] = score
 
-    def loss(
-        self, model: nn.Module, batch: list[Encoded]
-    ) -> tuple[Float[Tensor, ""], Metrics]:
-        """The rows' own answers with gradient, their neighbours' without."""
+    @torch.no_grad()
+    def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> "_KL":
+        """The KL that gains and losses of the batch are counted from."""
         _require_others(len(batch))
+        rows = _mismatched(batch, positions(model))
+        parts = (rows[i : i + size] for i in range(0, len(rows), size))
+        ratios = [self._ratio(model, part) for part in parts]
+        policy, reference = (torch.cat(side) for side in zip(*ratios, strict=True))
+        return _KL(mismatched_kl(policy, reference), len(batch))
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded], whole: "_KL | None" = None
+    ) -> tuple[Float[Tensor, ""], Metrics]:
+        """The rows' own answers with gradient, their neighbours' without.
+
+        Args:
+            whole: what `whole` gives for the batch that these rows are a part of.
+        """
+        kl, rows = whole or self.whole(model, batch, len(batch))
         self.prepare(model, batch)
         logprobs = answer_logprobs(model, [_marked(row) for row in batch])[0].sum(dim=1)
         reference = torch.tensor([row["reference"] for row in batch]).to(logprobs)
         desirable = torch.tensor([row["desirable"] for row in batch]).to(
             logprobs.device
         )
-        kl = self._kl(model, batch)
         loss = self.answer_loss(logprobs, reference, desirable, kl)
-        metrics = {"kl": kl.item()}
+        metrics: Metrics = {"kl": kl.item()}
         for name, group in (("desirable", desirable), ("undesirable", ~desirable)):
             if group.any():
-                ratios = (logprobs.detach() - reference)[group]
-                metrics[f"{name}_logratio"] = ratios.mean().item()
-                metrics[f"{name}_logprob"] = logprobs.detach()[group].mean().item()
-        return loss, metrics
+                said = logprobs.detach()[group]
+                metrics[f"{name}_logratio"] = mean_of(said - reference[group])
+                metrics[f"{name}_logprob"] = mean_of(said)
+        return loss * (len(batch) / rows), metrics
 
-    @torch.no_grad()
-    def _kl(self, model: nn.Module, batch: list[Encoded]) -> Float[Tensor, ""]:
-        rows = _mismatched(batch, positions(model))
+    def _ratio(
+        self, model: nn.Module, rows: list[Marked]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         policy = answer_logprobs(model, rows)[0].sum(dim=1)
         with self.reference.active(model) as frozen:
-            reference = answer_logprobs(frozen, rows)[0].sum(dim=1)
-        return mismatched_kl(policy, reference)
+            return policy, answer_logprobs(frozen, rows)[0].sum(dim=1)
+
+
+class _KL(NamedTuple):
+    """An estimate, and how many rows it is for."""
+
+    kl: Float[Tensor, ""]
+    rows: int
 
 
 def _as_reference(reference: Policy | Reference | None) -> Reference:
@@ -275,8 +328,7 @@ def _require_others(rows: int) -> None:
     if rows < 2:
         raise ValueError(
             "KTO estimates its KL from the answers of other rows in the batch, and a "
-            f"batch, or a part of one, has {rows} row. Take batch_size >= 2, an "
-            "`accumulate` that leaves two rows to each part, and more rows than one"
+            f"batch has {rows} row. Take batch_size >= 2, and more rows than one"
         )
 
 

@@ -1,18 +1,27 @@
 """Settings of on-policy training, each with its reason. Knows no algorithm."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from labs_helpers.settings import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    settings,
+)
 
 Algorithm = Literal["reinforce", "actor_critic", "trpo", "ppo"]
 # PPO takes two steps where REINFORCE takes one; TRPO's is that of its values alone.
 LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 1.5e-4}
-_NUMBERS = {int: int, float: float, float | None: float}
 # What may differ between a run and its resumption.
 FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
 
 
-@dataclass(frozen=True)
+@settings
 class RLConfig:
     """How to train on a policy's own answers.
 
@@ -21,7 +30,8 @@ class RLConfig:
         updates: rounds of sampling answers, scoring them and learning from them.
         samples: answers of a round, one prompt each (of every process).
         max_new_tokens: longest answer, its end token included.
-        temperature: of sampling, and of every log-probability.
+        temperature: of sampling, and of every log-probability; above 0, for greedy
+            answers have no probabilities to learn from.
         lr: Adam's learning rate; None takes what suits the algorithm.
         value_lr: that of the values' own weights, the head and a model of its own;
             None takes lr. A value model of its own can learn several times faster than
@@ -60,59 +70,41 @@ class RLConfig:
     """
 
     algorithm: Algorithm = "ppo"
-    updates: int = 100
-    samples: int = 64
-    max_new_tokens: int = 48
-    temperature: float = 1.0
-    lr: float | None = None
-    value_lr: float | None = None
+    updates: Count = 100
+    samples: Count = 64
+    max_new_tokens: Count = 48
+    temperature: Positive = 1.0
+    lr: NotNegative | None = None
+    value_lr: NotNegative | None = None
     schedule: Literal["linear", "constant"] = "linear"
-    epochs: int = 2
-    minibatches: int = 1
-    accumulate: int = 1
-    kl_weight: float = 0.03
-    kl_target: float | None = None
-    gamma: float = 1.0
-    lam: float = 1.0
-    clip: float = 0.2
-    kl_bound: float = 0.01
-    value_weight: float = 0.1
-    entropy_weight: float = 0.0
-    missing_end_penalty: float = 1.0
+    epochs: Count = 2
+    minibatches: Count = 1
+    accumulate: Count = 1
+    kl_weight: NotNegative = 0.03
+    kl_target: Positive | None = None
+    gamma: Share = 1.0
+    lam: Share = 1.0
+    clip: Positive = 0.2
+    kl_bound: Positive = 0.01
+    value_weight: NotNegative = 0.1
+    entropy_weight: NotNegative = 0.0
+    missing_end_penalty: NotNegative = 1.0
     whiten: bool = True
     dropout: bool = False
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    evaluate_every: int = 0
+    max_grad_norm: Positive = 1.0
+    seed: Seed = 0
+    evaluate_every: CountOrZero = 0
     checkpoint: str | Path | None = None
-    save_every: int = 0
+    save_every: CountOrZero = 0
     progress: bool = True
 
     def __post_init__(self):
-        """Refuse what cannot be trained; numbers become Python's own."""
-        for field in fields(self):
-            kind = _NUMBERS.get(field.type)
-            value = getattr(self, field.name)
-            if kind is not None and value is not None:
-                object.__setattr__(self, field.name, _number(field.name, value, kind))
-        if self.algorithm not in get_args(Algorithm):
-            raise ValueError(
-                f"algorithm is one of {', '.join(get_args(Algorithm))}; got "
-                f"{self.algorithm!r}"
-            )
-        for name in ("updates", "samples", "epochs", "minibatches", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
+        """Refuse what each setting allows and all together do not."""
         if self.minibatches * self.accumulate > self.samples:
             raise ValueError(
                 f"{self.samples} samples cannot be cut into {self.minibatches} "
                 f"minibatches of {self.accumulate} parts: take more samples or fewer "
                 "parts"
-            )
-        if self.temperature <= 0:
-            raise ValueError(
-                f"temperature is above 0, got {self.temperature}: greedy answers have "
-                "no probabilities to learn from"
             )
         if self.algorithm == "trpo" and self.entropy_weight:
             raise ValueError(
@@ -135,15 +127,3 @@ class RLConfig:
         """What must not change between a run and its resumption."""
         names = [field.name for field in fields(self) if field.name not in FREE]
         return {name: getattr(self, name) for name in names}
-
-
-def _number(name: str, value: Any, kind: type) -> int | float:
-    """A setting from a file or an array: YAML reads 1e-4 as text."""
-    try:
-        number = kind(value)
-        if float(value) == number:
-            return number
-    except (TypeError, ValueError):
-        pass
-    what = "a whole number" if kind is int else "a number"
-    raise ValueError(f"{name} is {what}, got {value!r}")

@@ -1,0 +1,150 @@
+"""Settings that are checked where they are made: types, bounds, choices, names.
+
+`@settings` makes a frozen dataclass whose values pydantic validates, from Python as
+from a file: text that is a number becomes one, and what cannot be meant is a
+ValueError of one sentence. Knows no setting.
+"""
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from dataclasses import fields
+from functools import wraps
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+MANY = 1_000_000  # of steps, samples, tokens: more is a slip of the finger
+T = TypeVar("T")
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_bool)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=MANY)]
+CountOrZero = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=MANY)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
+
+
+@dataclass_transform(frozen_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass that refuses what its annotations do not allow.
+
+    Raises (when it is constructed):
+        ValueError: one sentence for all values that are wrong, unknown or missing.
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made = dataclass(cls, frozen=True, config=config)
+    construct = made.__init__
+
+    @wraps(construct)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        try:
+            construct(self, *args, **named)
+        except ValidationError as error:
+            names = [field.name for field in fields(made)]
+            raise ValueError(_sentence(error, names)) from None
+
+    made.__init__ = __init__
+    return made
+
+
+def require_known(table: Iterable[Any], known: list[str]) -> None:
+    """Refuse names that are no settings, with the nearest that is one.
+
+    Raises:
+        ValueError: with every such name.
+    """
+    unknown = [name for name in table if name not in known]
+    if unknown:
+        raise ValueError("; ".join(_unknown(name, known) for name in unknown[:5]))
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it: its repr, cut.
+
+    >>> short("x" * 100)
+    "'xxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxx'"
+    """
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a number of 5,000 digits, an object without a repr
+        return f"something ({type(value).__name__}) that cannot be shown"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 48
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """Ask ": did you mean X?" where one of the names is near, else say nothing."""
+    found = difflib.get_close_matches(str(name)[:100], list(known), n=1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def _unknown(name: Any, known: list[str]) -> str:
+    shown = name if isinstance(name, str) and len(name) < 60 else short(name)
+    return f"no setting {shown}; there are {', '.join(known)}{nearest(name, known)}"
+
+
+def _sentence(error: ValidationError, names: list[str]) -> str:
+    said: dict[str, str] = {}  # a union complains once for each of its types
+    for found in error.errors(include_url=False):
+        name = found["loc"][0] if found["loc"] else ""
+        if isinstance(name, int):  # given by position
+            name = names[name] if name < len(names) else "positions"
+        said.setdefault(name, _complaint(name, found, names))
+    return "; ".join(list(said.values())[:5])
+
+
+def _complaint(name: str, found: Any, names: list[str]) -> str:
+    kind, context = found["type"], found.get("ctx", {})
+    if kind == "unexpected_keyword_argument":
+        return _unknown(name, names)
+    if kind == "unexpected_positional_argument":
+        return f"more values than settings; these are {', '.join(names)}"
+    if kind.startswith("missing"):
+        return f"{name} is missing: it has no default"
+    if kind == "value_error" and not name:  # of several settings together
+        return str(context["error"])
+    got = found["input"]
+    if kind == "literal_error":
+        choices = context["expected"].replace(" or ", ", ").replace("'", "")
+        near = nearest(got, choices.split(", "))
+        return f"{name} is one of {choices}; got {short(got)}{near}"
+    return f"{name} {_expected(kind, context, found['msg'])}, got {short(got)}"
+
+
+_EXPECTED = {
+    "int": "is a whole number",
+    "float": "is a number",
+    "finite": "is a finite number",
+    "bool": "is true or false",
+    "string": "is text",
+    "path": "is text or a path",
+    "dict": "is a table of settings",
+}
+_BOUNDS = {
+    "greater_than": ("is above", "gt"),
+    "greater_than_equal": ("is at least", "ge"),
+    "less_than": ("is below", "lt"),
+    "less_than_equal": ("is at most", "le"),
+}
+
+
+def _expected(kind: str, context: dict[str, Any], message: str) -> str:
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        limit = context[bound]
+        return f"{words} {limit:,}" if isinstance(limit, int) else f"{words} {limit:g}"
+    if kind == "value_error":
+        return str(context["error"])
+    return _EXPECTED.get(kind.split("_")[0], f"cannot be used ({message})")
