@@ -28,7 +28,8 @@ class RLConfig:
     Attributes:
         algorithm: the update rule; all else is shared.
         updates: rounds of sampling answers, scoring them and learning from them.
-        samples: answers of a round, one prompt each (of every process).
+        samples: answers of a round, one prompt each; of every process, if there are
+            several: N processes with S samples are one with N x S.
         max_new_tokens: longest answer, its end token included.
         temperature: of sampling, and of every log-probability; above 0, for greedy
             answers have no probabilities to learn from.

@@ -6,9 +6,11 @@ update learns from, and what was measured on the way. Knows no update rule.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -23,7 +25,16 @@ from labs_helpers.models import evaluating
 from labs_helpers.policies import Policy, frozen_copy, logits_and_hidden
 from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
+from labs_helpers.rl.processes import (
+    added,
+    added_figures,
+    gathered,
+    seed_sampling,
+    share,
+)
 from labs_helpers.sampling import Rollout, sample
+from labs_helpers.settings import short
+from labs_helpers.starts import AtStart
 
 # More rows at a time pad more and leave a CPU's caches: measured 1.5 times slower.
 CPU_ROWS = 16
@@ -69,7 +80,8 @@ class Experience:
         if self.tokens.device.type == "cpu":
             number = max(number, -(-len(rows) // CPU_ROWS))
         lengths = self.predicts[rows].int().cumsum(dim=1).argmax(dim=1)
-        return list(rows[lengths.argsort(stable=True)].tensor_split(number))
+        parts = rows[lengths.argsort(stable=True)].tensor_split(number)
+        return [part for part in parts if len(part)]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -96,7 +108,7 @@ def read(model: PolicyWithValue, part: Experience, temperature: float) -> Now:
 
 def collect(
     model: PolicyWithValue,
-    reference: Policy | None,
+    reference: Policy | AtStart,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Any],
     reward: Reward,
@@ -108,8 +120,10 @@ def collect(
 ) -> tuple[Experience, dict[str, float]]:
     """Answer prompts, score the answers, and measure both.
 
+    Of several processes each answers its own prompts; the experience is of all.
+
     Args:
-        reference: None is the policy with its adapter switched off.
+        reference: What KL is measured from (`reference_of`).
         with_values: False takes values for 0 and rewards for all there is to trust.
 
     Raises:
@@ -122,13 +136,15 @@ def collect(
         prompts,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
-        seed=seed,
+        seed=seed_sampling(seed, len(prompts), config.max_new_tokens),
     )
+    torch.manual_seed(seed)
     sampled = time.perf_counter()
     device = model.policy.device
     with torch.autocast(device.type, enabled=False):  # a reward has its own precision
         scores = _scores(reward, prompts, rollout)
     scored = time.perf_counter()
+    rollout, scores = gathered(rollout, scores)
     scores = scores.to(device)
     penalised = scores - config.missing_end_penalty * ~rollout.finished.to(device)
     experience = unscored(rollout, device)
@@ -167,9 +183,9 @@ def collect(
     return experience, measured
 
 
-def reference_of(policy: Policy) -> Policy | None:
-    """What a policy that is about to be trained is now; None where LoRA has it."""
-    return None if isinstance(policy, PeftModel) else frozen_copy(policy)
+def reference_of(policy: Policy) -> Policy | AtStart:
+    """What a policy that is about to be trained is now."""
+    return AtStart(policy) if isinstance(policy, PeftModel) else frozen_copy(policy)
 
 
 def explained_variance(
@@ -226,7 +242,7 @@ def unscored(rollout: Rollout, device: torch.device) -> Experience:
 
 def _look(
     model: PolicyWithValue,
-    reference: Policy | None,
+    reference: Policy | AtStart,
     experience: Experience,
     config: RLConfig,
 ) -> tuple[Float[Tensor, "B T"], dict[str, float]]:
@@ -235,31 +251,30 @@ def _look(
     The sampler's own log-probs would do, but for rounding: these are of the forward
     that updates differentiate, so that the first ratio is 1.
     """
-    logprobs, values, reference_logprobs = (
-        torch.zeros_like(experience.logprobs) for _ in range(3)
-    )
+    seen = torch.zeros(3, *experience.mask.shape, device=experience.tokens.device)
     total_entropy = 0.0
-    every = torch.arange(len(experience), device=experience.tokens.device)
+    every = share(torch.arange(len(experience), device=experience.tokens.device))
+    parts = experience.by_length(every, config.minibatches * config.accumulate)
     with evaluating(model):
-        for rows in experience.by_length(every, config.minibatches * config.accumulate):
+        for rows in parts:
             part = experience.take(rows)
             width = part.mask.shape[1]
             now = read(model, part, config.temperature)
-            logprobs[rows, :width], values[rows, :width] = now.logprobs, now.values
             mask = torch.ones(1, len(now.logits), device=now.logits.device)
             total_entropy += entropy(now.logits[None], mask).item() * len(now.logits)
-            if reference is None:
-                with model.policy.disable_adapter():
-                    logits, _ = logits_and_hidden(
-                        model.policy, part.tokens, part.predicts
-                    )
-            else:
-                logits, _ = logits_and_hidden(reference, part.tokens, part.predicts)
-            reference_logprobs[rows, :width] = _fill(
-                part.mask, _logprobs(logits.float() / config.temperature, part)
-            )
-    experience.logprobs, experience.values = logprobs, values
+            with _active(reference) as policy:
+                logits, _ = logits_and_hidden(policy, part.tokens, part.predicts)
+            logits = logits.float() / config.temperature
+            theirs = _fill(part.mask, _logprobs(logits, part))
+            seen[:, rows, :width] = torch.stack([now.logprobs, now.values, theirs])
+    experience.logprobs, experience.values, reference_logprobs = added(seen)
+    total_entropy = added_figures({"entropy": total_entropy})["entropy"]
     return reference_logprobs, {"entropy": total_entropy / int(experience.mask.sum())}
+
+
+def _active(reference: Policy | AtStart) -> AbstractContextManager[Policy]:
+    at_start = isinstance(reference, AtStart)
+    return reference.active() if at_start else nullcontext(reference)
 
 
 def _logprobs(logits: Float[Tensor, "N V"], part: Experience) -> Float[Tensor, " N"]:
@@ -286,25 +301,47 @@ def _scores(reward: Reward, prompts: Sequence[Any], rollout: Rollout) -> Tensor:
         )
     try:
         given = reward(prompts, texts)
-        scores = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
     except Exception as error:
         raise TrainingStopped(
             f"the reward function failed on {len(texts)} answers with "
             f"{type(error).__name__}: {error}. The first answer was {texts[0]!r:.80}"
         ) from error
-    if scores.shape != (len(texts),):
-        hint = ""
-        if scores.ndim == 2 and len(scores) == len(texts):
-            hint = "; of a reward model, choose one head: score(...)[:, 0]"
-        raise TrainingStopped(
-            f"the reward function gave shape {tuple(scores.shape)} for {len(texts)} "
-            f"answers, expected ({len(texts)},): one number an answer{hint}"
-        )
+    try:
+        scores = as_scores(given, len(texts))
+    except ValueError as error:
+        raise TrainingStopped(f"the reward function gave {error}") from error
     if not scores.isfinite().all():
         row = int((~scores.isfinite()).nonzero()[0])
         raise TrainingStopped(
             f"the reward of answer {row} is {scores[row].item()}: {texts[row]!r:.80} "
             f"to {prompts[row]!s:.80}. Let the reward function give a finite "
             "number for every text, the empty one too"
+        )
+    return scores
+
+
+def as_scores(given: Any, answers: int) -> Float[Tensor, " B"]:
+    """What a reward gave, on the CPU in float32.
+
+    Raises:
+        ValueError: it is not one number for each answer.
+    """
+    expected = f"expected {answers} numbers, one an answer"
+    try:
+        if isinstance(given, Tensor):
+            scores = given.detach().to("cpu", torch.float32)
+        elif hasattr(given, "__array__") or isinstance(given, int | float):
+            scores = torch.as_tensor(np.asarray(given, dtype=np.float32))
+        else:
+            scores = torch.as_tensor(list(given), dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{short(given)}, {expected}") from error
+    if scores.shape != (answers,):
+        hint = ""
+        if scores.ndim == 2 and len(scores) == answers:
+            hint = "; of a reward model, choose one head: score(...)[:, 0]"
+        raise ValueError(
+            f"shape {tuple(scores.shape)} for {answers} answers, expected ({answers},):"
+            f" one number an answer{hint}"
         )
     return scores

@@ -1,28 +1,33 @@
 """What every update rule needs: gradients in parts, one optimiser step, its precision.
 
-Holds the model that is trained and its optimiser. Several processes (`accelerate
-launch`) each learn from answers of their own; gradients are averaged over them, so
-that all take the same step. Knows no update rule, and nothing of prompts and rewards.
+Holds the model that is trained and its optimiser. Of several processes (see
+`processes`) each computes a share of every step, and all take the same. Knows no
+update rule, and nothing of prompts and rewards.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast, reduce
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from labs_helpers.fit import TrainingStopped
+from labs_helpers.interrupts import uninterrupted
 from labs_helpers.losses import entropy
 from labs_helpers.models import default_device_and_dtype
 from labs_helpers.policies import Policy
 from labs_helpers.policy_value import PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Experience, Now, read
+from labs_helpers.rl.processes import (
+    add_gradients,
+    added_figures,
+    from_main,
+    processes,
+    share,
+)
 
 Measured = dict[str, float]
 PartLoss = Callable[[Now, Experience], tuple[Tensor, Measured]]
@@ -56,10 +61,8 @@ class Learner:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=mixed and dtype == torch.float16
         )
-        self.shared = processes().num_processes > 1
-        if self.shared:
-            for parameter in trained:
-                parameter.data.copy_(broadcast(parameter.data))
+        for parameter in trained:
+            parameter.data.copy_(from_main(parameter.data))
 
     def set_learning_rate(self, update: int) -> float:
         """Follow the schedule; `update` counts from 0."""
@@ -88,7 +91,7 @@ class Learner:
         less than nothing.
         """
         mask = experience.mask
-        gap = self.mean((experience.returns - experience.values)[mask].mean())
+        gap = (experience.returns - experience.values)[mask].mean()
         self.model.value_head.bias += gap
         experience.values = torch.where(mask, experience.values + gap, 0.0)
 
@@ -98,7 +101,7 @@ class Learner:
 
     def minibatches(self, experience: Experience) -> Iterator[Int[Tensor, " b"]]:
         """One pass over the answers in random order."""
-        order = torch.randperm(len(experience)).to(self.device)
+        order = from_main(torch.randperm(len(experience)).to(self.device))
         yield from order.tensor_split(self.config.minibatches)
 
     def step(
@@ -120,9 +123,9 @@ class Learner:
         parameters = self.trained if parameters is None else parameters
         total = int(experience.mask[rows].sum())
         measured: Measured = {}
-        for part_rows in experience.by_length(rows, self.config.accumulate):
+        for part_rows in experience.by_length(share(rows), self.config.accumulate):
             part = experience.take(part_rows)
-            share = int(part.mask.sum()) / total
+            weight = int(part.mask.sum()) / total
             with self.autocast:
                 now = self.read(part)
                 loss, metrics = loss_of(now, part)
@@ -131,27 +134,18 @@ class Learner:
                     bonus = entropy(now.logits[None], every)
                     loss = loss - self.config.entropy_weight * bonus
             metrics = {"loss": loss.item(), **metrics}
-            self.scaler.scale(loss * share).backward(inputs=parameters)
+            self.scaler.scale(loss * weight).backward(inputs=parameters)
             for name, value in metrics.items():
-                measured[name] = measured.get(name, 0.0) + share * value
+                measured[name] = measured.get(name, 0.0) + weight * value
         if self.pretraining_loss is not None and parameters is self.trained:
             with self.autocast:
                 loss = self.pretraining_loss(self.model.policy)
+            loss = loss / processes().num_processes
             self.scaler.scale(loss).backward()
             measured["pretraining_loss"] = loss.item()
-        self._apply(parameters, measured)
+        measured = added_figures(measured)
+        measured["grad_norm"] = self._apply(parameters, measured)
         return measured
-
-    def mean(self, x: Tensor) -> Tensor:
-        """Average over the processes, if there are several."""
-        return reduce(x, "mean") if self.shared else x
-
-    def mean_of(self, measured: Measured) -> Measured:
-        """Average figures over the processes, if there are several."""
-        if not self.shared:
-            return measured
-        values = torch.tensor(list(measured.values()), device=self.device)
-        return dict(zip(measured, self.mean(values).tolist(), strict=True))
 
     def require_finite(self, what: str, value: float) -> None:
         """Stop before a step that would spoil the weights."""
@@ -166,28 +160,20 @@ class Learner:
             "rewards and for a policy in float16"
         )
 
-    def _apply(self, parameters: list[nn.Parameter], measured: Measured) -> None:
-        if self.shared:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad = self.mean(parameter.grad)
-        for name, value in self.mean_of(measured).items():
+    def _apply(self, parameters: list[nn.Parameter], measured: Measured) -> float:
+        add_gradients(parameters)
+        for name, value in measured.items():
             if name.endswith("loss"):
                 self.require_finite(name.replace("_", " "), value)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm).item()
         if not self.scaler.is_enabled():  # the scaler leaves such steps out itself
             self.require_finite("gradient", norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        measured["grad_norm"] = norm
-
-
-def processes() -> PartialState:
-    """Which of how many processes this is."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=several and not torch.cuda.is_available())
+        with uninterrupted():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
 
 def mean_of_steps(steps: Iterable[Measured]) -> Measured:

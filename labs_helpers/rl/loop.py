@@ -6,7 +6,6 @@ what the reward rewards.
 """
 
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,21 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers import checkpoint
 from labs_helpers.chat import check_fits, encode_prompts
-from labs_helpers.data import as_messages
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.history import History
+from labs_helpers.identity import Identity, describe, digest, moved
 from labs_helpers.models import load_tokenizer
 from labs_helpers.policies import Policy
 from labs_helpers.policy_value import PolicyWithValue
+from labs_helpers.reward_model import RewardModel
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Reward, collect, reference_of
-from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss, processes
+from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss
+from labs_helpers.rl.memory import recomputing
+from labs_helpers.rl.processes import processes
+from labs_helpers.rl.prompts import as_prompts
 from labs_helpers.rl.updates import RULES
+from labs_helpers.starts import describe_start, require_apart
 
 
 def train(
@@ -47,41 +51,50 @@ def train(
 
     Where `config.checkpoint` holds an unfinished run, it goes on from there and ends
     with the weights of an unbroken one; give it the same policy as at the start. Under
-    `accelerate launch` every process samples answers to prompts of its own.
+    `torchrun` every process samples answers to prompts of its own, and all learn from
+    all: N processes with S `samples` are one with N x S, but for rounding.
 
     Args:
         policy: A causal language model, full or with LoRA; a `PolicyWithValue` to keep
             the values, or to give them a model of their own. The value of a plain
             policy is read from its trunk, and forgotten.
-        prompts: Text, lists of messages, or objects with .messages.
+        prompts: Text, lists of messages, or objects with .messages; in any container.
         reward: Given prompts and as many answers as text, gives a number for each.
         tokenizer: By default that of the folder that the policy came from.
-        reference: What KL is measured from; None is the policy as it comes, or under
-            LoRA its base model (merge a trained adapter first if it is to count).
+        reference: What KL is measured from; None is the policy as it comes, with what
+            its adapter has been trained to, if it has one. It must not share what is
+            trained.
         evaluate: Given the policy in eval mode; its figures go into the history.
         pretraining_loss: Of the policy, weighted, added to every step's loss: PPO-ptx
             (arXiv 2203.02155, eq. 2), against forgetting. See `pretraining_mix`.
 
     Raises:
+        ValueError: A setting, prompt or reference cannot be used, or the folder holds
+            another run, another training, or what is damaged.
         TrainingStopped: The reward function failed or gave no finite number for every
             answer, all answers were empty, or loss or gradient were not finite. The
             message says at which update, the folder keeps its last good checkpoint.
     """
+    prompts = as_prompts(prompts)
+    _require_reward(reward)
     device = next(policy.parameters()).device
+    folder = None if config.checkpoint is None else Path(config.checkpoint)
     with ExitStack() as stack:
+        only = folder if processes().is_main_process else None
+        stack.enter_context(checkpoint.folder_of_one_run(only))
         cuda = [device] if device.type == "cuda" else []
         stack.enter_context(torch.random.fork_rng(cuda))
         run = _Run(
             policy, prompts, reward, config, tokenizer, reference, pretraining_loss
         )
         modules = [run.model.policy, run.model]  # the policy's mode is restored last
-        if run.reference is not None:
+        if isinstance(run.reference, nn.Module):
             modules.append(run.reference)
         for module in modules:
             stack.callback(module.train, module.training)
-        if run.reference is not None:
+        if isinstance(run.reference, nn.Module):
             run.reference.eval()
-        stack.callback(run.thaw)
+        stack.callback(run.leave)
         run.resume()
         quiet = not (config.progress and run.is_main)
         bar = tqdm(total=config.updates, initial=run.step, disable=quiet)
@@ -114,8 +127,6 @@ class _Run:
         reference: Policy | None,
         pretraining_loss: PretrainingLoss | None,
     ):
-        if not len(prompts):
-            raise ValueError("no prompt to train on: `prompts` is empty")
         if pretraining_loss is not None and config.algorithm == "trpo":
             raise ValueError(
                 "TRPO's step maximises the surrogate alone and cannot mix in a "
@@ -147,30 +158,43 @@ class _Run:
         self.learner = Learner(
             self.model, config, list(self.trained.values()), pretraining_loss
         )  # and makes the policy the same in all processes
+        if reference is not None:
+            require_apart(self.model, reference)
         self.reference = reference_of(inner) if reference is None else reference
-        if self.processes > 1 and self.reference is not None:
+        if self.processes > 1 and isinstance(self.reference, nn.Module):
             self.reference.to(state.device)
-        self.order = _order(len(prompts), config, self.processes)
+        self.order = _Order(len(prompts), config, self.processes)
         self.path = None
         if config.checkpoint is not None:
             self.path = Path(config.checkpoint) / "state.pt"
         self.step, self.samples, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.kl_weight = config.kl_weight
         self.history: list[Measured] = []
-        self.identity = {
-            **config.identity,
-            "processes": self.processes,
-            "number of prompts": len(prompts),
-            "the prompts' checksum": _checksum(prompts),
-            "trained parameters": sum(p.numel() for p in self.trained.values()),
-            "weights at the start": _fingerprint(inner),
+        self.moving: list[str] = []
+        self.others = {
+            "reward": reward,
+            "reference": reference,
+            "pretraining_loss": pretraining_loss,
         }
+        self.identity: Identity = {}
+        self.asked: Identity = {}
+        if self.path is not None:  # costs a look at every weight
+            self.asked = self._described()
+            self.identity = {
+                **config.identity,
+                "processes": self.processes,
+                "number of prompts": len(prompts),
+                "the prompts' content or order": digest(prompts),
+                **describe("the tokenizer", self.tokenizer),
+                **describe_start(self.model),
+                **self.asked,
+            }
 
     def update(self) -> Measured:
         """Sample, score and learn once; return what was measured."""
         started = time.perf_counter()
         # Every update begins from a seed of its own: resuming needs no random state.
-        seed = _seed(self.config.seed, self.step, self.rank)
+        seed = _seed(self.config.seed, self.step)
         torch.manual_seed(seed)
         lr = self.learner.set_learning_rate(self.step)
         try:
@@ -180,7 +204,7 @@ class _Run:
                     self.model,
                     self.reference,
                     self.tokenizer,
-                    [self.prompts[i] for i in self.order[self.step, self.rank]],
+                    [self.prompts[i] for i in self.order.of(self.step, self.rank)],
                     self.reward,
                     self.config,
                     kl_weight=self.kl_weight,
@@ -189,13 +213,13 @@ class _Run:
                 )
             collected = time.perf_counter()
             self.model.train(self.config.dropout)
-            measured |= self.rule.update(self.learner, experience)
+            with recomputing(self.model):
+                measured |= self.rule.update(self.learner, experience)
         except (TrainingStopped, FloatingPointError) as error:
             where = f"update {self.step + 1} of {self.config.updates}"
             raise TrainingStopped(f"{where}: {error}{self._kept()}") from error
         measured["lr"] = lr
         measured["update_seconds"] = time.perf_counter() - collected
-        measured = self.learner.mean_of(measured)
         self.step += 1
         self.samples += self.config.samples * self.processes
         answered = measured["length"] * self.config.samples * self.processes
@@ -221,6 +245,8 @@ class _Run:
             state["parameters"] = {n: p.detach() for n, p in self.trained.items()}
             state["optimizer"] = self.learner.optimizer.state_dict()
             state["scaler"] = self.learner.scaler.state_dict()
+            changed = moved(self.asked, self._described())
+            state["moving"] = self.moving = sorted({*self.moving, *changed})
             checkpoint.save(self.path, state, self.identity)
         processes().wait_for_everyone()
 
@@ -229,18 +255,28 @@ class _Run:
         if self.path is None or not self.path.exists():
             return
         state = checkpoint.load(self.path, self.identity, self.learner.device)
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["parameters"][name])
-        self.learner.optimizer.load_state_dict(state["optimizer"])
-        self.learner.scaler.load_state_dict(state["scaler"])
-        for name in _COUNTERS:
-            setattr(self, name, state[name])
+        with checkpoint.fitting(self.path):
+            with torch.no_grad():
+                for name, parameter in self.trained.items():
+                    parameter.copy_(state["parameters"][name])
+            self.learner.optimizer.load_state_dict(state["optimizer"])
+            self.learner.scaler.load_state_dict(state["scaler"])
+            for name in (*_COUNTERS, "moving"):
+                setattr(self, name, state[name])
 
-    def thaw(self) -> None:
-        """Give back the value's parameters, which REINFORCE does not train."""
+    def leave(self) -> None:
+        """Free the gradients; give back the values, which REINFORCE does not train."""
+        self.learner.optimizer.zero_grad(set_to_none=True)
         for parameter in self.frozen:
             parameter.requires_grad_(True)
+
+    def _described(self) -> Identity:
+        """What was given beside policy and prompts, with all that it holds."""
+        known = {id(m): "the policy in training" for m in self.model.modules()}
+        found: Identity = {}
+        for name, value in self.others.items():
+            found |= describe(name, value, known)
+        return found
 
     def _kept(self) -> str:
         if self.path is None or not self.path.exists():
@@ -280,34 +316,42 @@ def pretraining_mix(
     return loss
 
 
-def _order(prompts: int, config: RLConfig, processes: int) -> np.ndarray:
-    """Prompt numbers by update, process and answer: every prompt once a pass."""
-    shape = (config.updates, processes, config.samples)
-    random = np.random.default_rng(config.seed)
-    passes = -(-int(np.prod(shape)) // prompts)
-    order = np.concatenate([random.permutation(prompts) for _ in range(passes)])
-    return order[: int(np.prod(shape))].reshape(shape)
+class _Order:
+    """Which prompts an update asks of each process: every prompt once a pass."""
+
+    def __init__(self, prompts: int, config: RLConfig, processes: int):
+        self.prompts, self.shape = prompts, (processes, config.samples)
+        self.random = np.random.default_rng(config.seed)
+        self.drawn = np.zeros(0, dtype=int)  # what is not asked yet,
+        self.next = 0  # from this update on; they come in order
+
+    def of(self, update: int, process: int) -> np.ndarray:
+        """Prompt numbers, one an answer."""
+        size = int(np.prod(self.shape))
+        while self.next <= update:
+            while len(self.drawn) < size:
+                more = self.random.permutation(self.prompts)
+                self.drawn = np.concatenate([self.drawn, more])
+            asked, self.drawn = self.drawn[:size], self.drawn[size:]
+            self.next += 1
+        return asked.reshape(self.shape)[process]
+
+
+def _require_reward(reward: Any) -> None:
+    if isinstance(reward, RewardModel):
+        raise ValueError(
+            "a reward is a function of prompts and answers; of a reward model, "
+            "rl.model_reward(reward_model, head) is one"
+        )
+    if not callable(reward) or isinstance(reward, nn.Module):
+        raise ValueError(
+            "a reward is a function of prompts and answers that gives a number for "
+            f"each; got a {type(reward).__name__}"
+        )
 
 
 def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _fingerprint(policy: Policy) -> int:
-    """Tell models apart by a few of their weights; adapters start at random."""
-    code = 0
-    for name, parameter in policy.named_parameters():
-        if "lora_" not in name:
-            few = parameter.detach().flatten()[:256].float().cpu()
-            code = zlib.crc32(few.numpy().tobytes(), code)
-    return code
-
-
-def _checksum(prompts: Sequence[Any]) -> int:
-    code = 0
-    for prompt in prompts:
-        code = zlib.crc32(repr(as_messages(prompt)).encode(), code)
-    return code
+    return int(np.random.SeedSequence((*numbers, 0)).generate_state(1)[0])
 
 
 def _due(step: int, every: int) -> bool:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labs_helpers.models import RewardModel
-from labs_helpers.rl.experience import Reward
+from labs_helpers.rl.experience import Reward, as_scores
 
 
 def model_reward(model: RewardModel, head: str | int = 0) -> Reward:
@@ -87,10 +87,9 @@ def length_penalised(reward: Reward, weight: float, free: int = 0) -> Reward:
 def _scores(
     reward: Reward, prompts: Sequence[Any], answers: Sequence[str]
 ) -> Float[Tensor, " B"]:
-    scores = torch.as_tensor(reward(prompts, answers), dtype=torch.float32)
-    if scores.shape != (len(answers),):
+    try:
+        return as_scores(reward(prompts, answers), len(answers))
+    except ValueError as error:
         raise ValueError(
-            f"a reward gives each of {len(answers)} answers a number: expected the "
-            f"shape ({len(answers)},), got {tuple(scores.shape)}"
-        )
-    return scores.detach().cpu()
+            f"a reward gives each of {len(answers)} answers a number: {error}"
+        ) from error

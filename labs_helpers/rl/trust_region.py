@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from labs_helpers.losses import ppo_loss, value_loss
 from labs_helpers.rl.experience import Experience, Now
 from labs_helpers.rl.learner import Learner, Measured, mean_of_steps
+from labs_helpers.rl.processes import added, from_main, share
 
 ITERATIONS = 10  # of conjugate gradients
 DAMPING = 0.1  # added to the Fisher matrix, which a batch leaves singular
@@ -115,25 +116,27 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
     # KL grows with the square of a step's length, which is what the schedule shortens.
     bound = learner.config.kl_bound * learner.step_share**2
     parts = _parts(learner, experience)
-    slope, old_scores = _surrogate_gradient(learner, parts, parameters)
+    slope, old_scores = _surrogate_gradient(learner, experience, parts, parameters)
     learner.require_finite("gradient", slope.norm().item())
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
-        kl = _curved_kl(learner, experience)
-        product = fisher_product(kl, parameters)
-        solution = conjugate_gradients(lambda v: learner.mean(product(v)), slope)
+        product = _fisher_product(learner, experience, parameters)
+        solution = conjugate_gradients(product, slope)
     # x F x / 2 is the KL of the step x, to second order.
     length = (2 * bound / (solution.x @ solution.product).clamp(min=1e-20)).sqrt()
     full_step = length * solution.x
     start = flat([p.detach() for p in parameters])
-    for tried in range(BACKTRACKS):
-        _assign(parameters, start + SHRINK**tried * full_step)
-        gain, kl_moved = _gain_and_kl(learner, parts, old_scores)
-        if kl_moved <= bound and gain > 0:
-            break
-    else:
-        _assign(parameters, start)
-        tried, gain, kl_moved = BACKTRACKS, 0.0, 0.0
+    tried, gain, kl_moved = BACKTRACKS, 0.0, 0.0
+    try:
+        for shrunk in range(BACKTRACKS):
+            _assign(parameters, start + SHRINK**shrunk * full_step)
+            found = _gain_and_kl(learner, experience, parts, old_scores)
+            if found[1] <= bound and found[0] > 0:
+                tried, (gain, kl_moved) = shrunk, found
+                break
+    finally:  # also where an interrupt comes between two trials
+        if tried == BACKTRACKS:
+            _assign(parameters, start)
     return {
         "grad_norm": slope.norm().item(),
         "policy_loss": -gain,
@@ -145,23 +148,29 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
 
 
 def _parts(learner: Learner, experience: Experience) -> list[Experience]:
+    """This process's share of the answers, in parts."""
     every = torch.arange(len(experience), device=learner.device)
     number = learner.config.minibatches * learner.config.accumulate
-    return [experience.take(rows) for rows in experience.by_length(every, number)]
+    parts = experience.by_length(share(every), number)
+    return [experience.take(rows) for rows in parts]
 
 
 def _surrogate_gradient(
-    learner: Learner, parts: list[Experience], parameters: list[nn.Parameter]
+    learner: Learner,
+    experience: Experience,
+    parts: list[Experience],
+    parameters: list[nn.Parameter],
 ) -> tuple[Float[Tensor, " P"], list[Tensor]]:
     """Gradient of E[ratio * advantage], and the log-probs of all tokens before."""
-    total = sum(int(part.mask.sum()) for part in parts)
-    slope, old_scores = torch.zeros((), device=learner.device), []
+    total = int(experience.mask.sum())
+    slope = torch.zeros_like(flat([p.detach() for p in parameters]))
+    old_scores = []
     for part in parts:
         now = learner.read(part)
         loss = _surrogate(now, part) * (int(part.mask.sum()) / total)
         slope = slope + flat(torch.autograd.grad(loss, parameters))
         old_scores.append(now.logits.detach().log_softmax(dim=1))
-    return learner.mean(slope), old_scores
+    return added(slope), old_scores
 
 
 def _surrogate(now: Now, part: Experience) -> Float[Tensor, ""]:
@@ -172,14 +181,28 @@ def _surrogate(now: Now, part: Experience) -> Float[Tensor, ""]:
     return -unclipped.loss
 
 
-def _curved_kl(learner: Learner, experience: Experience) -> Float[Tensor, ""]:
-    """KL of the policy from itself, whose Hessian is the Fisher matrix."""
+def _fisher_product(
+    learner: Learner, experience: Experience, parameters: list[nn.Parameter]
+) -> Product:
+    """Products with the damped Fisher matrix of some of the answers.
+
+    It is the Hessian of the policy's KL from itself.
+    """
     config = learner.config
-    share = min(FISHER_SHARE, 1 / (config.minibatches * config.accumulate))
-    number = max(1, round(share * len(experience)))
+    part = min(FISHER_SHARE, 1 / (config.minibatches * config.accumulate))
+    number = max(1, round(part * len(experience)))
     rows = torch.randperm(len(experience))[:number].to(learner.device)
-    scores = learner.read(experience.take(rows)).logits
-    return _kl(scores.detach().log_softmax(dim=1), scores)
+    rows = from_main(rows)
+    total, mine = int(experience.mask[rows].sum()), share(rows)
+    if not len(mine):
+        return lambda vector: added(torch.zeros_like(vector)) + DAMPING * vector
+    taken = experience.take(mine)
+    scores = learner.read(taken).logits
+    kl = _kl(scores.detach().log_softmax(dim=1), scores)
+    if len(mine) < len(rows):
+        kl = kl * (int(taken.mask.sum()) / total)
+    product = fisher_product(kl, parameters, damping=0.0)
+    return lambda vector: added(product(vector)) + DAMPING * vector
 
 
 def _kl(
@@ -192,18 +215,21 @@ def _kl(
 
 @torch.no_grad()
 def _gain_and_kl(
-    learner: Learner, parts: list[Experience], old_scores: list[Tensor]
+    learner: Learner,
+    experience: Experience,
+    parts: list[Experience],
+    old_scores: list[Tensor],
 ) -> tuple[float, float]:
     """How much the surrogate has gained, and the KL, nats a token, of the way there."""
-    total = sum(int(part.mask.sum()) for part in parts)
+    total = int(experience.mask.sum())
     moved = torch.zeros(2, device=learner.device)
     for part, old in zip(parts, old_scores, strict=True):
         now = learner.read(part)
         before = Now(part.logprobs, part.values, now.logits)
         gain = _surrogate(now, part) - _surrogate(before, part)
-        share = int(part.mask.sum()) / total
-        moved += share * torch.stack([gain, _kl(old, now.logits)])
-    gain, kl = learner.mean(moved).tolist()
+        weight = int(part.mask.sum()) / total
+        moved += weight * torch.stack([gain, _kl(old, now.logits)])
+    gain, kl = added(moved).tolist()
     return gain, kl
 
 

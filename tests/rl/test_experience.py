@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -168,13 +169,35 @@ class TestStops:
             (lambda p, t: 1.0, r"shape \(\) for 4"),
             (lambda p, t: [1.0, math.nan, 1.0, 1.0], "reward of answer 1 is nan"),
             (lambda p, t: [1.0, 1.0, 1.0, -math.inf], "reward of answer 3 is -inf"),
-            (lambda p, t: [None] * 4, "reward function failed on 4 answers"),
+            (lambda p, t: [None] * 4, r"gave \[None, .*expected 4 numbers"),
+            (lambda p, t: None, "gave None, expected 4 numbers"),
+            (lambda p, t: {"good": 1.0}, "gave .*expected 4 numbers"),
+            (lambda p, t: ["1", "b", "c", "d"], "gave .*expected 4 numbers"),
             (lambda p, t: p[9], "failed on 4 answers with IndexError"),
         ],
     )
     def test_rewards_that_are_none(self, policy, tokenizer, reward, message):
         with pytest.raises(TrainingStopped, match=message):
             gather(policy, tokenizer, reward)
+
+    @pytest.mark.parametrize(
+        "give",
+        [
+            lambda x: tuple(x),
+            lambda x: (value for value in x),
+            lambda x: [torch.tensor(value, requires_grad=True) for value in x],
+            lambda x: torch.tensor(x, dtype=torch.float16, requires_grad=True),
+            lambda x: torch.tensor(x).int(),
+            lambda x: np.array(x),
+            lambda x: [np.float32(value) for value in x],
+            lambda x: pandas.Series(x, index=[7, 8, 9, 10]),
+        ],
+    )
+    def test_numbers_come_in_any_container(self, policy, tokenizer, give):
+        _, measured = gather(
+            policy, tokenizer, lambda p, t: give([1.0, 2.0, 3.0, 4.0])
+        )
+        assert measured["reward"] == 2.5
 
     def test_the_cause_is_kept(self, policy, tokenizer):
         with pytest.raises(TrainingStopped) as stopped:
@@ -199,17 +222,43 @@ class TestReference:
         torch.testing.assert_close(reference(tokens).logits, before)
         assert not any(p.requires_grad for p in reference.parameters())
 
-    def test_of_lora_is_the_model_without_it(self, policy, tokenizer):
-        settings = LoraConfig(r=2, init_lora_weights=False, target_modules="all-linear")
-        adapted = get_peft_model(policy, settings).eval()
-        assert reference_of(adapted) is None
-        experience, measured = gather(adapted, tokenizer)
-        with adapted.disable_adapter():
-            base, _ = gather(adapted, tokenizer)
-            now = read(PolicyWithValue(adapted), experience, 1.0)
-        expected = (experience.logprobs - now.logprobs).sum(1).mean()
-        assert measured["kl"] == pytest.approx(expected.item(), abs=1e-5)
-        assert not torch.equal(base.logprobs, experience.logprobs)
+    def test_of_a_new_adapter_is_the_model_without_it(self, policy, tokenizer):
+        adapted = get_peft_model(policy, LoraConfig(r=2, target_modules="all-linear"))
+        reference = reference_of(adapted.eval())
+        expected = policy(torch.tensor([[2, 3, 4]])).logits
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_()
+        with reference.active() as start, torch.no_grad():
+            assert torch.equal(start(torch.tensor([[2, 3, 4]])).logits, expected)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"init_lora_weights": False},  # as if it were trained
+            {"init_lora_weights": "pissa"},
+            {"init_lora_weights": "olora"},
+            {"use_dora": True},
+            {"modules_to_save": ["lm_head"], "init_lora_weights": False},
+        ],
+    )
+    def test_of_an_adapter_is_the_policy_at_the_start(
+        self, policy, tokenizer, settings
+    ):
+        lora = LoraConfig(r=2, target_modules=["q_proj", "up_proj"], **settings)
+        adapted = get_peft_model(policy, lora).eval()
+        reference, tokens = reference_of(adapted), torch.tensor([[2, 3, 4]])
+        before = adapted(tokens).logits.detach()
+        _, measured = gather(adapted, tokenizer, reference=reference)
+        assert measured["kl"] == pytest.approx(0.0, abs=1e-5)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(0.3)
+        after = adapted(tokens).logits
+        with reference.active() as start:
+            assert torch.equal(start(tokens).logits, before)
+        assert torch.equal(adapted(tokens).logits, after)
+        assert not torch.equal(after, before)
 
 
 class TestMeasures:

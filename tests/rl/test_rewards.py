@@ -34,7 +34,7 @@ def test_what_is_no_number_has_no_scale():
 
 def test_a_column_is_no_reward():
     column = standardised(words, PROMPTS, ANSWERS), lambda p, a: torch.ones(4, 1)
-    with pytest.raises(ValueError, match=r"shape \(4,\), got \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 1\) for 4 answers"):
         ensemble(column)(PROMPTS, ANSWERS)
 
 
