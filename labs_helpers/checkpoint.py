@@ -83,9 +83,7 @@ def save(path: Path, state: dict[str, Any], identity: Identity) -> None:
         raise OSError(f"{path} cannot be written: {reason}") from error
 
 
-def load(
-    path: Path, identity: Identity, device: torch.device | str
-) -> dict[str, Any]:
+def load(path: Path, identity: Identity, device: torch.device | str) -> dict[str, Any]:
     """Read a state back.
 
     Raises:

@@ -333,7 +333,8 @@ def as_scores(given: Any, answers: int) -> Float[Tensor, " B"]:
         elif hasattr(given, "__array__") or isinstance(given, int | float):
             scores = torch.as_tensor(np.asarray(given, dtype=np.float32))
         else:
-            scores = torch.as_tensor(list(given), dtype=torch.float32)
+            numbers = [x.item() if isinstance(x, Tensor) else x for x in given]
+            scores = torch.as_tensor(numbers, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{short(given)}, {expected}") from error
     if scores.shape != (answers,):

@@ -21,7 +21,9 @@ def few_words(prompts, answers):
 
 @pytest.fixture
 def opinions():
-    return SecondOpinion(words, few_words, PROMPTS, START, probe_policy()[1], seed=1)
+    return SecondOpinion(
+        words, few_words, PROMPTS, START, probe_policy()[1], max_new_tokens=8, seed=1
+    )
 
 
 def test_both_are_nought_at_the_start(opinions):
