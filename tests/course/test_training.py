@@ -52,18 +52,32 @@ def test_trains_and_saves(project, capsys):
 def test_goes_on_with_a_run_that_was_broken_off(project, capsys):
     path = write(project, settings="updates = 3\nsave_every = 1")
     (project / "mine.py").write_text(
+        "from pathlib import Path\n"
         "calls = []\n"
         "def says_b(prompts, answers):\n"
         "    calls.append(1)\n"
-        "    return [a.count('b') / (len(calls) != 3) for a in answers]\n"
+        "    if len(calls) == 3:\n"
+        "        Path('server').read_text()\n"
+        "    return [a.count('b') for a in answers]\n"
     )
     assert main(["train", "reinforce", "--config", path]) == 1
     said = capsys.readouterr().err
     assert "stopped at update 3 of 3: the reward function failed" in said
     assert "last good checkpoint" in said
-    (project / "mine.py").write_text(REWARD)
+    (project / "server").write_text("is up again")
     assert main(["train", "reinforce", "--config", path]) == 0
     assert len(History.load("out/history.csv").rows) == 3
+
+
+def test_a_reward_that_was_edited_makes_another_run(project, capsys):
+    path = write(project)
+    assert main(["train", "reinforce", "--config", path]) == 0
+    (project / "mine.py").write_text("# a remark\n\n" + REWARD)
+    assert main(["train", "reinforce", "--config", path]) == 0
+    capsys.readouterr()
+    (project / "mine.py").write_text(REWARD.replace("'b'", "'c'"))
+    assert main(["train", "reinforce", "--config", path]) == 1
+    assert "another run: reward's code: not the same" in capsys.readouterr().err
 
 
 def test_yaml_says_the_same(tmp_path):
