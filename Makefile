@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 
 # nbgrader would show students its menu in JupyterLab.
 $(TOOLS): $(STAMP)
-	$(BIN)/python -m pip install -e '.[lab,test,grade,browser]' -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install -e '.[lab,test,grade,browser,rl]' -c $(CONSTRAINTS)
 	$(BIN)/jupyter labextension disable @jupyter/nbgrader 2>/dev/null
 	@touch $@
 
