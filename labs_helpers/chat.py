@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.data import Message, as_messages
+from labs_helpers.data import Message, as_conversations, as_messages
 from labs_helpers.limits import check_fits, naming_row
 
 __all__ = [
@@ -75,7 +75,7 @@ def encode_prompts(
 ) -> list[list[int]]:
     """`encode_prompt` of each; an error says which it speaks of."""
     rows = []
-    for i, prompt in enumerate(prompts):
+    for i, prompt in enumerate(as_conversations(prompts)):
         with naming_row(f"prompt {i}"):
             rows.append(encode_prompt(tokenizer, prompt))
     return rows
@@ -96,9 +96,7 @@ def encode_answer(
         ValueError: the template refuses the conversation.
     """
     before = as_messages(prompt)
-    if isinstance(answer, str):
-        answer = [{"role": "assistant", "content": answer}]
-    talk = [*before, *as_messages(answer)]
+    talk = [*before, *as_messages(answer, "assistant")]
     return encode_conversation(tokenizer, talk, first=len(before), end=end)
 
 
@@ -111,7 +109,10 @@ def encode_answers(
 ) -> list[tuple[list[int], list[int]]]:
     """`encode_answer` of each pair; an error says which it speaks of."""
     rows = []
-    for i, pair in enumerate(zip(prompts, answers, strict=True)):
+    pairs = zip(
+        as_conversations(prompts), as_conversations(answers, "assistant"), strict=True
+    )
+    for i, pair in enumerate(pairs):
         with naming_row(f"row {i}"):
             rows.append(encode_answer(tokenizer, *pair, end=end))
     return rows

@@ -68,7 +68,7 @@ def response_logprobs(
     model: Policy,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Any],
-    responses: Sequence[str],
+    responses: Sequence[Any],
     *,
     end: bool = True,
     batch_size: int = 64,
@@ -108,7 +108,7 @@ def surprise(
     model: Policy,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Any],
-    responses: Sequence[str],
+    responses: Sequence[Any],
     batch_size: int = 64,
 ) -> Float[Tensor, "B S"]:
     """How likely a model finds each response's tokens, in ten figures of order one.

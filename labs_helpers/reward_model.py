@@ -18,7 +18,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from labs_helpers.adapters import adapter_config, merged_copy, with_lora
 from labs_helpers.chat import check_fits, encode_answer, encode_prompt
-from labs_helpers.data import as_messages
+from labs_helpers.data import as_conversations, as_messages
 from labs_helpers.limits import naming_row
 from labs_helpers.loading import (
     cannot_load,
@@ -120,7 +120,7 @@ class RewardModel(nn.Module):
         kept = frozen_copy(policy) if witness else None
         return cls(trunk, heads, tokenizer, request, kept).eval()
 
-    def encode(self, prompt: Any, response: str) -> list[int]:
+    def encode(self, prompt: Any, response: Any) -> list[int]:
         """Prompt and answer in the chat template, to the token that is read.
 
         That is the end token of the answer, or the beginning of the reply to `request`.
@@ -129,7 +129,7 @@ class RewardModel(nn.Module):
             return encode_answer(self.tokenizer, prompt, response)[0]
         messages = [
             *as_messages(prompt),
-            {"role": "assistant", "content": response},
+            *as_messages(response, "assistant"),
             {"role": "user", "content": self.request},
         ]
         return encode_prompt(self.tokenizer, messages)
@@ -163,7 +163,7 @@ class RewardModel(nn.Module):
         return self.head(read)
 
     def testimony(
-        self, prompts: Sequence[Any], responses: Sequence[str], batch_size: int = 64
+        self, prompts: Sequence[Any], responses: Sequence[Any], batch_size: int = 64
     ) -> Float[Tensor, "B S"] | None:
         """How likely the witness finds answers; None where there is no witness."""
         if self.witness is None:
@@ -171,7 +171,7 @@ class RewardModel(nn.Module):
         return surprise(self.witness, self.tokenizer, prompts, responses, batch_size)
 
     def score(
-        self, prompts: Sequence[Any], responses: Sequence[str], batch_size: int = 64
+        self, prompts: Sequence[Any], responses: Sequence[Any], batch_size: int = 64
     ) -> Float[Tensor, "B heads"]:
         """Rewards of answers, on the CPU and without gradients."""
         hidden = self.features(prompts, responses, batch_size=batch_size)
@@ -183,13 +183,15 @@ class RewardModel(nn.Module):
     def features(
         self,
         prompts: Sequence[Any],
-        responses: Sequence[str],
+        responses: Sequence[Any],
         layer: int = -1,
         batch_size: int = 64,
     ) -> Float[Tensor, "B D"]:
         """Hidden states of the last token after a layer (-1: what the heads read)."""
         rows = []
-        for i, pair in enumerate(zip(prompts, responses, strict=True)):
+        asked = as_conversations(prompts)
+        said = as_conversations(responses, "assistant")
+        for i, pair in enumerate(zip(asked, said, strict=True)):
             with naming_row(f"row {i}"):
                 rows.append(self.encode(*pair))
         check_fits(self.trunk, self.tokenizer, rows)

@@ -129,7 +129,7 @@ class TestLimits:
 
     def test_a_prompt_without_a_token(self, tiny_policy, tokenizer):
         tokenizer.chat_template = None
-        with pytest.raises(ValueError, match="row 1 is empty"):
+        with pytest.raises(ValueError, match="prompt 1 is empty"):
             sample(tiny_policy(), tokenizer, ["Who?", ""], max_new_tokens=2)
 
 
