@@ -182,7 +182,7 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int
 class _Frame(NamedTuple):
     """What a template writes around an answer."""
 
-    lead: str  # white space between the prompt and the answer
+    lead: str  # white space, or a header, between the prompt and the answer
     trims_left: bool
     trims_right: bool
     tail: str  # what stands between the answer and the token that ends it
@@ -212,9 +212,9 @@ def _frame(
     trims_left, trims_right = before[-1:] != BLANK, after[:1] != BLANK
     before, after = before.removesuffix(BLANK), after.removeprefix(BLANK)
     lead = before.removeprefix(text) if before.startswith(text) else ""
-    if not lead.isspace():
-        lead = ""
     controls = _controls(tokenizer)
+    if not lead.isspace() and not controls.pattern.search(lead):
+        lead = ""  # a think block
     found = controls.pattern.search(after)
     if found is not None:
         tail, end = after[: found.start()], controls.ids[found.group()]
