@@ -183,14 +183,11 @@ class TestTrainingsRows:
         with pytest.raises(ValueError, match=r"row 1: .*'Be short.'.*no system"):
             fit(self.model(64), rows, SFTObjective(tokenizer), FitConfig(lr=1e-3))
 
-    @pytest.mark.parametrize(
-        "settings", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 3}]
-    )
-    def test_kto_needs_two_rows_in_every_part(self, tokenizer, settings):
-        rows = [Unpaired("Who?", said, True) for said in ("I.", "You.", "It.", "We.")]
+    def test_kto_needs_two_rows_in_every_batch(self, tokenizer):
+        rows = [Unpaired("Who?", said, True) for said in ("I.", "You.", "It.")]
         objective = KTOObjective(tokenizer, self.model(64))
-        with pytest.raises(ValueError, match="part of one, has 1 row"):
-            fit(self.model(64), rows, objective, FitConfig(lr=1e-3, **settings))
+        with pytest.raises(ValueError, match=r"batch has 1 row\. Take batch_size >= 2"):
+            fit(self.model(64), rows, objective, FitConfig(lr=1e-3, batch_size=2))
 
     def test_answers_of_other_rows_are_cut_to_the_positions(self, tokenizer):
         long = [

@@ -194,9 +194,7 @@ class TestStops:
         ],
     )
     def test_numbers_come_in_any_container(self, policy, tokenizer, give):
-        _, measured = gather(
-            policy, tokenizer, lambda p, t: give([1.0, 2.0, 3.0, 4.0])
-        )
+        _, measured = gather(policy, tokenizer, lambda p, t: give([1.0, 2.0, 3.0, 4.0]))
         assert measured["reward"] == 2.5
 
     def test_the_cause_is_kept(self, policy, tokenizer):
