@@ -124,11 +124,13 @@ def rate(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     n = len(values)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    if values.min() < 0 or values.max() > 1:
+    # Shares of probability may pass 1 by a rounding error.
+    if values.min() < -1e-6 or values.max() > 1 + 1e-6:
         raise ValueError(
             "a rate averages values between 0 and 1; these reach from "
             f"{values.min():g} to {values.max():g}"
         )
+    values = values.clip(0, 1)
     if clusters is None:
         ties = 4 * n * max(0.0, values.mean() * (1 - values.mean()) - values.var())
         return score_interval(float(values.sum()), n, ties)

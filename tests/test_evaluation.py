@@ -122,6 +122,9 @@ class TestEstimates:
     def test_a_mean_of_chances_is_narrower_than_one_of_outcomes(self):
         assert rate([0.5] * 50 + [0.6] * 50).high < 0.57 < rate([0, 1] * 50).high
 
+    def test_a_rounding_error_beyond_1_is_1(self):
+        assert rate([1 + 1e-12, 1.0]).value == 1
+
     def test_a_rate_of_no_shares_is_refused(self):
         with pytest.raises(ValueError, match="between 0 and 1; these reach from -1"):
             rate([-1.0, 2.0])

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from labs_helpers.chat import check_fits, encode_answers
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, as_messages
-from labs_helpers.estimates import Estimate, mean
+from labs_helpers.estimates import Estimate, rate
 from labs_helpers.judges import BothOrders
 from labs_helpers.logprobs import sequence_scores
 from labs_helpers.models import Policy, evaluating, pad_right
@@ -156,7 +156,7 @@ def principle_scores(
     To compare policies, let one and the same judge read the answers of all.
     """
     kept = judge_by_principles(policy, tokenizer, prompts, answers, constitution)
-    return {id: mean(row) for id, row in zip(constitution.ids, kept, strict=True)}
+    return {id: rate(row) for id, row in zip(constitution.ids, kept, strict=True)}
 
 
 @dataclass(frozen=True)

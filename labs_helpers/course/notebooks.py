@@ -22,10 +22,10 @@ import nbformat
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 
 from labs_helpers.course.endings import Interrupted
+from labs_helpers.course.pages import to_html
 from labs_helpers.course.profile import Profile
 from labs_helpers.course.progress import CellProgress, headings
 from labs_helpers.course.release import release
@@ -274,13 +274,6 @@ def without_times(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     return notebook
-
-
-def to_html(notebook: NotebookNode, title: str) -> str:
-    """Render a notebook in JupyterLab's style."""
-    exporter = HTMLExporter(template_name="lab")
-    exporter.log.setLevel("ERROR")
-    return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
 
 
 def _clean_output(output: NotebookNode) -> NotebookNode | None:

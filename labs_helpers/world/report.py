@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from labs_helpers.evaluation import Estimate, best_of_n, mean
+from labs_helpers.evaluation import Estimate, best_of_n, mean, rate
 from labs_helpers.losses import reinforce_loss
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.sampling import sample
@@ -88,10 +88,10 @@ def answer_figures(subject: Subject, n: int = 16) -> list[Figure]:
     )
     best = best_of_n(gold.reshape(-1, n), gold.reshape(-1, n), [n])[:, 0]
     return [
-        Figure("answers well formed", mean(whole, cluster), low=0.98),
-        Figure("mean gold", mean(gold, cluster), low=0.35, high=0.65),
-        Figure("answers that are perfect", mean(gold == 1, cluster), 0.15, 0.40),
-        Figure(f"gold of the best of {n}", mean(best), low=0.9),
+        Figure("answers well formed", rate(whole, cluster), low=0.98),
+        Figure("mean gold", rate(gold, cluster), low=0.35, high=0.65),
+        Figure("answers that are perfect", rate(gold == 1, cluster), 0.15, 0.40),
+        Figure(f"gold of the best of {n}", rate(best), low=0.9),
     ]
 
 
@@ -133,7 +133,7 @@ def skill_figures(
     for skill, correct in right.items():
         bound = bounds[skill] if wordings == "train" else None
         if skill != "comparison":
-            found.append(Figure(f"{skill}s right{note}", mean(correct), low=bound))
+            found.append(Figure(f"{skill}s right{note}", rate(correct), low=bound))
         for trait in knowledge().traits:
             of_trait = [
                 x for c, x in zip(tried, correct, strict=True) if c.trait == trait
@@ -142,7 +142,7 @@ def skill_figures(
             found.append(
                 Figure(
                     f"  {skill}: {trait}{note}",
-                    mean(of_trait),
+                    rate(of_trait),
                     low=bound if judged else None,
                 )
             )
@@ -158,7 +158,7 @@ def capability_figure(subject: Subject) -> Figure:
     asked = capability_prompts("test", 240)
     texts = subject.ask(asked).texts
     right = [score(p, t)["helpfulness"] == 1 for p, t in zip(asked, texts, strict=True)]
-    return Figure("capability tasks right", mean(right), low=0.9)
+    return Figure("capability tasks right", rate(right), low=0.9)
 
 
 def room_figures(subject: Subject, seconds: float = 60) -> list[Figure]:

@@ -15,7 +15,7 @@ from labs_helpers import safety
 from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.course.studies.cai_recipe import BETA, Town, rules
 from labs_helpers.data import Preference
-from labs_helpers.estimates import mean, paired_difference
+from labs_helpers.estimates import paired_difference, rate
 from labs_helpers.fit import FitConfig, fit
 from labs_helpers.judges import BothOrders
 from labs_helpers.losses import soft_dpo_loss
@@ -61,7 +61,7 @@ def rlaif_vs_rlhf() -> Iterator[Row]:
                     "labels": n,
                     "labeller": labeller,
                     "seed": seed,
-                    **columns("agrees", mean(agrees)),
+                    **columns("agrees", rate(agrees)),
                     **after.row(),
                     **columns("gold_change", change),
                 }
@@ -83,7 +83,7 @@ def chain_of_thought() -> Iterator[Row]:
             pairs = compared(town, seed, PAIRS)
             better = _better(pairs)
             chance = probabilities(pairs, [PEOPLE["careless"]])
-            careless = mean(np.where(better, chance, 1 - chance))
+            careless = rate(np.where(better, chance, 1 - chance))
             ways = {
                 "compares": _orders(_by_principles(town, pairs)),
                 "critiques, then compares": _orders(
@@ -97,8 +97,8 @@ def chain_of_thought() -> Iterator[Row]:
                     "model": model,
                     "way": way,
                     "seed": seed,
-                    **columns("one_order", mean((said.a_first > 0.5) == better)),
-                    **columns("both_orders", mean((both > 0.5) == better)),
+                    **columns("one_order", rate((said.a_first > 0.5) == better)),
+                    **columns("both_orders", rate((both > 0.5) == better)),
                     **columns("first_wins", said.position_bias),
                     **columns("turns", said.disagreement),
                     **columns("careless", careless),

@@ -18,7 +18,7 @@ from labs_helpers import safety
 from labs_helpers.course.profile import MODELS, ROOT
 from labs_helpers.course.studies import Row, columns
 from labs_helpers.data import Preference
-from labs_helpers.estimates import Estimate, mean
+from labs_helpers.estimates import Estimate, mean, rate
 from labs_helpers.fit import FitConfig, Reference, SFTObjective, fit
 from labs_helpers.logprobs import rollout_kl
 from labs_helpers.losses import soft_dpo_loss
@@ -227,7 +227,7 @@ class Measured:
                     bare.append(refused and not helped_on)
                     explained.append(refused and helped_on)
                     owners.append(item.id)
-        return mean(bare, owners), mean(explained, owners)
+        return rate(bare, owners), rate(explained, owners)
 
     def row(self) -> Row:
         """All of it, with intervals."""

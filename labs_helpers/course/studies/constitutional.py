@@ -15,7 +15,7 @@ from labs_helpers.course.profile import load_profile
 from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.course.studies.cai_recipe import BETA, LONGEST, Town, rules
 from labs_helpers.data import Preference
-from labs_helpers.estimates import mean, paired_difference
+from labs_helpers.estimates import paired_difference, rate
 from labs_helpers.fit import FitConfig, fit
 from labs_helpers.judges import RewardJudge, TruthJudge
 from labs_helpers.models import RewardModel
@@ -107,7 +107,7 @@ def rl_cai_ways() -> Iterator[Row]:
                 "way": way,
                 "seed": seed,
                 **town.measured(policy, seed).row(),
-                **columns("agrees", mean(verdicts[way] == better)),
+                **columns("agrees", rate(verdicts[way] == better)),
                 "seconds": round(times[way], 1),
             }
 

@@ -22,6 +22,7 @@ from labs_helpers.evaluation import (
     overoptimisation_fit,
     paired_difference,
     probability_gap,
+    rate,
     toward_ceiling,
 )
 from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
@@ -272,7 +273,7 @@ def _kept(policy) -> Row:
             for i in range(0, len(rows), 64)
         ]
     return {
-        **columns("capability", mean(right)),
+        **columns("capability", rate(right)),
         "perplexity": round(float(np.exp(np.mean(losses))), 4),
     }
 

@@ -19,7 +19,7 @@ from torch import nn
 from labs_helpers.course.profile import MODELS
 from labs_helpers.course.studies import Row, Study, columns
 from labs_helpers.course.studies.optimum import attainable
-from labs_helpers.evaluation import distance_covered, mean
+from labs_helpers.evaluation import distance_covered, mean, rate
 from labs_helpers.fit import SFTObjective
 from labs_helpers.logprobs import rollout_kl
 from labs_helpers.models import load_policy, load_tokenizer
@@ -123,7 +123,7 @@ def capability(policy: nn.Module, model: str):
     asked = capability_prompts("test", 240)
     tokenizer = load_tokenizer(MODELS / model)
     texts = sample(policy, tokenizer, asked, max_new_tokens=12, temperature=0).texts
-    return mean(town_task().truth.scores(asked, texts, "helpfulness") == 1)
+    return rate(town_task().truth.scores(asked, texts, "helpfulness") == 1)
 
 
 def algorithms() -> Iterator[Row]:

@@ -26,7 +26,7 @@ from labs_helpers.course.studies.lab2 import (
     trained,
 )
 from labs_helpers.data import Preference, Unpaired
-from labs_helpers.estimates import Estimate, mean
+from labs_helpers.estimates import Estimate, mean, rate
 from labs_helpers.evaluation import (
     bradley_terry_ratings,
     length_controlled_win_rate,
@@ -212,7 +212,7 @@ def _compared(policies: dict[str, Policy], goal: Goal, seed: int) -> Iterator[Ro
 def _capability(policy: Policy) -> Estimate:
     asked = capability_prompts("test", 240)
     texts = answers(policy, asked, 1, seed=7).texts
-    return mean(scores(asked, texts)["helpfulness"] == 1)
+    return rate(scores(asked, texts)["helpfulness"] == 1)
 
 
 def _elsewhere(policy: Policy, goal: Goal) -> Estimate:
