@@ -5,6 +5,8 @@ Knows neither files nor rows.
 
 from dataclasses import dataclass, field
 
+from labs_helpers.printable import printable
+
 SHOWN_OF_A_KIND = 10
 
 
@@ -63,7 +65,7 @@ class PreferenceReport:
                     rest = kind[SHOWN_OF_A_KIND:]
                     where = f"{len(rest)} more like the last, to line {rest[-1].line}"
                     lines.append(f"{title}: {where}.")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def _count(findings: list[Finding], noun: str) -> str:

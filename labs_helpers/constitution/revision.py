@@ -22,6 +22,7 @@ from labs_helpers.chat import encode_conversation
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, Unpaired, as_messages
 from labs_helpers.models import Policy
+from labs_helpers.printable import printable
 from labs_helpers.sampling import sample
 
 
@@ -94,7 +95,7 @@ class Transcript:
                     "revision  " + " ".join(marks[k].format(t) for k, t in changed)
                 )
                 answer = each.revision
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
     __repr__ = __str__
 

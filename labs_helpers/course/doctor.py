@@ -19,6 +19,7 @@ from labs_helpers.course.profile import (
     load_profile,
 )
 from labs_helpers.course.results import require_writable, results_folder
+from labs_helpers.printable import printable
 
 DISTRIBUTION = "alignment-labs"
 # Without the first the labs do not run; the others are for some people.
@@ -38,7 +39,8 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"{MARKS[self.state]}  {self.name:<14} {self.text}"
-        return f"{line}\n{'':25}-> {self.remedy}" if self.remedy else line
+        remedy = f"\n{'':25}-> {self.remedy}" if self.remedy else ""
+        return printable(line + remedy)
 
 
 def diagnose() -> int:

@@ -37,7 +37,7 @@ from labs_helpers.course.results import (
     require_writable,
     write_atomically,
 )
-from labs_helpers.printable import one_line
+from labs_helpers.printable import one_line, printable
 
 __all__ = ["clean", "execute", "grade", "release", "run", "to_html"]
 
@@ -114,7 +114,7 @@ def run(
             write_atomically(path, nbformat.writes(without_times(notebook)) + "\n")
     failures += _print_claims(out, [lab_number(path) for path in paths])
     if failures:
-        print("\nFailed:", *failures, sep="\n")
+        print("\nFailed:", *map(printable, failures), sep="\n")
     print(f"\nExecuted notebooks, HTML and results.json are in {os.path.relpath(out)}.")
     return 1 if failures else 0
 

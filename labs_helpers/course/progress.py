@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from labs_helpers.printable import one_line
+
 FORMAT = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}{postfix}"
 
 
@@ -79,7 +81,7 @@ class CellProgress:
         if self._left is not None:
             seconds = max(0.0, self._left - (time.monotonic() - self._since))
             left = f"{tqdm.format_interval(seconds)} left · "
-        self._bar.set_postfix_str(f"{left}{self._heading[:40]}")
+        self._bar.set_postfix_str(f"{left}{one_line(self._heading, 40)}")
 
 
 def headings(cells: Sequence[Any]) -> list[str]:

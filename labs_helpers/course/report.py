@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from labs_helpers.course.results import Claim
+from labs_helpers.printable import one_line, printable
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -69,7 +70,7 @@ class Report:
             f"{caption}\n{text_table(*table)}"
             for caption, table in self.tables().items()
         ]
-        return "\n\n".join([*parts, self.closing])
+        return printable("\n\n".join([*parts, self.closing]))
 
     def _repr_html_(self) -> str:
         tables = "".join(
@@ -108,8 +109,7 @@ def text_table(
 
 
 def _cut(cell: str, widest: int) -> str:
-    cell = " ".join(cell.split())
-    return cell if len(cell) <= widest else f"{cell[: widest - 1]}…"
+    return one_line(cell, widest)
 
 
 def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

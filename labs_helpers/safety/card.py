@@ -6,7 +6,8 @@ the number of measurements and the command that makes it. Measures nothing itsel
 
 import html
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from labs_helpers.estimates import Estimate
+from labs_helpers.printable import one_line
 
 
 @dataclass(frozen=True)
@@ -62,33 +64,34 @@ class ModelCard:
 
     def to_markdown(self) -> str:
         """The card as Markdown."""
-        lines = [f"# Model card: {self.model}", "", self.summary, ""]
+        lines = [f"# Model card: {_plain(self.model)}", "", _plain(self.summary), ""]
         for title, entries in self._lists():
-            lines += [f"## {title}", "", *(f"- {x}" for x in entries), ""]
+            lines += [f"## {title}", "", *(f"- {_plain(x)}" for x in entries), ""]
         for group, figures in self._groups():
             header = self._header(figures)
-            lines += [f"## {group}", "", _row(header), _row(["---"] * len(header))]
-            lines += [_row(self._cells(f, len(header))) for f in figures]
-            lines += ["", *self._commands(figures, "`{}`"), ""]
+            rows = [header, *(self._cells(f, len(header)) for f in figures)]
+            table = [_row(map(_plain, row)) for row in rows]
+            lines += [f"## {_plain(group)}", "", table[0], _row(["---"] * len(header))]
+            lines += [*table[1:], "", *map(_code, self._commands(figures)), ""]
         return "\n".join([*lines, f"_{self._origin()}_", ""])
 
     def to_html(self) -> str:
         """The card as a page of its own."""
-        parts = [f"<h1>Model card: {html.escape(self.model)}</h1>"]
-        parts.append(f"<p>{html.escape(self.summary)}</p>")
+        parts = [f"<h1>Model card: {_escaped(self.model)}</h1>"]
+        parts.append(f"<p>{_escaped(self.summary)}</p>")
         for title, entries in self._lists():
-            points = "".join(f"<li>{html.escape(x)}</li>" for x in entries)
+            points = "".join(f"<li>{_escaped(x)}</li>" for x in entries)
             parts.append(f"<h2>{title}</h2><ul>{points}</ul>")
         for group, figures in self._groups():
             header = self._header(figures)
             rows = [_html_row(header, "th")]
             rows += [_html_row(self._cells(f, len(header)), "td") for f in figures]
-            parts.append(f"<h2>{html.escape(group)}</h2><table>{''.join(rows)}</table>")
-            commands = self._commands([*figures], "{}")
-            parts += [f"<p><code>{html.escape(x)}</code></p>" for x in commands]
-        parts.append(f"<p><i>{html.escape(self._origin())}</i></p>")
+            parts.append(f"<h2>{_escaped(group)}</h2><table>{''.join(rows)}</table>")
+            commands = self._commands(figures)
+            parts += [f"<p><code>{_escaped(x)}</code></p>" for x in commands]
+        parts.append(f"<p><i>{_escaped(self._origin())}</i></p>")
         body = "\n".join(parts)
-        title = html.escape(self.model)
+        title = _escaped(self.model)
         return (
             f'<!doctype html><html lang="en"><meta charset="utf-8">'
             f"<title>Model card: {title}</title><style>{STYLE}</style>"
@@ -96,7 +99,16 @@ class ModelCard:
         )
 
     def write(self, folder: str | Path, name: str = "model_card") -> tuple[Path, Path]:
-        """Write both forms; return the paths of the Markdown and the HTML file."""
+        """Write both forms; return the paths of the Markdown and the HTML file.
+
+        Raises:
+            ValueError: `name` would lead out of the folder.
+        """
+        if not re.fullmatch(r"[^/\\:\x00-\x1f]+", name) or set(name) <= {"."}:
+            raise ValueError(
+                f"a card's name is that of a file in the folder, got {name!r}: leave "
+                "out what leads elsewhere"
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = folder / f"{name}.md", folder / f"{name}.html"
@@ -141,9 +153,8 @@ class ModelCard:
             )
         return cells
 
-    def _commands(self, figures: Sequence[Figure], shape: str) -> list[str]:
-        commands = dict.fromkeys(f.command for f in figures if f.command)
-        return [shape.format(command) for command in commands]
+    def _commands(self, figures: Sequence[Figure]) -> list[str]:
+        return list(dict.fromkeys(f.command for f in figures if f.command))
 
     def _origin(self) -> str:
         packages = ("alignment-labs", "torch", "transformers")
@@ -151,6 +162,7 @@ class ModelCard:
         return f"Measured {self.date}, {platform.machine()}, {versions}."
 
 
+LONGEST = 4000  # characters of a text in a card
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;"
     "padding:0 1rem;color:#222}table{border-collapse:collapse;width:100%}"
@@ -167,9 +179,28 @@ def _interval(estimate: Estimate) -> str:
     return f"{_number(estimate.low)} to {_number(estimate.high)}"
 
 
-def _row(cells: Sequence[str]) -> str:
+def _plain(text: str) -> str:
+    """Text that models or people wrote, none of which Markdown takes for a sign."""
+    marked = re.sub(r"([\\`\[\]$])", r"\\\1", one_line(text, LONGEST))
+    return html.escape(marked, quote=False)
+
+
+def _code(command: str) -> str:
+    """A command between more backticks than it holds."""
+    command = one_line(command, LONGEST)
+    held = max(map(len, re.findall("`+", command)), default=0)
+    if not held:
+        return f"`{command}`"
+    return f"{'`' * (held + 1)} {command} {'`' * (held + 1)}"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(one_line(text, LONGEST))
+
+
+def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _html_row(cells: Sequence[str], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{_escaped(c)}</{tag}>' for c in cells)}</tr>"

@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 
+from labs_helpers.printable import printable
 from labs_helpers.safety.usable import (
     FOREIGN_REFUSAL,
     is_foreign,
@@ -199,7 +200,7 @@ class Refusal:
         if self.kind == "unclear":
             return "unclear: nothing that can be judged"
         said = "; ".join(self.reasons) or "nothing that refuses"
-        return f"{self.kind} ({max(self.probabilities):.2f}): {said}"
+        return printable(f"{self.kind} ({max(self.probabilities):.2f}): {said}")
 
 
 def classify(response: str) -> Refusal:

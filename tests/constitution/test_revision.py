@@ -123,3 +123,10 @@ def test_what_came_after_the_last_revision_can_be_left_out():
     assert talk.to_last_revision().messages()[-1]["content"] == talk.last
     untouched = Transcript("Q?", "A.", (kept,)).to_last_revision()
     assert untouched.messages()[-1]["content"] == "A."
+
+
+def test_no_escape_sequence_of_a_model_reaches_the_terminal():
+    bad = "\x1b]0;owned\x07said\x1b[2J"
+    shown = str(Transcript(bad, bad, (Round(KIND, bad, bad),)))
+    assert "\x1b" not in shown
+    assert "answer    said" in shown

@@ -155,3 +155,9 @@ def test_nothing_said_is_neither_a_refusal_nor_help(answer):
 def test_few_words_prove_little():
     assert max(classify("The old mill.").probabilities) < 0.9
     assert max(classify("The old mill by the river grinds wheat.").probabilities) > 0.9
+
+
+def test_no_escape_sequence_of_an_answer_reaches_the_terminal():
+    said = str(classify("I won't help with \x1b]0;owned\x07that\x1b[2J."))
+    assert "\x1b" not in said
+    assert said.startswith("full")
