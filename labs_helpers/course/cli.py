@@ -10,6 +10,7 @@ from pathlib import Path
 
 from labs_helpers import __version__
 from labs_helpers.course.endings import silence, tell
+from labs_helpers.course.needs import require
 from labs_helpers.course.profile import ROOT, load_profile
 from labs_helpers.course.results import require_writable, results_folder
 
@@ -156,6 +157,7 @@ def run(options: argparse.Namespace) -> int:
     """
     paths = find_notebooks(options.labs)
     profile = load_profile(options.profile)
+    require(profile)
     from labs_helpers.course import notebooks
 
     print(f"Profile {profile.title}: {', '.join(path.name for path in paths)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from labs_helpers.course.grading.sandbox import wall
+from labs_helpers.course.needs import WAY_OUT, ask_hub, needs
 from labs_helpers.course.profile import (
     Profile,
     UnknownProfile,
@@ -69,6 +70,7 @@ def examine() -> Iterator[Finding]:
     else:
         yield Finding("ok", "profile", f"{profile.title}: {profile.purpose}")
         yield from _profile_needs(profile)
+        yield from _hub(profile)
         yield from _embedded(embedded_models(), profile.model)
     yield _folder(results_folder())
     yield _walls()
@@ -164,33 +166,30 @@ def _memory() -> Finding:
 
 def _profile_needs(profile: Profile) -> Iterator[Finding]:
     """Say where model and data of the profile come from, if not from the project."""
-    named = {"model": profile.model, "reward model": profile.reward_model}
-    for what, name in {**named, "data": profile.data}.items():
-        if name is None or Path(name).name in embedded_models():
-            continue
-        variable = f"LABS_{what.upper().replace(' ', '_')}"
-        if Path(name).exists():
-            yield Finding("ok", what, f"{name}, on this disk")
-        elif _is_path(name):
-            remedy = f"set {variable} to what is there, or unset it"
-            yield Finding("missing", what, f"there is no {name}", remedy)
-        elif _is_cached(name, "dataset" if what == "data" else "model"):
-            yield Finding("ok", what, f"{name}, downloaded before")
+    for need in needs(profile):
+        if need.on_disk:
+            yield Finding("ok", need.what, f"{need.name}, on this disk")
+        elif need.is_path:
+            remedy = f"set {need.variable} to what is there, or unset it"
+            yield Finding("missing", need.what, f"there is no {need.name}", remedy)
+        elif need.downloaded:
+            yield Finding("ok", need.what, f"{need.name}, downloaded before")
         else:
-            remedy = f"it is fetched from the hub, or set {variable} to a local one"
-            yield Finding("note", what, f"{name} is not on this disk", remedy)
+            remedy = (
+                f"it is fetched from the hub, or set {need.variable} to a local one"
+            )
+            yield Finding("note", need.what, f"{need.name} is not on this disk", remedy)
 
 
-def _is_path(name: str) -> bool:
-    """Whether a name can only be one on this disk, not one on the hub."""
-    return name.startswith(("/", ".", "~")) or name.endswith((".jsonl", ".json", ".gz"))
-
-
-def _is_cached(name: str, kind: str) -> bool:
-    from huggingface_hub import constants
-
-    folder = f"{kind}s--{name.replace('/', '--')}"
-    return (Path(constants.HF_HUB_CACHE) / folder).is_dir()
+def _hub(profile: Profile) -> Iterator[Finding]:
+    """Say whether what is to be fetched can be."""
+    for need in needs(profile):
+        if need.on_disk or need.is_path or need.downloaded:
+            continue
+        if problem := ask_hub(need):
+            yield Finding("missing", "hub", f"{need.name}: {problem}", WAY_OUT)
+        else:
+            yield Finding("ok", "hub", f"has {need.name}")
 
 
 def _embedded(models: dict[str, Path], wanted: str) -> Iterator[Finding]:

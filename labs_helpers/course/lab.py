@@ -33,6 +33,7 @@ from labs_helpers.course.checks import (
     unchanged,
     undefined,
 )
+from labs_helpers.course.needs import require
 from labs_helpers.course.profile import Profile, load_profile
 from labs_helpers.course.report import ExerciseResult, Report
 from labs_helpers.course.results import (
@@ -61,6 +62,7 @@ def start(number: int) -> "Lab":
         labs = ", ".join(map(str, TITLES))
         raise ValueError(f"There is no lab {number!r}: choose one of {labs}.")
     profile = load_profile()
+    require(profile)
     seed_everything(profile.seed)
     # Bars and reports for every small model that is loaded would drown the lab's own
     # output; peft 0.21 asks transformers 5 by an attribute's old name.

@@ -1,0 +1,136 @@
+"""Whether the model and the data of a profile are there, before a lab begins.
+
+A profile comes in; a sentence goes out where something is neither on this disk nor on
+the hub, or the hub cannot be reached. Downloads nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from labs_helpers.course.profile import Profile, embedded_models
+from labs_helpers.printable import one_line
+
+TIMEOUT = 5.0  # seconds to wait for the hub
+FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv")
+WAY_OUT = (
+    "Set LABS_PROFILE=tiny, which needs no network, or LABS_MODEL and LABS_DATA to what "
+    "is on this disk"
+)
+
+
+class Unreachable(OSError):
+    """What a profile names cannot be had; the message says the way out."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a profile names and the project does not bring.
+
+    Attributes:
+        what: model, reward model or data.
+        name: a path, or a name on the hub.
+    """
+
+    what: str
+    name: str
+
+    @property
+    def variable(self) -> str:
+        """What to set in order to name another."""
+        return f"LABS_{self.what.upper().replace(' ', '_')}"
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is a file or a folder."""
+        return Path(self.name).expanduser().exists()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it can only be one on this disk."""
+        return self.name.startswith(("/", ".", "~")) or self.name.endswith(FILES)
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether it came from the hub before."""
+        from huggingface_hub import constants
+
+        kind = "dataset" if self.what == "data" else "model"
+        repository = self.repository.replace("/", "--")
+        folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository}"
+        if any(folder.glob("snapshots/*/*")):
+            return True
+        prepared = Path(constants.HF_HOME) / "datasets"
+        return kind == "dataset" and any(
+            prepared.glob(f"{self.repository.replace('/', '___').lower()}/*")
+        )
+
+    @property
+    def repository(self) -> str:
+        """Its name on the hub, without a split."""
+        return self.name.partition(":")[0]
+
+
+def needs(profile: Profile) -> Iterator[Need]:
+    """What a profile names beside the embedded models."""
+    named = {"model": profile.model, "reward model": profile.reward_model}
+    for what, name in {**named, "data": profile.data}.items():
+        if name is not None and Path(name).name not in embedded_models():
+            yield Need(what, name)
+
+
+def require(profile: Profile) -> None:
+    """See that everything is there or can be fetched, within seconds.
+
+    Raises:
+        Unreachable: something is not; the message names it and the way out.
+    """
+    for need in needs(profile):
+        if need.on_disk:
+            _require_model(need)
+        elif need.is_path:
+            raise Unreachable(
+                f"{need.variable} names {need.name}, and there is no such file or "
+                f"folder: set it to what is there, or unset it"
+            )
+        elif not need.downloaded and (problem := ask_hub(need)):
+            raise Unreachable(
+                f"The profile {profile.name} needs the {need.what} {need.name!r}, which "
+                f"is not on this disk, and {problem}. {WAY_OUT}."
+            )
+
+
+def _require_model(need: Need) -> None:
+    """A folder of a model holds a configuration."""
+    folder = Path(need.name).expanduser()
+    if need.what == "data" or any(folder.glob("*config.json")):
+        return
+    raise Unreachable(
+        f"{need.variable} names {need.name}, which is no folder of a model: expected "
+        "config.json and *.safetensors in it"
+    )
+
+
+def ask_hub(need: Need) -> str:
+    """What stands in the way of fetching something from the hub; empty if nothing."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
+
+    kind = "dataset" if need.what == "data" else "model"
+    try:
+        HfApi().repo_info(need.repository, repo_type=kind, timeout=TIMEOUT)
+    except GatedRepoError:
+        return (
+            "the hub shows it only to people with a permission: log in, or ask for it"
+        )
+    except RepositoryNotFoundError:
+        return f"the hub has no {kind} of this name"
+    except HFValidationError:
+        return "this is no name that the hub could have"
+    except Exception as error:  # no network has many faces
+        return f"the hub cannot be reached ({one_line(str(error), 120)})"
+    return ""
