@@ -175,9 +175,7 @@ def _profile_needs(profile: Profile) -> Iterator[Finding]:
         elif need.downloaded:
             yield Finding("ok", need.what, f"{need.name}, downloaded before")
         else:
-            remedy = (
-                f"it is fetched from the hub, or set {need.variable} to a local one"
-            )
+            remedy = f"fetched from the hub, or set {need.variable} to a local one"
             yield Finding("note", need.what, f"{need.name} is not on this disk", remedy)
 
 

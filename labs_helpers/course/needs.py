@@ -14,8 +14,8 @@ from labs_helpers.printable import one_line
 TIMEOUT = 5.0  # seconds to wait for the hub
 FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv")
 WAY_OUT = (
-    "Set LABS_PROFILE=tiny, which needs no network, or LABS_MODEL and LABS_DATA to what "
-    "is on this disk"
+    "Set LABS_PROFILE=tiny, which needs no network, or LABS_MODEL and LABS_DATA to "
+    "what is on this disk"
 )
 
 
@@ -43,12 +43,12 @@ class Need:
     @property
     def on_disk(self) -> bool:
         """Whether it is a file or a folder."""
-        return Path(self.name).expanduser().exists()
+        return Path(self.name).exists()
 
     @property
     def is_path(self) -> bool:
         """Whether it can only be one on this disk."""
-        return self.name.startswith(("/", ".", "~")) or self.name.endswith(FILES)
+        return self.name.startswith(("/", ".")) or self.name.endswith(FILES)
 
     @property
     def downloaded(self) -> bool:
@@ -95,15 +95,14 @@ def require(profile: Profile) -> None:
             )
         elif not need.downloaded and (problem := ask_hub(need)):
             raise Unreachable(
-                f"The profile {profile.name} needs the {need.what} {need.name!r}, which "
+                f"The profile {profile.name} needs the {need.what} {need.name!r}. It "
                 f"is not on this disk, and {problem}. {WAY_OUT}."
             )
 
 
 def _require_model(need: Need) -> None:
     """A folder of a model holds a configuration."""
-    folder = Path(need.name).expanduser()
-    if need.what == "data" or any(folder.glob("*config.json")):
+    if need.what == "data" or any(Path(need.name).glob("*config.json")):
         return
     raise Unreachable(
         f"{need.variable} names {need.name}, which is no folder of a model: expected "
@@ -124,9 +123,7 @@ def ask_hub(need: Need) -> str:
     try:
         HfApi().repo_info(need.repository, repo_type=kind, timeout=TIMEOUT)
     except GatedRepoError:
-        return (
-            "the hub shows it only to people with a permission: log in, or ask for it"
-        )
+        return "the hub shows it only to people whom its owner lets in"
     except RepositoryNotFoundError:
         return f"the hub has no {kind} of this name"
     except HFValidationError:

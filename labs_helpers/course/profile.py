@@ -123,7 +123,7 @@ def load_profile(name: str | None = None) -> Profile:
         if key.startswith("lab")
     }
     overrides = {
-        key: os.environ[f"LABS_{key.upper()}"]
+        key: os.path.expanduser(os.environ[f"LABS_{key.upper()}"])
         for key in ("model", "reward_model", "data")
         if os.environ.get(f"LABS_{key.upper()}")
     }

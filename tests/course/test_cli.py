@@ -123,9 +123,13 @@ def test_notebooks_of_other_names_are_left_alone(project):
     assert [p.name for p in cli.find_notebooks([])] == ["1_a.ipynb", "3_c.ipynb"]
 
 
-def test_unknown_study_and_settings_are_one_line(capsys, tmp_path):
+@pytest.mark.slow
+def test_unknown_study_is_one_line(capsys):
     assert cli.main(["study", "nothing"]) == 1
     assert "no study 'nothing'" in one_line_of(capsys)
+
+
+def test_unknown_settings_are_one_line(capsys, tmp_path):
     assert cli.main(["train", "ppo", "--config", str(tmp_path)]) == 1
     assert str(tmp_path) in one_line_of(capsys)
 
