@@ -62,8 +62,8 @@ lower-bounds: $(LOWEST)/.installed ## run widgets, TRL and labs, in few steps, a
 # than what it runs with.
 $(LOWEST)/.installed: $(STAMP) pyproject.toml .ci/lower-bounds.txt
 	$(BIN)/python -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/pip install -c .ci/lower-bounds.txt torch
-	$(LOWEST)/bin/pip install --no-deps -r .ci/lower-bounds.txt
+	$(LOWEST)/bin/pip install --no-compile -c .ci/lower-bounds.txt torch
+	$(LOWEST)/bin/pip install --no-compile --no-deps -r .ci/lower-bounds.txt
 	$(LOWEST)/bin/pip install --no-deps -e .
 	@touch $@
 
