@@ -34,6 +34,7 @@ from labs_helpers.loading import (
 
 ADAPTER_FILE = "adapter_config.json"
 PROBE_TOKENS = 12
+REMEDY = "Take other target_modules, another adapter, or train all weights (lora=None)"
 NOISE = 0.05  # stands for a training, where a merge is tried before it
 
 
@@ -162,14 +163,25 @@ def merged_copy(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Another instance of a plain model with the same weights, sharing nothing."""
+    """Another instance of a plain model with the same weights, sharing nothing.
+
+    Raises:
+        ValueError: its config does not say how it was built.
+    """
     fresh = type(model)._from_config(
         copy.deepcopy(model.config),
         dtype=model.dtype,
         attn_implementation=model.config._attn_implementation,
     )
-    fresh.load_state_dict(model.state_dict())
-    return fresh.to(model.device)
+    lost = fresh.load_state_dict(model.state_dict(), strict=False)
+    fresh = fresh.to(model.device)
+    # A part that the original was built without, and nothing is read from, may differ.
+    if lost.unexpected_keys or (lost.missing_keys and not _agree(fresh, model)):
+        raise ValueError(
+            f"{type(model).__name__} cannot be copied: built anew from its config it "
+            f"has other weights ({[*lost.missing_keys, *lost.unexpected_keys][:3]})"
+        )
+    return fresh
 
 
 def probe(model: nn.Module) -> Float[Tensor, "B L width"]:
@@ -266,7 +278,7 @@ def _merge(copied: PeftModel) -> PreTrainedModel:
     if not _same(probe(fresh), before):
         raise ValueError(
             f"this adapter ({_told(config)}) does not merge exactly: the merged copy "
-            "computes something else. Take plain LoRA"
+            f"computes something else. {REMEDY}"
         )
     return fresh
 
@@ -277,9 +289,15 @@ def _independent(model: PeftModel) -> PeftModel:
     Weights that were shared are not: peft would merge the adapter of a vocabulary
     head into embeddings that are tied to it.
     """
-    config = model.active_peft_config
-    with _refused(config, "cannot be copied"):
-        copied = copy.deepcopy(model)
+    # What a forward left behind has a history, and Python's copy refuses that.
+    left = [
+        tensor
+        for module in model.modules()
+        for tensor in (*vars(module).values(), *module._buffers.values())
+        if isinstance(tensor, Tensor) and not tensor.is_leaf
+    ]
+    with _refused(model.active_peft_config, "cannot be copied"):
+        copied = copy.deepcopy(model, {id(t): t.detach().clone() for t in left})
     seen = set()
     for module in copied.modules():
         module.__dict__.pop("forward", None)  # a trainer's, bound to the original
@@ -289,6 +307,10 @@ def _independent(model: PeftModel) -> PeftModel:
                 module._parameters[name] = parameter = own
             seen.add(id(parameter))
     return copied.eval()
+
+
+def _agree(a: nn.Module, b: nn.Module) -> bool:
+    return _same(probe(a), probe(b))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -324,6 +346,5 @@ def _refused(config: Any, what: str) -> Iterator[None]:
         said = str(error).strip().split("\n")[0].rstrip(".")
         raise ValueError(
             f"this adapter ({_told(config)}) {what}: "
-            f"{said or type(error).__name__}. Take another target or plain LoRA "
-            "(lora=8, say)"
+            f"{said or type(error).__name__}. {REMEDY}"
         ) from error

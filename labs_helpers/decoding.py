@@ -1,27 +1,32 @@
 """Read prompts, then one token a step, through a model's cache.
 
 Knows token ids and a causal language model; nothing of text, nor of how the next
-token is chosen. Every model that decodes with a cache is read correctly. Where all
-layers attend to everything, prompts are read in groups of similar length, the cache
-grows without copies and its mask is made once.
+token is chosen. Where all layers attend to everything, prompts are read in groups of
+similar length, the cache grows without copies and its mask is made once. A model whose
+cache does not give what its plain forward gives, which is measured once (state-space
+models with padding, say), is read whole for every token: slower, and right.
 """
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from labs_helpers.policies import Policy
+from labs_helpers.limits import vocabulary
+from labs_helpers.policies import Policy, logits_and_hidden, require_causal
 
 # Smaller or more groups would cost more in calls than they save in padding.
 GROUP_ROWS = 16
 GROUPS = 4
+# Hidden states that a forward holds at once for a token, about.
+REREAD_WIDTHS = 64
 
 
 class Decoder:
@@ -128,6 +133,97 @@ class Decoder:
             **self.last_only,
         )
         return output.logits[:, -1]
+
+
+class Rereader:
+    """As `Decoder`, for models without a cache to trust: reads all for every token.
+
+    Rows are padded on the right, where no earlier token of a causal model can see it.
+    """
+
+    def __init__(
+        self, model: Policy, prompts: Sequence[Sequence[int]], room: int, pad: int
+    ):
+        """Prepare for prompts, in ascending length, and `room` tokens after them."""
+        self.model = model
+        width = len(prompts[-1]) + room
+        rows = [[*ids, *[pad] * (width - len(ids))] for ids in prompts]
+        self.tokens = torch.tensor(rows, device=model.device)
+        self.lengths = torch.tensor([len(ids) for ids in prompts], device=model.device)
+
+    def read_prompts(self) -> Float[Tensor, "B V"]:
+        """Read the prompts, return the logits of what follows them."""
+        tokens = self.tokens[:, : int(self.lengths.max())]
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        last = columns == self.lengths[:, None] - 1
+        return logits_and_hidden(self.model, tokens, last)[0]
+
+    def read(self, tokens: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        """Read one more token a row, return the logits of what follows it."""
+        self.tokens[torch.arange(len(tokens)), self.lengths] = tokens
+        self.lengths = self.lengths + 1
+        return self.read_prompts()
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Keep these rows, some of them perhaps several times."""
+        self.tokens, self.lengths = self.tokens[rows], self.lengths[rows]
+
+
+class Reading(NamedTuple):
+    """How a model is read token by token, and what that takes.
+
+    Attributes:
+        decoder: The class to do it.
+        token_bytes: Memory of a row for each of its tokens.
+    """
+
+    decoder: type[Decoder] | type[Rereader]
+    token_bytes: int
+
+
+_READINGS: WeakKeyDictionary[nn.Module, Reading] = WeakKeyDictionary()
+
+
+def reading(model: Policy) -> Reading:
+    """Choose by trying: does the model's cache give what its plain forward gives?
+
+    Raises:
+        ValueError: the model sees what comes after a token (see `require_causal`).
+    """
+    if model not in _READINGS:
+        require_causal(model)
+        _READINGS[model] = _try_cache(model)
+    return _READINGS[model]
+
+
+def _try_cache(model: Policy) -> Reading:
+    size = vocabulary(model)
+    rows = [[n % size for n in ids] for ids in ([5, 6], [1, 2, 3, 4, 5])]
+    new = torch.tensor([8, 9], device=model.device) % size
+    swap = torch.tensor([1, 0], device=model.device)
+    plain = Rereader(model, rows, 1, 0)
+    expected = [plain.read_prompts()]
+    plain.keep(swap)
+    expected.append(plain.read(new))
+    width = model.get_output_embeddings().weight.shape[1]
+    whole = Reading(Rereader, REREAD_WIDTHS * width * model.dtype.itemsize)
+    try:
+        cached = Decoder(model, rows, 1, 0)
+        found = [cached.read_prompts()]
+        cached.keep(swap)
+        found.append(cached.read(new))
+        held = sum(
+            layer.keys.nbytes + layer.values.nbytes
+            for layer in cached.cache.layers
+            if getattr(layer, "keys", None) is not None
+        )
+    except Exception:  # each family has its own way of not taking this cache
+        return whole
+    near = torch.finfo(model.dtype).eps ** 0.5
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape or (a - b).float().norm() > near * b.float().norm():
+            return whole
+    return Reading(Decoder, held // (2 * (len(rows[-1]) + 1)))
 
 
 class _RoomyLayer(DynamicLayer):

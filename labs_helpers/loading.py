@@ -27,6 +27,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
@@ -185,7 +186,13 @@ def read_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
     with named_origin(name):
         if not name:
             raise cannot_load(name, "")
-        tokenizer = AutoTokenizer.from_pretrained(name, **source(name))
+        kind: Any = AutoTokenizer
+        settings = Path(name) / "tokenizer_config.json"
+        if settings.is_file() and read_json(settings).get("tokenizer_class") == (
+            "TokenizersBackend"  # all is in tokenizer.json, whatever the model's family
+        ):
+            kind = PreTrainedTokenizerFast
+        tokenizer = kind.from_pretrained(name, **source(name))
         if tokenizer.chat_template is not None:
             try:
                 tokenizer.apply_chat_template([{"role": "user", "content": "Who?"}])

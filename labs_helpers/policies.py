@@ -174,7 +174,7 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
         policy.save_pretrained(folder)
 
 
-def require_causal(policy: PreTrainedModel) -> None:
+def require_causal(policy: Policy) -> None:
     """Refuse a model that sees what comes after a token.
 
     Raises:

@@ -1,7 +1,7 @@
 """Sample answers in batches, with the log-probs of what was sampled.
 
 In go a causal language model and prompts, out comes a `Rollout`. Works for every
-Hugging Face model that decodes with a cache; knows nothing of rewards or training.
+causal Hugging Face model; knows nothing of rewards or training.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.chat import check_fits, encode_prompts, end_tokens
-from labs_helpers.decoding import Decoder
-from labs_helpers.limits import pad_token
+from labs_helpers.decoding import reading
+from labs_helpers.limits import pad_token, vocabulary
 from labs_helpers.policies import Policy, evaluating
 
 # What keys, values and logits of one chunk may take on a CPU, where small chunks that
@@ -102,8 +102,8 @@ def sample(
     ends = torch.tensor(sorted(end_tokens(tokenizer, model)), dtype=torch.long)
     # Rows of similar length share a chunk: less padding.
     order = sorted(range(rows), key=lambda row: len(encoded[row // n]))
-    size = _rows_per_chunk(model, longest + max_new_tokens)
     with evaluating(model):
+        size = _rows_per_chunk(model, longest + max_new_tokens)
         for start in range(0, rows, size):
             chunk = order[start : start + size]
             answers, answer_logprobs = _sample_chunk(
@@ -140,7 +140,7 @@ def _sample_chunk(
     room = uniforms.shape[1]
     # Each different prompt is read once, then copied to all the rows that answer it.
     different = {ids: i for i, ids in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    decoder = Decoder(model, list(different), room, pad)
+    decoder = reading(model).decoder(model, list(different), room, pad)
     logits = decoder.read_prompts()
     if len(different) < len(prompts):
         copies = [different[tuple(ids)] for ids in prompts]
@@ -223,12 +223,7 @@ def _rollout(
 
 def _rows_per_chunk(model: Policy, length: int) -> int:
     """How many rows of this length fit the memory that a chunk may take."""
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    shared = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    keys_and_values = 2 * config.num_hidden_layers * config.hidden_size // shared
-    size = model.dtype.itemsize
-    row_bytes = length * keys_and_values * size + 4 * config.vocab_size * 4
+    row_bytes = length * reading(model).token_bytes + 4 * vocabulary(model) * 4
     limit = CPU_CHUNK_BYTES
     if model.device.type == "cuda":
         limit = torch.cuda.mem_get_info(model.device)[0] // 4
