@@ -121,6 +121,8 @@ def with_lora(model: PreTrainedModel, lora: int | PeftConfig, task: str) -> Peft
                 "all weights"
             )
         lora = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
+    if not isinstance(lora, PeftConfig):
+        raise ValueError(f"lora is a rank or a configuration of peft, got {lora!r}")
     lora = copy.deepcopy(lora)  # peft writes into it what it finds in this model
     lora.task_type = task
     _require_known(lora)

@@ -122,7 +122,8 @@ def load_policy(
     Args:
         name_or_dir: A folder, or a name on the hub. A folder with a LoRA adapter loads
             with its base model, the adapter trainable.
-        lora: Adds an adapter: its rank, for all linear layers, or a configuration.
+        lora: Adds an adapter: its rank, for all linear layers, or a configuration. None
+            and 0 add none.
         device: By default that of `default_device_and_dtype`.
         dtype: By default float32 if the weights are to be trained. Under LoRA they are
             not and take the dtype of `default_device_and_dtype`; adapters are float32.
@@ -133,7 +134,7 @@ def load_policy(
             from disk as it was; `lora` for a folder that has an adapter.
     """
     hardware = default_device_and_dtype()
-    name = str(name_or_dir)
+    name, lora = str(name_or_dir), lora or None
     adapter = adapter_config(name)
     if adapter is not None and lora is not None:
         raise ValueError(

@@ -80,7 +80,7 @@ class PolicyWithValue(nn.Module):
                 costs a second model and leaves the policy's features alone.
             lora: Train an adapter of that copy, not its own weights.
         """
-        if lora is not None and not separate:
+        if lora and not separate:
             raise ValueError(
                 "lora is for a value model of its own: give separate=True too. A "
                 "shared trunk has the policy's adapter (load_policy(..., lora=...))"
@@ -88,7 +88,7 @@ class PolicyWithValue(nn.Module):
         trunk = None
         if separate:
             trunk = merged_copy(policy).eval()
-        if lora is not None:
+        if lora:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         return cls(policy, trunk).eval()
 

@@ -103,14 +103,15 @@ class RewardModel(nn.Module):
             policy: Is not changed and shares nothing. Its LoRA is merged in the copy.
             heads: One reward each.
             tokenizer: By default that of the folder that the policy came from.
-            lora: Train an adapter and the heads, not the trunk's own weights.
+            lora: Train an adapter and the heads, not the trunk's own weights. None and
+                0 train these.
             request: Asked after the answer, before the rewards are read.
             witness: Keep a second copy, as it is, to say how likely answers are.
         """
         if tokenizer is None:
             tokenizer = load_tokenizer(policy.config.name_or_path)
         trunk = merged_copy(policy)
-        if lora is not None:
+        if lora:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         if witness and isinstance(policy, PeftModel):
             raise ValueError(
@@ -255,10 +256,10 @@ class RewardModel(nn.Module):
             raise cannot_load(folder, "it holds an adapter and no trunk")
         hardware = default_device_and_dtype()
         if dtype is None:
-            dtype = torch.float32 if lora is None else hardware.dtype
+            dtype = hardware.dtype if lora else torch.float32
         tokenizer = load_tokenizer(folder)
         trunk = read_model(AutoModel, folder, dtype)
-        if lora is not None:
+        if lora:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         witness = None
         if witnessed:

@@ -6,7 +6,8 @@ all weights and with LoRA, and the sentences of those that are refused.
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,295 +34,13 @@ from labs_helpers.models import (
     load_policy,
     load_tokenizer,
 )
-from labs_helpers.policies import save_policy
+from labs_helpers.policies import frozen_copy, save_policy
 from labs_helpers.rl import RLConfig, train
 from labs_helpers.sampling import sample
 
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
-GROUPED = {**SMALL, "num_key_value_heads": 2}
-OLD = {"n_embd": 32, "n_layer": 2, "n_head": 4}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-IMAGES = {"image_size": 28, "patch_size": 14}
-# Name of a transformers class without "ForCausalLM", or the class; sizes.
-FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "GPT-2": ("GPT2Config", "GPT2LMHeadModel", OLD),
-    "GPT-Neo (local attention)": (
-        "GPTNeoConfig",
-        "GPTNeoForCausalLM",
-        {
-            "hidden_size": 32,
-            "num_layers": 2,
-            "num_heads": 4,
-            "window_size": 4,
-            "attention_types": [[["global", "local"], 1]],
-        },
-    ),
-    "GPT-NeoX": ("GPTNeoXConfig", "GPTNeoXForCausalLM", SMALL),
-    "GPT-J": ("GPTJConfig", "GPTJForCausalLM", {**OLD, "rotary_dim": 4}),
-    "GPT-BigCode": ("GPTBigCodeConfig", "GPTBigCodeForCausalLM", OLD),
-    "CodeGen": ("CodeGenConfig", "CodeGenForCausalLM", {**OLD, "rotary_dim": 4}),
-    "OPT": (
-        "OPTConfig",
-        "OPTForCausalLM",
-        {
-            "hidden_size": 32,
-            "ffn_dim": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "word_embed_proj_dim": 32,
-        },
-    ),
-    "OPT (narrow embeddings)": (
-        "OPTConfig",
-        "OPTForCausalLM",
-        {
-            "hidden_size": 32,
-            "ffn_dim": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "word_embed_proj_dim": 16,
-            "do_layer_norm_before": False,
-        },
-    ),
-    "BLOOM (ALiBi)": (
-        "BloomConfig",
-        "BloomForCausalLM",
-        {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    ),
-    "Falcon": (
-        "FalconConfig",
-        "FalconForCausalLM",
-        {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-    ),
-    "Falcon (ALiBi)": (
-        "FalconConfig",
-        "FalconForCausalLM",
-        {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "alibi": True,
-        },
-    ),
-    "MPT (ALiBi)": (
-        "MptConfig",
-        "MptForCausalLM",
-        {"d_model": 32, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2},
-    ),
-    "Llama": ("LlamaConfig", "LlamaForCausalLM", GROUPED),
-    "Mistral (sliding window)": (
-        "MistralConfig",
-        "MistralForCausalLM",
-        {**GROUPED, "sliding_window": 4},
-    ),
-    "Mixtral (experts)": (
-        "MixtralConfig",
-        "MixtralForCausalLM",
-        {**GROUPED, "num_local_experts": 4},
-    ),
-    "Qwen2": ("Qwen2Config", "Qwen2ForCausalLM", GROUPED),
-    "Qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**GROUPED, "head_dim": 16}),
-    "Qwen2-MoE (experts)": (
-        "Qwen2MoeConfig",
-        "Qwen2MoeForCausalLM",
-        {**GROUPED, **EXPERTS, "shared_expert_intermediate_size": 16},
-    ),
-    "Qwen3-MoE (experts)": (
-        "Qwen3MoeConfig",
-        "Qwen3MoeForCausalLM",
-        {**GROUPED, **EXPERTS, "head_dim": 8},
-    ),
-    "Qwen3-Next (linear attention)": (
-        "Qwen3NextConfig",
-        "Qwen3NextForCausalLM",
-        {
-            **GROUPED,
-            **EXPERTS,
-            "head_dim": 8,
-            "shared_expert_intermediate_size": 16,
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-        },
-    ),
-    "OLMoE (experts)": (
-        "OlmoeConfig",
-        "OlmoeForCausalLM",
-        {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2},
-    ),
-    "GPT-OSS (experts, sinks)": (
-        "GptOssConfig",
-        "GptOssForCausalLM",
-        {
-            **GROUPED,
-            "head_dim": 8,
-            "num_local_experts": 4,
-            "num_experts_per_tok": 2,
-            "sliding_window": 4,
-        },
-    ),
-    "Gemma": ("GemmaConfig", "GemmaForCausalLM", {**GROUPED, "head_dim": 16}),
-    "Gemma 2 (soft cap)": (
-        "Gemma2Config",
-        "Gemma2ForCausalLM",
-        {**GROUPED, "head_dim": 16, "sliding_window": 4},
-    ),
-    "Gemma 3 (text)": (
-        "Gemma3TextConfig",
-        "Gemma3ForCausalLM",
-        {**GROUPED, "head_dim": 16, "sliding_window": 4},
-    ),
-    "Gemma 3 (multimodal)": (
-        "Gemma3Config",
-        "Gemma3ForConditionalGeneration",
-        {
-            "text_config": {**GROUPED, "head_dim": 16, "sliding_window": 4},
-            "vision_config": {**SMALL, **IMAGES},
-            "mm_tokens_per_image": 4,
-        },
-    ),
-    "Phi": ("PhiConfig", "PhiForCausalLM", SMALL),
-    "Phi-3": ("Phi3Config", "Phi3ForCausalLM", GROUPED),
-    "StableLM": ("StableLmConfig", "StableLmForCausalLM", GROUPED),
-    "OLMo 2": ("Olmo2Config", "Olmo2ForCausalLM", GROUPED),
-    "Cohere": ("CohereConfig", "CohereForCausalLM", GROUPED),
-    "Granite": (
-        "GraniteConfig",
-        "GraniteForCausalLM",
-        {**GROUPED, "logits_scaling": 2.0},
-    ),
-    "StarCoder2": (
-        "Starcoder2Config",
-        "Starcoder2ForCausalLM",
-        {**GROUPED, "sliding_window": 4},
-    ),
-    "SmolLM3": ("SmolLM3Config", "SmolLM3ForCausalLM", GROUPED),
-    "DeepSeek-V3 (experts)": (
-        "DeepseekV3Config",
-        "DeepseekV3ForCausalLM",
-        {
-            **SMALL,
-            "num_key_value_heads": 4,
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "n_group": 1,
-            "topk_group": 1,
-            "moe_intermediate_size": 16,
-            "q_lora_rank": 8,
-            "kv_lora_rank": 8,
-            "qk_rope_head_dim": 4,
-            "qk_nope_head_dim": 4,
-            "v_head_dim": 8,
-            "first_k_dense_replace": 1,
-        },
-    ),
-    "Mamba": (
-        "MambaConfig",
-        "MambaForCausalLM",
-        {"hidden_size": 32, "num_hidden_layers": 2},
-    ),
-    "Mamba 2": (
-        "Mamba2Config",
-        "Mamba2ForCausalLM",
-        {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_heads": 4,
-            "head_dim": 16,
-            "n_groups": 1,
-            "state_size": 8,
-            "chunk_size": 4,
-        },
-    ),
-    "RWKV": (
-        "RwkvConfig",
-        "RwkvForCausalLM",
-        {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
-    ),
-    "RecurrentGemma": (
-        "RecurrentGemmaConfig",
-        "RecurrentGemmaForCausalLM",
-        {
-            **SMALL,
-            "num_hidden_layers": 3,
-            "num_key_value_heads": 1,
-            "lru_width": 32,
-            "attention_window_size": 4,
-        },
-    ),
-    "Jamba": (
-        "JambaConfig",
-        "JambaForCausalLM",
-        {
-            **GROUPED,
-            "num_experts": 2,
-            "num_experts_per_tok": 1,
-            "attn_layer_period": 2,
-            "attn_layer_offset": 1,
-            "expert_layer_period": 2,
-            "expert_layer_offset": 1,
-            "mamba_d_state": 4,
-            "use_mamba_kernels": False,
-        },
-    ),
-    "Bamba": (
-        "BambaConfig",
-        "BambaForCausalLM",
-        {
-            **GROUPED,
-            "attn_layer_indices": [1],
-            "mamba_n_heads": 4,
-            "mamba_d_head": 16,
-            "mamba_d_state": 4,
-            "mamba_n_groups": 1,
-            "mamba_chunk_size": 4,
-        },
-    ),
-    "Falcon-H1": (
-        "FalconH1Config",
-        "FalconH1ForCausalLM",
-        {
-            **GROUPED,
-            "mamba_d_ssm": 32,
-            "mamba_n_heads": 4,
-            "mamba_d_head": 8,
-            "mamba_d_state": 4,
-            "mamba_n_groups": 1,
-            "mamba_chunk_size": 4,
-        },
-    ),
-    "LFM2": (
-        "Lfm2Config",
-        "Lfm2ForCausalLM",
-        {**GROUPED, "layer_types": ["conv", "full_attention"]},
-    ),
-    "XGLM": (
-        "XGLMConfig",
-        "XGLMForCausalLM",
-        {"d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4},
-    ),
-    "BioGPT": ("BioGptConfig", "BioGptForCausalLM", SMALL),
-    "BERT (an encoder)": ("BertConfig", "BertLMHeadModel", SMALL),
-    "BERT (a decoder)": (
-        "BertConfig",
-        "BertLMHeadModel",
-        {**SMALL, "is_decoder": True},
-    ),
-    "RoBERTa (a decoder)": (
-        "RobertaConfig",
-        "RobertaForCausalLM",
-        {**SMALL, "is_decoder": True},
-    ),
-}
-
-
+FAMILIES: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("families.toml").read_text(encoding="utf-8")
+)
 ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
 PAIRED = {
     "DPO": partial(PairObjective, loss=dpo_loss),
@@ -329,6 +48,7 @@ PAIRED = {
     "soft DPO": SoftPairObjective,
 }
 OBJECTIVES = ("SFT", "reward", "SLiC", "KTO", *PAIRED)
+TRIED = ("sampling", *ALGORITHMS, *OBJECTIVES, "save and load")
 PROMPTS = ["Who cleans the town hall?", "Why?", "Who?"]
 ANSWERS = ["The baker, every day.", "Stone.", "A dog"]
 PAIRS = [
@@ -340,7 +60,8 @@ TOKENS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
 def build(family: str, tokenizer: Any) -> Any:
     """A model of a family, as wide as the tokenizer's vocabulary."""
-    config, model, sizes = FAMILIES[family]
+    given = FAMILIES[family]
+    sizes = given["sizes"]
     vocabulary = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -351,7 +72,8 @@ def build(family: str, tokenizer: Any) -> Any:
         sizes = {**sizes, "text_config": {**vocabulary, **sizes["text_config"]}}
     else:
         sizes = {**vocabulary, **sizes}
-    built = getattr(transformers, model)(getattr(transformers, config)(**sizes))
+    config = getattr(transformers, given["config"])(**sizes)
+    built = getattr(transformers, given["model"])(config)
     with torch.no_grad():  # so that what stands before matters to what comes
         for parameter in built.parameters():
             if parameter.ndim > 1:
@@ -359,8 +81,14 @@ def build(family: str, tokenizer: Any) -> Any:
     return built.eval()
 
 
-def outcomes(family: str, tokenizer: Any, folder: Path) -> dict[tuple[str, str], str]:
-    """Of all weights and of LoRA, by what was tried: pass, or the refusal."""
+def outcomes(
+    family: str, tokenizer: Any, folder: Path, with_lora: Collection[str] = TRIED
+) -> dict[tuple[str, str], str]:
+    """Of all weights and of LoRA, by what was tried: pass, or the refusal.
+
+    Args:
+        with_lora: what is tried with LoRA; with all weights everything is.
+    """
     torch.manual_seed(0)
     build(family, tokenizer).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
@@ -368,6 +96,8 @@ def outcomes(family: str, tokenizer: Any, folder: Path) -> dict[tuple[str, str],
     for tuning in ("full", "LoRA"):
         policy = None
         for what, attempt in _attempts(tokenizer, folder / tuning):
+            if tuning == "LoRA" and what not in with_lora:
+                continue
             try:
                 if policy is None:
                     lora = 2 if tuning == "LoRA" else None
@@ -421,7 +151,7 @@ def _fit(policy: Any, tokenizer: Any, objective: str) -> None:
     rows: list[Any] = PAIRS
     trained = policy
     adapted = any("lora_" in name for name, _ in policy.named_parameters())
-    reference = None if adapted else load_policy(policy.name_or_path, device="cpu")
+    reference = None if adapted else frozen_copy(policy)
     if objective == "SFT":
         loss: Any = SFTObjective(tokenizer)
     elif objective == "SLiC":
@@ -489,16 +219,15 @@ def _require_moved(model: Any, before: dict[str, torch.Tensor]) -> None:
 
 def main(tokenizer: Any, families: list[str]) -> None:
     """Print the table as markdown, and the refusals below it."""
-    tried = ["sampling", *ALGORITHMS, *OBJECTIVES, "save and load"]
-    print("|".join(["", "family", "weights", *tried, ""]))
-    print("|---" * (len(tried) + 2) + "|")
+    print("|".join(["", "family", "weights", *TRIED, ""]))
+    print("|---" * (len(TRIED) + 2) + "|")
     notes: list[str] = []
     for family in families:
         with tempfile.TemporaryDirectory() as folder:
             found = outcomes(family, tokenizer, Path(folder))
         for tuning in ("full", "LoRA"):
             cells = []
-            for what in tried:
+            for what in TRIED:
                 said = found[tuning, what]
                 if said != "pass" and said not in notes:
                     notes.append(said)

@@ -162,13 +162,26 @@ def test_where_the_base_is_merged_it_may_change(base, tmp_path):
             lora(use_bdlora=peft.tuners.lora.config.BdLoraConfig()),
             "cannot be added to this model",
         ),
-        (0, "rank of an adapter, at least 1, got 0"),
         (-2, "rank of an adapter, at least 1, got -2"),
     ],
 )
 def test_what_cannot_be_trained_here_is_refused_in_words(config, said, base):
     with pytest.raises(ValueError, match=said):
         load_policy(base, lora=config, device="cpu")
+
+
+def test_rank_0_adds_none(base, tmp_path):
+    policy = load_policy(base, lora=0, device="cpu")
+    assert not isinstance(policy, peft.PeftModel)
+    model = RewardModel.from_policy(policy, lora=0)
+    model.save_pretrained(tmp_path / "reward")
+    again = RewardModel.from_pretrained(tmp_path / "reward", lora=0)
+    for trunk in (
+        model.trunk,
+        again.trunk,
+        PolicyWithValue.from_policy(policy, True, lora=0).value_trunk,
+    ):
+        assert all(parameter.requires_grad for parameter in trunk.parameters())
 
 
 def test_a_configuration_may_serve_twice(base):

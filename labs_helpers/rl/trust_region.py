@@ -43,10 +43,15 @@ def fisher_product(
         kl: mean KL(old || policy), the old one constant, with its graph.
         parameters: those of the policy.
     """
-    slope = flat(torch.autograd.grad(kl, parameters, create_graph=True))
+    # Some weights may have no say: those of a multimodal model's eyes, for text.
+    slope = flat(
+        torch.autograd.grad(kl, parameters, create_graph=True, materialize_grads=True)
+    )
 
     def product(vector: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-        curved = torch.autograd.grad(slope @ vector, parameters, retain_graph=True)
+        curved = torch.autograd.grad(
+            slope @ vector, parameters, retain_graph=True, materialize_grads=True
+        )
         return flat(curved) + damping * vector
 
     return product
@@ -168,7 +173,8 @@ def _surrogate_gradient(
     for part in parts:
         now = learner.read(part)
         loss = _surrogate(now, part) * (int(part.mask.sum()) / total)
-        slope = slope + flat(torch.autograd.grad(loss, parameters))
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        slope = slope + flat(found)
         old_scores.append(now.logits.detach().log_softmax(dim=1))
     return added(slope), old_scores
 
