@@ -19,6 +19,8 @@ from labs_helpers.row_formats import explicit
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
+# What others call a prompt.
+PROMPTS = ("question", "instruction", "query", "input")
 OPTIONAL = ("margin", "dimension", "annotator", "time", "meta")
 
 
@@ -164,6 +166,8 @@ class _RowCheck:
             if name in row:
                 continue
             close = difflib.get_close_matches(name, unknown, n=1)
+            if name == "prompt":
+                close = close or [other for other in PROMPTS if other in unknown]
             remedy = f"Add it; expected fields are {', '.join(required)}"
             if name == "prompt" and _is_dialogue(row.get("chosen")):
                 remedy = "Write whole dialogues, Human: to Assistant:, on both sides"

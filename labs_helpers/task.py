@@ -14,6 +14,7 @@ import numpy as np
 
 from labs_helpers.data import Message, Preference, Unpaired, split
 
+FEW = 30
 SPLITS = ("train", "validation", "test")
 
 
@@ -128,9 +129,12 @@ def task_from_preferences(
 ) -> Task:
     """Make a task of a preference set: 80 % train, 10 % validation, 10 % test.
 
-    No prompt is in two splits. There is no truth and no probe. Of unpaired rows, a
-    prompt's desirable answers are paired with its undesirable ones, in their order;
-    what is left over, and answers to different prompts, make no pair.
+    No prompt is in two splits. Of fewer than 30 pairs half are for training, a quarter
+    each for validation and test: with one prompt nothing can be tested. There is no
+    truth and no probe.
+
+    Of unpaired rows, a prompt's desirable answers are paired with its undesirable ones,
+    in their order; what is left over, and answers to different prompts, make no pair.
 
     Raises:
         ValueError: There is no pair.
@@ -143,7 +147,8 @@ def task_from_preferences(
             "needs rows with prompt, chosen and rejected, or a desirable and an "
             "undesirable answer to the same prompt"
         )
-    parts = dict(zip(SPLITS, split(pairs, (0.8, 0.1, 0.1), seed), strict=True))
+    shares = (0.8, 0.1, 0.1) if len(pairs) >= FEW else (0.5, 0.25, 0.25)
+    parts = dict(zip(SPLITS, split(pairs, shares, seed), strict=True))
 
     def preferences(part: str) -> list[Preference]:
         if part not in parts:

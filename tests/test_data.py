@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import re
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -128,6 +129,22 @@ BAD_ROWS = [
     ),
     ({**GOOD, "margin": math.nan}, "margin", "is nan", "Write a finite number"),
     ({**GOOD, "margin": math.inf}, "margin", "is inf", "Write a finite number"),
+    ({**GOOD, "margin": 10**400}, "margin", "is too big", "Write a finite number"),
+    ({**GOOD, "meta": {"a": math.nan}}, "meta", "cannot be written", "Correct it"),
+    (
+        {**GOOD, "prompt": "Who \ud800?"},
+        "",
+        "half of a surrogate pair",
+        "Write the whole character",
+    ),
+    (b'{"prompt": ' + b"[" * 10**5, "", "nested more than 100 deep", "Write flat rows"),
+    (b'{"n": ' + b"9" * 5000 + b"}", "", "thousands of digits", "finite number"),
+    (
+        {**without(GOOD, "prompt"), "question": "Who cleans?"},
+        "prompt",
+        "is missing",
+        "Rename 'question' to 'prompt'",
+    ),
     ({**GOOD, "margin": "big"}, "margin", "is a string", "Write a finite number"),
     ({**GOOD, "margin": True}, "margin", "is a true or false", "Write a finite number"),
     ({**GOOD, "annotator": 7}, "annotator", "is a number", "Correct it"),
@@ -279,6 +296,32 @@ class TestLoadAndSave:
         path = tmp_path / "new" / "set.jsonl"
         save_preferences([row], path)
         assert load_preferences(path) == [row]
+
+    def test_rows_hold_messages_whatever_they_were_given_as(self):
+        assert Preference(**GOOD).prompt[-1]["content"] == "Who cleans?"
+        assert Preference(**GOOD) == Preference(**CHAT)
+        assert Unpaired(**UNPAIRED).completion == CHAT["chosen"]
+
+    @pytest.mark.parametrize(
+        ("rows", "as_text"),
+        [
+            ([Preference(**GOOD)], True),
+            ([replace(Preference(**GOOD), margin=1.0)], True),
+            ([replace(Preference(**GOOD), prompt=CHAT["prompt"] * 2)], False),
+            ([Preference(**CHAT)], False),
+            ([Preference(**GOOD), Preference(**{**CHAT, "meta": {"a": 1}})], False),
+        ],
+    )
+    def test_a_file_holds_text_where_all_rows_were_text(self, tmp_path, rows, as_text):
+        path = tmp_path / "set.jsonl"
+        save_preferences(rows, path)
+        kinds = {type(json.loads(x)["prompt"]) for x in path.read_text().splitlines()}
+        assert kinds == {str if as_text else list}
+        assert load_preferences(path) == rows
+
+    def test_rows_of_both_kinds_in_memory_are_checked_in_one_format(self):
+        rows = [Preference(**GOOD), Preference(**{**CHAT, "margin": 1.0})]
+        assert check_preferences(rows).ok
 
     def test_unset_fields_are_not_written(self, tmp_path):
         save_preferences([Preference(**GOOD)], tmp_path / "set.jsonl")

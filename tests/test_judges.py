@@ -228,6 +228,39 @@ class TestRecordedJudge:
         with pytest.raises(FileNotFoundError, match="no judgements are recorded"):
             RecordedJudge.read(tmp_path / "you.jsonl")
 
+    def test_reads_what_others_wrote(self, tmp_path):
+        path = tmp_path / "theirs.jsonl"
+        said = [{"from": "human", "value": "o\u2028ne"}]
+        rows = [
+            {"prompt": "o\u2028ne", "chosen": "yes", "rejected": "no"},
+            {"conversations": said, "chosen": {"from": "gpt", "value": "yes"},
+             "rejected": {"from": "gpt", "value": "well"}},
+        ]  # fmt: skip
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+        judge = RecordedJudge.read(path)
+        a, b = ["yes", "well"], ["no", "yes"]
+        assert judge.compare(["o\u2028ne"] * 2, a, b).tolist() == [1, 0]
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("3", r"me\.jsonl:2: is no judgement: a judgement is an object, got a num"),
+            ('{"chosen": "a", "rejected": "b"}', "no judgement: a prompt is a null"),
+            ('{"prompt": "a", "chosen": "b"}', "no judgement: an answer is a null"),
+            ('{"prompt": "a", "chosen"', r"me\.jsonl:2: is no JSON"),
+            (
+                '{"prompt": "a", "answers": [1, 2], "meta": {"choice": "tie"}}',
+                "a number",
+            ),
+        ],
+    )
+    def test_a_broken_line_is_named(self, tmp_path, line, said):
+        path = tmp_path / "me.jsonl"
+        path.write_text(json.dumps(self.ROWS[0]) + "\n" + line + "\n")
+        with pytest.raises(ValueError, match=said):
+            RecordedJudge.read(path)
+
 
 def test_all_are_judges(reward_model, tiny_policy, tiny_tokenizer):
     assert isinstance(TruthJudge(LengthIsGold()), Judge)

@@ -83,6 +83,31 @@ class TestTaskFromPreferences:
         with pytest.raises(ValueError, match="no split 'dev'; there are train"):
             task_from_preferences(pairs, "pairs").prompts("dev")
 
+    def test_a_few_rows_leave_some_to_test(self):
+        rows = [Preference(f"Who {i}?", "a", "b") for i in range(8)]
+        task = task_from_preferences(rows, "few")
+        sizes = [len(task.preferences(s)) for s in ("train", "validation", "test")]
+        assert sizes == [4, 2, 2]
+
+    def test_unpaired_rows_of_one_prompt_make_pairs_in_their_order(self):
+        rows = [
+            Unpaired("Who?", "bad 1", False),
+            Unpaired("Where?", "alone", True),
+            Unpaired("Who?", "good 1", True, {"i": 1}),
+            Unpaired("Who?", "good 2", True),
+            Unpaired("Who?", "bad 2", False),
+            Unpaired("Who?", "bad 3", False),
+            Unpaired("Who?", "good 2", False),
+        ]
+        task = task_from_preferences(rows, "unpaired")
+        found = [
+            row for s in ("train", "validation", "test") for row in task.preferences(s)
+        ]
+        assert found == [
+            Preference("Who?", "good 1", "bad 1", meta={"i": 1}),
+            Preference("Who?", "good 2", "bad 2"),
+        ]
+
     def test_rows_without_pairs_are_refused(self):
         with pytest.raises(ValueError, match="1 rows and no preference pair"):
             task_from_preferences([Unpaired("a", "b", True)], "unpaired")

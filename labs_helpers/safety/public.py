@@ -145,7 +145,7 @@ def _table(path: Path, errors: list[str]) -> list[tuple[int, Row]]:
     except BadFile as error:
         errors.append(str(error))
     except csv.Error as error:
-        errors.append(f"{path}:{reader.line_num}: is no CSV: {error}")
+        errors.append(f"{path}:{reader.line_num + 1}: is no CSV: {error}")
     return []
 
 
@@ -160,10 +160,10 @@ def _text(row: Row, column: str) -> str:
 
 
 def _needed(row: Row, column: str) -> str:
-    value = _text(row, column)
-    if not value:
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
         raise KeyError(column)
-    return value
+    return value.strip()
 
 
 def _list(row: Row, column: str) -> list[str]:

@@ -55,6 +55,10 @@ def test_a_principle_is_added_in_the_default_wordings():
         ("B: {b} ", "B: b ", 4, "{b} is missing"),
         ('broken: "No"', 'broken: "Yes"', 5, "two of them are the same"),
         ("  - id: kind", "  - id: [kind", 8, "is no YAML"),
+        ("text: be brief", "text: 1e-4", 10, "put it in quotes"),
+        ("text: be brief", "text: be \x07", 10, "holds a control character"),
+        ("text: be brief", 'text: "\\ud800"', 10, "half of a surrogate pair"),
+        ("text: be brief", "? [a]: 1", 10, "is no YAML"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, old, new, line, said):
@@ -66,6 +70,28 @@ def test_a_broken_line_is_named(tmp_path, old, new, line, said):
         f"mine.yaml:{line}: " in row and said in row
         for row in str(error.value).splitlines()
     ), error.value
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("# Zoë\n".encode("latin-1"), ":1: is not UTF-8"),
+        (TEXT.encode("utf-16"), "is in UTF-16"),
+        (b"a: " + b"[" * 5000, "nested more than 100 deep"),
+        (b"defaults: !!python/object/apply:os.system [ls]", ":1: is no YAML"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, content, said):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(BadConstitution, match=said):
+        load_constitution(tmp_path / "mine.yaml")
+
+
+def test_dates_are_text_and_a_mark_is_fine(tmp_path):
+    path = tmp_path / "mine.yaml"
+    text = TEXT.replace("text: be brief", "text: 2026-01-02").replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [p.text for p in load_constitution(path)][-1] == "2026-01-02"
 
 
 @pytest.mark.parametrize("text", ["- 1\n- 2\n", "\n", "principles: []\n"])

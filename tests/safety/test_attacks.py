@@ -96,12 +96,27 @@ def test_typos_swap_letters_and_dots_spell_words():
         ("- id: a\n  colour: red\n", "no field 'colour'"),
         ("a: 1\n", "expected a list"),
         ("- [\n", "is no YAML"),
+        ("- id: 2026-01-02\n", "2026-01-02' needs wordings"),
+        ("- 2026-01-02\n", "an attack needs an id"),
+        ("- id: a\n  train: {prompt}\n", "train: expected a list such as"),
+        ("- id: a\n  train: [2026]\n", "train: expected a list such as"),
+        ("- id: a\n  change: typos\n  shots: 3\n", "each of the shots has a prompt"),
+        ("- id: a\n  change: typos\n  shots: [3]\n", "each of the shots has a prompt"),
+        ("- id: m\n  change: many_shot\n  number: x\n", "number counts the shots"),
+        ("- id: a\n  2026-01-02: 1\n", "no field '2026-01-02'"),
+        ("- id: a\n  id: b\n", "2: is no YAML: 'id' stands there twice"),
+        ("- id: a\n- b: \x07\n", "2: holds a control character"),
+        ("- " + "[" * 5000, "nested more than 100 deep"),
+        ("- !!timestamp x\n", "is no YAML"),
+        ("- id: a\n- é\n".encode("latin-1"), "2: is not UTF-8: byte 0xe9"),
+        ("- id: a\n".encode("utf-16"), "is in UTF-16"),
     ],
 )
 def test_a_broken_attack_is_named(tmp_path, text, said):
     path = tmp_path / "attacks.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BadSuite) as error:
         load_attacks(path)
     assert said in str(error.value)
     assert "attacks.yaml:" in str(error.value)
+    assert len(str(error.value)) < 500

@@ -1,5 +1,6 @@
 """Suites: read, written, and broken lines named; public formats."""
 
+import gzip
 import json
 
 import pytest
@@ -54,6 +55,20 @@ def test_kinds_and_categories(tmp_path):
     [
         ("{not json", "is no JSON"),
         ({"kind": "harmful"}, "prompt: is no text"),
+        ({"kind": "safe", "prompt": 3}, "prompt: is a number"),
+        (
+            {"kind": "safe", "prompt": [{"role": "user", "content": None}]},
+            "prompt[0].content: is a null",
+        ),
+        (
+            {"kind": "safe", "prompt": [{"role": "bot", "content": "x"}]},
+            "prompt[0].role: is 'bot', an unknown role",
+        ),
+        ({"kind": "safe", "prompt": "x", "category": 3}, "category: is no text"),
+        ({"kind": "safe", "prompt": "x", "id": ["a"]}, "id: is no text"),
+        ({"kind": ["safe"], "prompt": "x"}, "kind: is ['safe']"),
+        ('{"kind": "safe", "prompt": "\\ud800"}', "half of a surrogate pair"),
+        ('{"kind": "safe", "prompt": ' + "[" * 10**5, "nested more than 100 deep"),
         ({"kind": "evil", "prompt": "x"}, "kind: is 'evil'"),
         ({"kind": "question", "prompt": "x", "right": ["y"]}, "wrong: is missing"),
         (
@@ -125,6 +140,56 @@ def test_truthfulqa_in_both_of_its_forms(tmp_path):
         [item] = load_truthfulqa(path)
         assert item.right == ("No", "You may not")
         assert item.wrong == ("Yes", "Always")
+
+
+def test_conversations_of_other_formats_are_prompts(tmp_path):
+    talk = [{"from": "human", "value": "Who?"}]
+    path = write(tmp_path / "a.jsonl", [{"kind": "safe", "prompt": talk}])
+    (item,) = load_suite(path).items
+    assert item.prompt.messages == [{"role": "user", "content": "Who?"}]
+
+
+ROW = {"prompt": "Who?", "type": "homonyms", "label": "safe"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"\xef\xbb\xbfprompt,type,label\r\nWho?,homonyms,safe\r\n"),
+        ("a.csv", b"prompt;type;label\nWho?;homonyms;safe\n"),
+        ("a.tsv", b"prompt\ttype\tlabel\nWho?\thomonyms\tsafe\n"),
+        ("a.csv.gz", gzip.compress(b"prompt,type,label\nWho?,homonyms,safe\n")),
+        ("a.jsonl", b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n"),
+        ("a.json", json.dumps([ROW], indent=1).encode()),
+    ],
+)
+def test_public_files_in_every_dress(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    (item,) = load_xstest(tmp_path / name).items
+    assert (item.prompt.content, item.kind, item.category) == (
+        "Who?", "safe", "homonyms",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "prompt\nWie heißt du?\n".encode("latin-1"), ":2: is not UTF-8"),
+        ("a.csv", "prompt\nWho?\n".encode("utf-16"), "is in UTF-16"),
+        ("a.csv", b"prompt\n" + b"x" * 200_000, "a.csv:2: is no CSV: field larger"),
+        ("a.jsonl", b"3\n", "a.jsonl:1: is a number, expected an object"),
+        ("a.jsonl", b'{"prompt": 3}\n', "prompt is missing or empty"),
+        ("a.jsonl", b"[" * 10**5, "nested more than 100 deep"),
+        ("a.json", b"[3]", "a.json:1: is a number"),
+        ("a.json", b"{", "is no JSON"),
+        ("a.parquet", b"PAR1", "is no Parquet table"),
+    ],
+)
+def test_what_is_no_public_file_is_named(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadSuite) as error:
+        load_xstest(tmp_path / name)
+    assert said in str(error.value)
 
 
 def test_a_broken_public_file_names_line_and_columns(tmp_path):
