@@ -17,7 +17,7 @@ NBVAL := $(SPREAD) --nbval-lax --nbval-current-env --nbval-cell-timeout=60
 SMOKE := LABS_PROFILE=smoke HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help environment tools labs test lint lower-bounds colab jupyter notebooks clean
+.PHONY: help environment tools labs test lint lower-bounds colab own-data jupyter notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ $(LOWEST)/.installed: $(STAMP) pyproject.toml .ci/lower-bounds.txt
 
 colab: $(TOOLS) ## run all notebooks at Colab's versions, with its first cell (GBs, slow)
 	PYTHON313=$(PYTHON313) $(BIN)/python tests/colab/run.py
+
+own-data: $(STAMP) ## run the labs, in few steps, on a preference file of every format (slow)
+	$(BIN)/python tests/notebooks/own_data.py
 
 jupyter: $(STAMP) ## open the labs in JupyterLab
 	$(BIN)/jupyter lab notebooks
