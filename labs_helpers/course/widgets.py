@@ -37,7 +37,7 @@ CHOICES = {"A": "A is better", "B": "B is better", "tie": "Tie", "skip": "Skip"}
 DOUBLE_CLICK = 0.4
 BOX = (
     "border:1px solid #bbb;border-radius:4px;padding:0.6em;white-space:pre-wrap;"
-    "overflow-wrap:anywhere;max-height:24em;overflow-y:auto"
+    "overflow-wrap:anywhere;line-height:1.5;max-height:24em;overflow-y:auto"
 )
 # The front end marks widgets whose kernel has gone: no button there does anything.
 STYLE = """<style>
@@ -47,6 +47,7 @@ STYLE = """<style>
     font-weight: bold;
 }
 </style>"""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -264,16 +265,9 @@ def _question(dimension: str | None) -> str:
 
 
 def _visible(text: str) -> str:
-    """The text without characters that a screen would obey, as ␛ for escape."""
-    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", _picture, text)
-
-
-def _picture(control: re.Match[str]) -> str:
-    code = ord(control[0])
-    if code == 0x7F:
-        return "␡"
-    return chr(0x2400 + code) if code < 0x20 else "\ufffd"
+    r"""The text with characters that a screen would obey written out, as \x1b."""
+    text = text.replace("\r\n", "\n").encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda control: f"\\x{ord(control[0]):02x}", text)
 
 
 def _framed(text: str) -> str:

@@ -434,7 +434,7 @@ def test_control_characters_are_shown_not_obeyed(path):
     annotator = Annotator([texts], path)
     shown = annotator._prompt.value + annotator._a.value + annotator._b.value
     assert not {c for c in shown if ord(c) < 32 or 127 <= ord(c) < 160} - {"\n", "\t"}
-    assert "␛[31mred" in shown
+    assert r"\x1b[31mred" in shown
     assert "line\nbreak\ttab" in shown
     annotator.choose("A")
     assert annotator.preferences[0].prompt[0]["content"] == texts[0]
