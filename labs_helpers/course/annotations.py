@@ -5,8 +5,10 @@ lost: reading changes none, and what was cut off is kept in a file beside it. Kn
 nothing of what the lines say.
 """
 
+import codecs
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -21,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None
 
 BOM = b"\xef\xbb\xbf"
+HALF_A_VALUE = re.compile(r"[-+.\deE]*|t(ru?)?|f(a(ls?)?)?|n(ul?)?|N(a)?")
 REMEDY = (
     "Mend or remove the line, or give the path of another file: nothing is added to "
     "one that cannot be read"
@@ -76,6 +79,16 @@ def read_lines(
     return rows
 
 
+def mend(path: Path) -> None:
+    """Take away a last line that was cut off, for those who read the file as it is.
+
+    It is kept in a file beside.
+    """
+    if path.exists() and _is_cut(_last(path.read_bytes())):
+        with path.open("a+b", buffering=0) as file, _alone(file):
+            _end_of_lines(path, file)
+
+
 def _encoded(row: dict[str, Any]) -> bytes:
     try:
         return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -103,33 +116,39 @@ def _last(content: bytes) -> bytes:
 
 
 def _is_cut(last: bytes) -> bool:
-    """Whether a last line is the beginning of a row."""
+    """Whether a last line is the beginning of a row, and only that."""
     # A file system may fill what was never written with zeros.
-    if last != b"{" and not last.startswith(b'{"'):
-        return bool(last) and not last.strip(b" \0")
+    written = last.rstrip(b"\0")
+    if not written.startswith(b"{"):
+        return len(written) < len(last) and not written.strip()
     try:
-        json.loads(last.decode("utf-8"))
+        # A decoder of this kind passes over half of a character at the end.
+        text = codecs.getincrementaldecoder("utf-8")().decode(written)
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        in_string = error.msg.startswith(("Unterminated string", "Invalid \\u"))
+        return in_string or HALF_A_VALUE.fullmatch(text, error.pos) is not None
     except (ValueError, RecursionError):
-        return True
-    return False
+        return False
+    return len(written) < len(last)
 
 
 def _end_of_lines(path: Path, file: FileIO) -> int:
     """Where the next row is to begin; a line that was cut off is moved away."""
     content = path.read_bytes()
     last = _last(content)
-    if not last:
-        return len(content)
-    if not _is_cut(last):
+    if _is_cut(last):
+        with path.with_name(path.name + ".cut").open("ab") as beside:
+            beside.write(last + b"\n")
+            beside.flush()
+            os.fsync(beside.fileno())
+        file.truncate(len(content) - len(last))
+        return len(content) - len(last)
+    if last:
         read_lines(path)  # or it is no file of ours
         file.write(b"\n")
         return len(content) + 1
-    with path.with_name(path.name + ".cut").open("ab") as beside:
-        beside.write(last + b"\n")
-        beside.flush()
-        os.fsync(beside.fileno())
-    file.truncate(len(content) - len(last))
-    return len(content) - len(last)
+    return len(content)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import ipywidgets
 from IPython.display import display
 
-from labs_helpers.course.annotations import append_line, read_lines
+from labs_helpers.course.annotations import append_line, mend, read_lines
 from labs_helpers.course.judgements import (
     Pair,
     as_pair,
@@ -86,6 +86,8 @@ class Annotator:
         self._note = ""
         self._clicked: str | None = None
         self._resume()
+        for file in (self.path, self.undecided_path):
+            mend(file)
         self._build()
         self._show()
 
@@ -248,8 +250,9 @@ class Annotator:
 
 def _paths(path: str | Path) -> tuple[Path, Path]:
     """The files of preferences, and of what is none."""
-    path = Path(path)
-    if not path.name or path.is_dir() or path.suffix == ".gz":
+    path = Path(path).expanduser()
+    is_other = path.exists() and not path.is_file()
+    if not path.name or is_other or path.suffix == ".gz":
         raise ValueError(
             f"path is that of a file of JSON lines, as my_preferences.jsonl; got {path}"
         )

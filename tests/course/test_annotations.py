@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from labs_helpers.course.annotations import append_line, read_lines
+from labs_helpers.course.annotations import append_line, mend, read_lines
 
 resource = pytest.importorskip("resource", reason="this system limits no file's size")
 
@@ -118,18 +118,48 @@ def test_nothing_is_added_to_a_file_of_something_else(path, foreign):
     assert path.read_bytes() == foreign
 
 
-@pytest.mark.parametrize("cut", [b"{", b'{"b', b'{"b": "\xf0\x9f', b"\0\0\0"])
-def test_line_cut_off_is_not_there_and_kept_beside(path, cut):
+ROW = {"text": "café 🌉 \\", "other": [True, None, -1.5e-7], "half": "\x1b"}
+LINE = json.dumps(ROW, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("length", range(1, len(LINE)))
+def test_line_cut_off_anywhere_is_not_there(path, length):
+    append_line(path, ROW)
+    before = path.read_bytes() + LINE[:length]
+    path.write_bytes(before)
+    assert read_lines(path) == [ROW]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("cut", [b"{", b'{"b": "\xf0\x9f', b'{"b\0\0', LINE + b"\0"])
+@pytest.mark.parametrize("zeros", [b"", b"\0" * 50])
+def test_line_cut_off_is_kept_beside(path, cut, zeros):
     first, second = {"a": "x" * 100}, {"b": 2}
     append_line(path, first)
-    with path.open("ab") as file:
-        file.write(cut)
     before = path.read_bytes()
-    assert read_lines(path) == [first]
-    assert path.read_bytes() == before
+    for number in (1, 2):
+        with path.open("ab") as file:
+            file.write(cut + zeros)
+        mend(path)
+        assert path.read_bytes() == before
+        beside = path.with_name("lines.jsonl.cut").read_bytes()
+        assert beside == (cut + zeros + b"\n") * number
+    path.write_bytes(before + cut + zeros)
     append_line(path, second)
-    assert path.read_bytes() == before.removesuffix(cut) + b'{"b": 2}\n'
-    assert path.with_name("lines.jsonl.cut").read_bytes() == cut + b"\n"
+    assert read_lines(path) == [first, second]
+
+
+@pytest.mark.parametrize(
+    "broken", [b'{"a": 1,}', b"{'a': 1}", b"{hello", b'{"a": 1} {', b'{"a" = 1']
+)
+def test_line_that_was_not_cut_off_but_is_wrong_stays(path, broken):
+    path.write_bytes(broken)
+    mend(path)
+    with pytest.raises(ValueError, match=r"lines\.jsonl:1"):
+        read_lines(path)
+    with pytest.raises(ValueError, match=r"lines\.jsonl:1"):
+        append_line(path, ROW)
+    assert path.read_bytes() == broken
 
 
 def test_last_line_without_its_end_is_whole(path):

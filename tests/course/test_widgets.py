@@ -12,6 +12,7 @@ from labs_helpers.data import (
     load_preferences,
     save_preferences,
 )
+from labs_helpers.judges import RecordedJudge
 
 PAIRS = [("What is <b>?", f"first {i}", f"second {i}") for i in range(4)]
 
@@ -123,6 +124,7 @@ def test_line_cut_off_in_the_middle_is_asked_again(path, cut):
     path.write_bytes(whole + second[:cut])
     again = Annotator(PAIRS, path)
     assert again.progress.startswith("1 of 4")
+    assert RecordedJudge.read(path).knows(["What is <b>?"], ["first 0"], ["second 0"])
     again.choose("B")
     assert len(lines(path)) == 2
 
