@@ -122,13 +122,13 @@ ROW = {"text": "café 🌉 \\", "other": [True, None, -1.5e-7], "half": "\x1b"}
 LINE = json.dumps(ROW, ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize("length", range(1, len(LINE)))
-def test_line_cut_off_anywhere_is_not_there(path, length):
+def test_line_cut_off_anywhere_is_not_there(path):
     append_line(path, ROW)
-    before = path.read_bytes() + LINE[:length]
-    path.write_bytes(before)
-    assert read_lines(path) == [ROW]
-    assert path.read_bytes() == before
+    whole = path.read_bytes()
+    for length in range(1, len(LINE)):
+        path.write_bytes(whole + LINE[:length])
+        assert read_lines(path) == [ROW]
+        assert path.read_bytes() == whole + LINE[:length]
 
 
 @pytest.mark.parametrize("cut", [b"{", b'{"b": "\xf0\x9f', b'{"b\0\0', LINE + b"\0"])
