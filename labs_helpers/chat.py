@@ -6,8 +6,9 @@ that all mean the same tokens. These rules hold:
 
 - What is read before an answer is what sampling reads, always: the conversation with
   its generation prompt, where a template thinks ("<think>") with the thought begun. An
-  answer follows there as it was said; think blocks that a template would add are not.
-- White space that the template writes or trims around an answer is the template's.
+  answer follows there as it was said: a think block that the template would put before
+  it (Qwen3's empty one) is left out, a header with control tokens (harmony) is not.
+- White space around an answer is written and trimmed as the template does it.
 - The answer ends with the token that the template ends a turn with, without a template
   with the tokenizer's end token, and sampling stops there. What follows is not learnt.
 - Where one piece of the tokenizer would straddle the border, the answer is encoded by
@@ -17,17 +18,24 @@ that all mean the same tokens. These rules hold:
 Whether a model can read them is known to `limits`. Knows of data nothing but messages.
 """
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import Message, as_conversations, as_messages
 from labs_helpers.limits import check_fits, naming_row
+from labs_helpers.templates import (
+    ANSWER,
+    BLANK,
+    BREAK,
+    MARKED,
+    as_text,
+    frame_of,
+    prompt_text,
+    render,
+)
 
 __all__ = [
     "check_fits",
@@ -40,11 +48,7 @@ __all__ = [
     "end_tokens",
 ]
 
-# Noncharacters of Unicode, which no text holds, mark places in a rendered template.
-ANSWER, BREAK = "\ufdd0\ufdd1\ufdd0", "\ufdd0\ufdd2\ufdd0"
-BLANK = "\x0b"  # white space that no template writes, and every trimming one removes
 ANCHORS = ("\n", "a", "1", ".")  # one of them merges with no given text
-RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
@@ -57,8 +61,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
     Raises:
         ValueError: the template refuses the conversation.
     """
-    messages = _as_text(tokenizer, as_messages(prompt))
-    text = _prompt_text(tokenizer, messages)
+    messages = as_text(tokenizer, as_messages(prompt))
+    text = prompt_text(tokenizer, messages)
     return [*_opening(tokenizer), *_tokens(tokenizer, text)]
 
 
@@ -66,7 +70,7 @@ def encode_turns(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
 ) -> list[int]:
     """The tokens of a conversation as the template writes it, nothing after it."""
-    text = _render(tokenizer, _as_text(tokenizer, as_messages(messages)), False)
+    text = render(tokenizer, as_text(tokenizer, as_messages(messages)), False)
     return [*_opening(tokenizer), *_tokens(tokenizer, text)]
 
 
@@ -149,14 +153,14 @@ def encode_conversation(
             f"Its roles are {roles}"
         )
     *earlier, last = turns
-    talk = _as_text(tokenizer, messages[: last + 1])
-    text = _prompt_text(tokenizer, talk[:last])
+    talk = as_text(tokenizer, messages[: last + 1])
+    text = prompt_text(tokenizer, talk[:last])
     opening, before = _opening(tokenizer), _tokens(tokenizer, text)
     answer = [0] * len(before)
     for i in earlier:
         start, stop = _span(tokenizer, talk, i, text, before)
         answer[start:stop] = [1] * (stop - start)
-    frame = _frame(tokenizer, talk[:last], text)
+    frame = frame_of(tokenizer, talk[:last], text)
     said = frame.write(talk[last]["content"], end=end)
     whole = _tokens(tokenizer, text + said)
     if whole[: len(before)] == before:
@@ -175,57 +179,8 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int
     ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     asked = [{"role": "user", "content": "Who?"}]
     with suppress(ValueError):  # a template that refuses this will say so of a prompt
-        ends.add(_frame(tokenizer, asked, _prompt_text(tokenizer, asked)).end)
+        ends.add(frame_of(tokenizer, asked, prompt_text(tokenizer, asked)).end)
     return ends - {None}
-
-
-class _Frame(NamedTuple):
-    """What a template writes around an answer."""
-
-    lead: str  # white space, or a header, between the prompt and the answer
-    trims_left: bool
-    trims_right: bool
-    tail: str  # what stands between the answer and the token that ends it
-    end: int
-    closing: str  # the tail with the end token's string
-
-    def write(self, content: str, end: bool) -> str:
-        """The answer's text, without its end token."""
-        if self.trims_left:
-            content = content.lstrip()
-        if self.trims_right:
-            content = content.rstrip()
-        return self.lead + content + self.tail * end
-
-
-def _frame(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str
-) -> _Frame:
-    """What the template writes around an answer to messages, whose prompt is `text`."""
-    asked = [*messages, _assistant(BLANK + ANSWER + BLANK)]
-    before, mark, after = _render(tokenizer, asked, False).partition(ANSWER)
-    if not mark:
-        raise ValueError(
-            "the tokenizer's chat template does not write what the assistant says "
-            f"after {_beginning(messages)}. Mend tokenizer.chat_template"
-        )
-    trims_left, trims_right = before[-1:] != BLANK, after[:1] != BLANK
-    before, after = before.removesuffix(BLANK), after.removeprefix(BLANK)
-    lead = before.removeprefix(text) if before.startswith(text) else ""
-    controls = _controls(tokenizer)
-    if not lead.isspace() and not controls.pattern.search(lead):
-        lead = ""  # a think block
-    found = controls.pattern.search(after)
-    if found is not None:
-        tail, end = after[: found.start()], controls.ids[found.group()]
-        return _Frame(lead, trims_left, trims_right, tail, end, after[: found.end()])
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise ValueError(
-            "no answer could ever end: the tokenizer has no end-of-sequence token, and "
-            "its chat template none that ends a turn. Set tokenizer.eos_token"
-        )
-    return _Frame(lead, trims_left, trims_right, "", end, "")
 
 
 def _span(
@@ -239,10 +194,10 @@ def _span(
 
     A token counts if it begins inside the answer.
     """
-    marked = [*talk[:turn], _assistant(BLANK + ANSWER + BLANK), *talk[turn + 1 : -1]]
-    before, _, _ = _prompt_text(tokenizer, marked).partition(ANSWER)
+    marked = [*talk[:turn], MARKED, *talk[turn + 1 : -1]]
+    before, _, _ = prompt_text(tokenizer, marked).partition(ANSWER)
     before = before.removesuffix(BLANK)
-    frame = _frame(tokenizer, talk[:turn], _prompt_text(tokenizer, talk[:turn]))
+    frame = frame_of(tokenizer, talk[:turn], prompt_text(tokenizer, talk[:turn]))
     said = frame.write(talk[turn]["content"], end=False).removeprefix(frame.lead)
     if not text.startswith(before + said):
         raise ValueError(
@@ -265,101 +220,6 @@ def _shared(a: list[int], b: list[int]) -> int:
     """How many tokens two lists begin with alike."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
-
-
-def _assistant(content: str) -> Message:
-    return {"role": "assistant", "content": content}
-
-
-def _prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    """What is read before an answer to messages."""
-    text = _render(tokenizer, messages, True)
-    if tokenizer.chat_template is None or text != _render(tokenizer, messages, False):
-        return text
-    # The template writes no generation prompt: is there a header before an answer?
-    asked = [*messages, _assistant(BLANK + ANSWER + BLANK)]
-    try:
-        before = _render(tokenizer, asked, False).partition(ANSWER)[0]
-    except ValueError:  # no answer can follow, which is for who asks for one to say
-        return text
-    header = before.removesuffix(BLANK)
-    return header if header.startswith(text) and header[len(text) :].strip() else text
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], generation: bool
-) -> str:
-    """The conversation as the template writes it; without one, as bare text."""
-    if tokenizer.chat_template is None:
-        return "".join(message["content"] for message in messages)
-    try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation
-        )
-    except RENDER_ERRORS as error:
-        raise ValueError(
-            f"the tokenizer's chat template refuses {_beginning(messages)}, whose "
-            f"roles are {', '.join(m['role'] for m in messages)}. It says: {error}. "
-            "Give it roles that it takes, often user and assistant in turn, with what "
-            "a system message says in front of the first user message; or give the "
-            "tokenizer another chat_template"
-        ) from error
-
-
-def _beginning(messages: list[Message]) -> str:
-    said = messages[0]["content"] if messages else ""
-    return f"the conversation that begins {said.replace(BREAK, '')!r:.60}"
-
-
-class _Controls(NamedTuple):
-    """A tokenizer's control tokens, and what finds their strings."""
-
-    ids: dict[str, int]
-    pattern: re.Pattern[str]
-
-
-_CONTROLS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple] = WeakKeyDictionary()
-
-
-def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
-    """Special tokens, and what the template writes around turns; remembered."""
-    key = (tokenizer.chat_template, len(tokenizer), *tokenizer.all_special_ids)
-    known = _CONTROLS.get(tokenizer)
-    if known is not None and known[0] == key:
-        return known[1]
-    added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
-    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    special |= set(tokenizer.all_special_tokens)
-    asked = {"role": "user", "content": "Who?"}
-    try:
-        written = _render(tokenizer, [asked, _assistant("Me."), asked], False)
-    except ValueError:
-        written = ""
-    ids = {
-        string: added.get(string, tokenizer.convert_tokens_to_ids(string))
-        for string in {*special, *(s for s in added if s in written)}
-        if len(string) > 1 and not string.isspace()
-    }
-    longest_first = sorted(ids, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-    _CONTROLS[tokenizer] = (key, _Controls(ids, pattern))
-    return _CONTROLS[tokenizer][1]
-
-
-def _as_text(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
-) -> list[Message]:
-    """Messages in which the strings of control tokens are broken up."""
-
-    def broken(text: str) -> str:
-        text = text.replace(BREAK, "").replace(ANSWER, "")
-        while found := pattern.search(text):
-            at = found.start() + 1
-            text = text[:at] + BREAK + text[at:]
-        return text
-
-    pattern = _controls(tokenizer).pattern
-    return [{**m, "content": broken(m["content"])} for m in messages]
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:

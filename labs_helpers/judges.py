@@ -7,6 +7,7 @@ and win rates are not its business (see `evaluation`).
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
+from labs_helpers.chat import encode_answers
 from labs_helpers.data import as_messages
 from labs_helpers.data_files import BadFile, read_json_lines
 from labs_helpers.estimates import Estimate, mean, proportion
 from labs_helpers.logprobs import response_logprobs
-from labs_helpers.messages import a_kind
+from labs_helpers.messages import a_kind, answer_text
 from labs_helpers.models import Policy, RewardModel
 from labs_helpers.row_formats import explicit
 from labs_helpers.task import Judge, Truth
@@ -151,6 +153,7 @@ class LanguageModelJudge:
         _require_pairs(prompts, a, b)
         triples = [*zip(prompts, a, b, strict=True), *zip(prompts, b, a, strict=True)]
         asked = [self._ask(*triple) for triple in triples]
+        self._require_different_choices()
         logprobs = response_logprobs(
             self.policy,
             self.tokenizer,
@@ -163,14 +166,33 @@ class LanguageModelJudge:
         a_first, b_first = shown_first.reshape(2, -1)
         return BothOrders(a_first, 1 - b_first)
 
+    def _require_different_choices(self) -> None:
+        """A reply that another one begins with is always the likelier of the two."""
+        replies = encode_answers(
+            self.tokenizer, ["Which?"] * 2, self.choices, end=False
+        )
+        said = [list(compress(*reply)) for reply in replies]
+        if any(a == b[: len(a)] for a, b in permutations(said, 2)):
+            raise ValueError(
+                f"choices are two different replies, got {self.choices}: by their "
+                f"tokens, {said}, one begins with the other, which could never win"
+            )
+
     def _ask(self, prompt: Any, first: str, second: str) -> Any:
+        first, second = answer_text(first), answer_text(second)
         if not isinstance(self.request, str):
             return self.request(prompt, first, second)
         turns = as_messages(prompt)
         text = turns[0]["content"]
         if len(turns) > 1:
             text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-        return self.request.format(prompt=text, a=first, b=second)
+        try:
+            return self.request.format(prompt=text, a=first, b=second)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "request is text with {prompt}, {a} and {b}, in which other braces are "
+                f"doubled, {{{{ }}}}; filling it in failed: {error!r}"
+            ) from error
 
 
 class RecordedJudge:

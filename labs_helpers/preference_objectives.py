@@ -64,6 +64,10 @@ class Reference:
                 self._known.update(zip(new, found.tolist(), strict=True))
         return [self._known[key] for key in keys]
 
+    def readers(self, model: nn.Module) -> list[nn.Module]:
+        """The models that read the rows: the one in training and the frozen one."""
+        return [model] if self.policy is None else [model, self.policy]
+
     @contextmanager
     def active(self, model: nn.Module) -> Iterator[nn.Module]:
         """Give the frozen policy, to the policy in training.
@@ -121,8 +125,9 @@ class PairObjective:
         return _encode_pair(self._answers, row)
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
-        """Refuse rows that the model cannot read."""
-        _check_pairs(model, self._answers, rows)
+        """Refuse rows that the model or the reference cannot read."""
+        for reader in self.reference.readers(model):
+            _check_pairs(reader, self._answers, rows)
 
     def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:
         """Ask the reference about all rows that it has not seen."""
@@ -230,8 +235,9 @@ class KTOObjective:
         return {**self._answers.encode(row), "desirable": bool(row.label)}
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
-        """Refuse rows that the model cannot read, and batches of one."""
-        self._answers.check(model, rows, smallest)
+        """Refuse rows that the model or the reference cannot read; batches of one."""
+        for reader in self.reference.readers(model):
+            self._answers.check(reader, rows, smallest)
         _require_others(smallest)
 
     def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:

@@ -65,6 +65,9 @@ class TestAnswer:
         assert tokens[: marks.index(1)] == encode_prompt(tokenizer, "Who?")
         assert answer_of(tokenizer, "Who?", "I.") == "I.<|end|>"
 
+    def test_may_have_several_turns(self, tokenizer):
+        assert answer_of(tokenizer, "Who?", TALK[1:]) == "I.<|end|>It is stone.<|end|>"
+
     def test_every_turn_of_a_conversation(self, tokenizer):
         tokens, marks = encode_conversation(tokenizer, TALK)
         said = [t for t, mark in zip(tokens, marks, strict=True) if mark]
@@ -95,6 +98,37 @@ class TestRefusals:
         talk = [{"role": "system", "content": "Be short."}, TALK[0]]
         with pytest.raises(ValueError, match=r"prompt 1.*'Be short.'.*not supported"):
             sample(tiny_policy(), tokenizer, ["Who?", talk], max_new_tokens=2)
+
+    def test_say_what_the_template_would_take(self, tokenizer):
+        tokenizer.chat_template = (
+            "{% for m in messages %}"
+            "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+            "{{ raise_exception('roles must alternate') }}{% endif %}"
+            "{% endfor %}"
+        ) + tokenizer.chat_template
+        system = {"role": "system", "content": "Be short."}
+        with pytest.raises(ValueError, match=r"alternate.*put what the system says in"):
+            encode_prompt(tokenizer, [system, TALK[0]])
+        with pytest.raises(ValueError, match=r"alternate.*join turns of one role"):
+            encode_answer(tokenizer, [TALK[0], TALK[2]], "I.")
+
+    def test_a_template_that_leaves_a_message_out(self, tokenizer):
+        tokenizer.chat_template = (
+            "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|>"
+            "{{ m.content }}<|end|>{% endfor %}"
+            "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        )
+        system = {"role": "system", "content": "Be short."}
+        with pytest.raises(ValueError, match="leaves out what the system says"):
+            encode_prompt(tokenizer, [system, TALK[0]])
+
+    def test_a_template_that_breaks(self, tokenizer):
+        for broken in ("{{ messages[7].content.x.y }}", "{% for %}", "{{ 1 + 'a' }}"):
+            tokenizer.chat_template = broken
+            with pytest.raises(
+                ValueError, match=r"refuses the conv.*'Who\?'.*It says:"
+            ):
+                encode_prompt(tokenizer, "Who?")
 
 
 class TestLimits:
@@ -197,6 +231,12 @@ class TestTrainingsRows:
         objective = KTOObjective(tokenizer, self.model(40))
         config = FitConfig(lr=1e-3, steps=1, progress=False)
         fit(self.model(40), long, objective, config)
+
+    def test_longer_than_the_references_positions(self, tokenizer):
+        row = Preference("Who?", "I.", "The hall is made of stone and of glass.")
+        objective = PairObjective(tokenizer, self.model(16))
+        with pytest.raises(ValueError, match="has 16 positions"):
+            fit(self.model(64), [row], objective, FitConfig(lr=1e-3, progress=False))
 
     def test_of_reinforcement_learning(self, tokenizer):
         config = RLConfig(updates=1, samples=2, max_new_tokens=8, progress=False)

@@ -173,6 +173,22 @@ class TestLanguageModelJudge:
         asked = judge._ask(turns, "x", "y")
         assert asked == "user: Who?\nuser: {} A: x B: y Which?"
 
+    @pytest.mark.parametrize("request_", ["{question}: {a} or {b}?", "{", "{} {a}"])
+    def test_a_request_that_cannot_be_filled_in_is_refused(
+        self, tiny_policy, tiny_tokenizer, request_
+    ):
+        judge = LanguageModelJudge(tiny_policy(), tiny_tokenizer, request_)
+        with pytest.raises(ValueError, match=r"request is text with {prompt}, {a} and"):
+            judge.compare(["Who?"], ["I."], ["You."])
+
+    @pytest.mark.parametrize("choices", [("A", "A"), ("A", "A."), ("", "A")])
+    def test_choices_that_begin_alike_are_refused(
+        self, tiny_policy, tiny_tokenizer, choices
+    ):
+        judge = LanguageModelJudge(tiny_policy(), tiny_tokenizer, choices=choices)
+        with pytest.raises(ValueError, match="choices are two different replies"):
+            judge.compare(["Who?"], ["I."], ["You."])
+
 
 class TestRecordedJudge:
     ROWS = (

@@ -144,7 +144,8 @@ class _Run:
         inner = self.model.policy
         self.tokenizer = tokenizer or load_tokenizer(inner.config.name_or_path)
         asked = encode_prompts(self.tokenizer, prompts)
-        check_fits(inner, self.tokenizer, asked, room=config.max_new_tokens)
+        for reader in (inner, inner if reference is None else reference):
+            check_fits(reader, self.tokenizer, asked, room=config.max_new_tokens)
         self.frozen = [] if self.rule.learns_values else self.model.value_parameters()
         for parameter in self.frozen:
             parameter.requires_grad_(False)
