@@ -93,7 +93,7 @@ def render(
     """The conversation as the template writes it; without one, as bare text.
 
     Raises:
-        ValueError: the template refuses it, or leaves out what a message asks.
+        ValueError: the template refuses it, or leaves out a system message.
     """
     if tokenizer.chat_template is None:
         return "".join(message["content"] for message in messages)
@@ -104,11 +104,11 @@ def render(
             f"the tokenizer's chat template refuses {_described(messages)}. It says: "
             f"{error}. {_remedy(tokenizer, messages)}"
         ) from error
-    for message in messages:  # of the assistant's, templates may leave out thoughts
-        if message["role"] != "assistant" and message["content"].strip() not in text:
+    for message in messages:
+        if message["role"] == "system" and message["content"].strip() not in text:
             raise ValueError(
-                f"the tokenizer's chat template leaves out what the {message['role']} "
-                f"says in {_described(messages)}. {_remedy(tokenizer, messages)}"
+                "the tokenizer's chat template leaves out what the system says in "
+                f"{_described(messages)}. {_remedy(tokenizer, messages)}"
             )
     return text
 
