@@ -32,6 +32,14 @@ hypothesis.settings.register_profile("labs", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("labs")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is exhaustive unless it is asked for."""
+    if "exhaustive" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True)
 def seed() -> int:
     """Start every test from the same random state."""
