@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config, items):
     """Leave out what is exhaustive unless it is asked for."""
     if "exhaustive" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(left_out)
+        config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 

@@ -2,7 +2,7 @@
 
 from labs_helpers.course.profile import Profile, short_name
 from labs_helpers.data import Preference, Unpaired, load_preferences
-from labs_helpers.task import Task, task_from_preferences
+from labs_helpers.task import SPLITS, Task, task_from_preferences
 
 # A little less than English text has with today's tokenizers.
 CHARACTERS_PER_TOKEN = 3.5
@@ -27,7 +27,14 @@ def load_task(profile: Profile, max_length: int | None = None) -> Task:
         fitting = [row for row in rows if _characters(row) <= limit]
         print(f"{name}: {len(fitting)} of {len(rows)} rows fit in {max_length} tokens")
         rows = fitting
-    return task_from_preferences(rows, name, seed=profile.seed)
+    task = task_from_preferences(rows, name, seed=profile.seed)
+    empty = [part for part in SPLITS if not task.preferences(part)]
+    if empty:
+        raise ValueError(
+            f"{name} has {len(rows)} rows that can be used, which leaves none for "
+            f"{' and '.join(empty)}: the labs need 10 or more, to as many prompts"
+        )
+    return task
 
 
 def _characters(row: Preference | Unpaired) -> int:

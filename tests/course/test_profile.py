@@ -102,6 +102,18 @@ def test_task_of_a_preference_file(monkeypatch, tmp_path):
     assert sum(map(len, splits)) == 40
 
 
+def test_a_task_with_nothing_to_test_on_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"Question {i}", "chosen": "good", "rejected": "bad"}
+        for i in range(5)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setenv("LABS_DATA", str(path))
+    with pytest.raises(ValueError, match=r"pairs.jsonl has 5 rows.*none for test"):
+        load_task(load_profile("tiny"))
+
+
 def test_a_task_leaves_out_what_is_too_long(monkeypatch, tmp_path, capsys):
     path = tmp_path / "pairs.jsonl"
     rows = [
