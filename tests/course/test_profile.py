@@ -106,11 +106,11 @@ def test_a_task_with_nothing_to_test_on_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [
         {"prompt": f"Question {i}", "chosen": "good", "rejected": "bad"}
-        for i in range(5)
+        for i in range(2)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setenv("LABS_DATA", str(path))
-    with pytest.raises(ValueError, match=r"pairs.jsonl has 5 rows.*none for test"):
+    with pytest.raises(ValueError, match=r"pairs.jsonl has 2 rows.*none for .*test"):
         load_task(load_profile("tiny"))
 
 
