@@ -31,6 +31,8 @@ NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=MANY)]
 CountOrZero = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=MANY)]
+Rank = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65_536)]
+Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
 
 
@@ -92,7 +94,8 @@ def nearest(name: Any, known: Iterable[str]) -> str:
 
 def _unknown(name: Any, known: list[str]) -> str:
     shown = name if isinstance(name, str) and len(name) < 60 else short(name)
-    return f"no setting {shown}; there are {', '.join(known)}{nearest(name, known)}"
+    near = nearest(name, known).removeprefix(": ")
+    return f"{near} no setting {shown}; there are {', '.join(known)}".lstrip()
 
 
 def _sentence(error: ValidationError, names: list[str]) -> str:
@@ -130,7 +133,7 @@ _EXPECTED = {
     "bool": "is true or false",
     "string": "is text",
     "path": "is text or a path",
-    "dict": "is a table of settings",
+    "dict": "is a table",
 }
 _BOUNDS = {
     "greater_than": ("is above", "gt"),

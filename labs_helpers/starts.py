@@ -16,8 +16,9 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from labs_helpers.adapters import probe, require_switch
 from labs_helpers.identity import Identity, describe, tensors_digest
-from labs_helpers.policies import Policy, evaluating, shares_parameters
+from labs_helpers.policies import Policy, shares_parameters
 
 # Of an adapter's configuration: where it came from, and what only inference reads.
 _ELSEWHERE = ("base_model_name_or_path", "inference_mode", "revision", "peft_version")
@@ -111,10 +112,10 @@ class AtStart:
     def __init__(self, policy: PeftModel):
         self.policy = policy
         self._kept: dict[str, Tensor] | None = None
-        self.scores = self._ask()
+        self.scores = probe(policy)
         with policy.disable_adapter():
-            off_is_start = torch.equal(self._ask(), self.scores)
-        if not off_is_start:
+            off_is_start = torch.equal(probe(policy), self.scores)
+        if not off_is_start or not _has_switch(policy):
             self._kept = {
                 n: p.detach().clone()
                 for n, p in policy.named_parameters()
@@ -138,13 +139,14 @@ class AtStart:
             for name, tensor in now.items():
                 parameters[name].data = tensor
 
-    def _ask(self) -> Tensor:
-        few = torch.arange(8) % self.policy.config.get_text_config().vocab_size
-        with evaluating(self.policy):
-            output = self.policy(
-                input_ids=few[None].to(self.policy.device), use_cache=False
-            )
-            return output.logits.clone()
+
+def _has_switch(policy: PeftModel) -> bool:
+    """Whether nothing that is trained acts while the adapter is off."""
+    try:
+        require_switch(policy)
+    except ValueError:
+        return False
+    return True
 
 
 def require_apart(model: nn.Module, reference: Policy) -> None:

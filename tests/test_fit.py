@@ -486,3 +486,43 @@ class TestHistory:
         history = History([{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "kl": 1e-9}])
         history.save(tmp_path / "runs" / "history.csv")
         assert History.load(tmp_path / "runs" / "history.csv").rows == history.rows
+
+    def test_a_file_that_was_cut_is_not_read(self, tmp_path):
+        path = tmp_path / "history.csv"
+        history = History([{"step": i, "loss": i / 7, "kl": i / 3} for i in range(40)])
+        history.save(path)
+        whole = path.read_bytes()
+        ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+        for cut in [*range(0, len(whole) - 1, 13), *ends[:-1]]:
+            path.write_bytes(whole[:cut])
+            with pytest.raises(ValueError, match=r"history\.csv"):
+                History.load(path)
+        path.write_bytes(whole)
+        assert History.load(path).rows == history.rows
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"step,loss\n1,fast\n", b"step,loss\n1,2,3\n", b"\xff\xfe\x00", b"a\x00"],
+    )
+    def test_what_is_no_history_is_said(self, tmp_path, content):
+        (tmp_path / "history.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"history\.csv"):
+            History.load(tmp_path / "history.csv")
+
+    def test_saving_leaves_the_old_file_or_the_new(self, tmp_path, monkeypatch):
+        path = tmp_path / "history.csv"
+        History([{"step": 1}]).save(path)
+        broken = History([{"step": 1}, {"step": 2}])
+        monkeypatch.setattr("os.replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            broken.save(path)
+        assert History.load(path).rows == [{"step": 1}]
+
+    def test_an_empty_one_comes_back(self, tmp_path):
+        History().save(tmp_path / "history.csv")
+        assert History.load(tmp_path / "history.csv").rows == []
+
+    def test_tables_of_others_are_read(self, tmp_path):
+        (tmp_path / "history.csv").write_text("step,loss\n1,0.5\n2,0.25\n")
+        rows = History.load(tmp_path / "history.csv").rows
+        assert rows == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]

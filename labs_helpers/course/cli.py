@@ -221,7 +221,9 @@ def train(options: argparse.Namespace) -> int:
 
     The file names policy, prompts, reward and out, and in [settings] what RLConfig
     takes; labs_helpers/course/training.py shows one. The same command resumes a run
-    that was broken off; under `accelerate launch` several processes share the work.
+    that was broken off. Several processes share the work, on GPUs as on CPUs, under
+    torchrun --standalone --nproc-per-node 2 --no-python labs train METHOD --config FILE
+    where each answers `samples` prompts of its own.
     """
     from labs_helpers.course import training
 

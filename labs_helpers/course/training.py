@@ -12,17 +12,19 @@ last checkpoint when the same command is given again.
     updates = 50
 """
 
-import importlib.util
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from labs_helpers.course.profile import MODELS
+from labs_helpers.course.reward_files import Function, load_function
 from labs_helpers.data_files import BadFile, read_table
 from labs_helpers.prompt_files import read_prompts
 from labs_helpers.rl.config import Algorithm, RLConfig
+from labs_helpers.settings import Rank, Text, require_known, settings, short
 from labs_helpers.task import SPLITS
 
 
@@ -30,7 +32,7 @@ class BadSettings(ValueError):
     """A settings file that cannot be used; the message says what to change."""
 
 
-@dataclass(frozen=True)
+@settings
 class TrainSettings:
     """What a settings file says.
 
@@ -46,12 +48,12 @@ class TrainSettings:
         settings: of `RLConfig`.
     """
 
-    policy: str
-    prompts: str = "train"
-    reward: str = "gold"
-    head: str | int = 0
-    out: str = "build/train"
-    lora: int = 0
+    policy: Text
+    prompts: Text = "train"
+    reward: Text = "gold"
+    head: int | str = 0
+    out: Text = "build/train"
+    lora: Rank = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,15 +69,16 @@ def read_settings(path: Path) -> TrainSettings:
         table = read_table(path)
     except BadFile as error:
         raise BadSettings(str(error)) from error
-    _require_known(table, [f.name for f in fields(TrainSettings)], str(path))
-    if "policy" not in table:
-        raise BadSettings(f"{path} names no policy: add policy = 'town-s', say")
-    settings = table.setdefault("settings", {})
-    if not isinstance(settings, dict):
-        raise BadSettings(f"{path}: settings is a table, got {settings!r}")
-    known = [f.name for f in fields(RLConfig) if f.name != "algorithm"]
-    _require_known(settings, known, f"{path}, settings")
-    return TrainSettings(**table)
+    try:
+        require_known(table, [f.name for f in fields(TrainSettings)])
+        if "policy" not in table:
+            raise BadSettings("names no policy: add policy = 'town-s', say")
+        asked = TrainSettings(**table)
+        known = [f.name for f in fields(RLConfig) if f.name != "algorithm"]
+        require_known(asked.settings, known)
+    except ValueError as error:
+        raise BadSettings(f"{path}: {error}") from error
+    return asked
 
 
 def run(algorithm: str, path: Path) -> int:
@@ -86,7 +89,8 @@ def run(algorithm: str, path: Path) -> int:
     """
     if algorithm not in get_args(Algorithm):
         raise BadSettings(
-            f"no algorithm {algorithm!r}; there are {', '.join(get_args(Algorithm))}"
+            f"no algorithm {short(algorithm)}; there are "
+            f"{', '.join(get_args(Algorithm))}"
         )
     asked = read_settings(path)
     out = Path(asked.out)
@@ -95,7 +99,7 @@ def run(algorithm: str, path: Path) -> int:
             **{"checkpoint": out / "checkpoint", "save_every": 10, **asked.settings},
             algorithm=algorithm,
         )
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise BadSettings(f"{path}: {error}") from error
     prompts, reward = _prompts(asked.prompts), _reward(asked)
 
@@ -103,26 +107,29 @@ def run(algorithm: str, path: Path) -> int:
     from labs_helpers.fit import TrainingStopped
     from labs_helpers.models import load_policy, load_tokenizer
     from labs_helpers.monitor import alarms
+    from labs_helpers.policies import save_policy
     from labs_helpers.rl import train
-    from labs_helpers.rl.learner import processes
+    from labs_helpers.rl.processes import processes
 
     name = _located(asked.policy)
+    torch.manual_seed(config.seed)  # a new adapter is drawn at random
     try:
         policy = load_policy(name, lora=asked.lora or None)
         tokenizer = load_tokenizer(name)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise BadSettings(
             f"policy {asked.policy!r} cannot be loaded: {error}"
         ) from error
     try:
         history = train(policy, prompts, reward, config, tokenizer=tokenizer)
     except TrainingStopped as error:
-        print(f"labs: training stopped at {error}", file=sys.stderr)
+        if processes().is_main_process:
+            print(f"labs: training stopped at {error}", file=sys.stderr)
         return 1
     except ValueError as error:  # the folder holds another run, say
         raise BadSettings(f"{path}: {error}") from error
     if processes().is_main_process:
-        policy.save_pretrained(out)
+        save_policy(policy, out)
         tokenizer.save_pretrained(out)
         history.save(out / "history.csv")
         last = history.last
@@ -134,14 +141,6 @@ def run(algorithm: str, path: Path) -> int:
         for alarm in alarms(history):
             print(alarm)
     return 0
-
-
-def _require_known(table: dict[str, Any], known: Sequence[str], where: str) -> None:
-    unknown = [name for name in table if name not in known]
-    if unknown:
-        raise BadSettings(
-            f"{where}: no setting {', '.join(unknown)}; there are {', '.join(known)}"
-        )
 
 
 def _located(name: str) -> str:
@@ -164,7 +163,7 @@ def _prompts(name: str) -> list[Any]:
         raise BadSettings(str(error)) from error
 
 
-def _reward(asked: TrainSettings):
+def _reward(asked: TrainSettings) -> Function:
     if asked.reward == "gold":
         if asked.prompts not in SPLITS:
             raise BadSettings(
@@ -174,6 +173,8 @@ def _reward(asked: TrainSettings):
         from labs_helpers.world.gold import Gold
 
         return Gold().scores
+    if asked.reward.endswith(".py"):
+        raise BadSettings(f"reward: which function? Write {asked.reward}:function")
     if ".py:" in asked.reward:
         return _function(*asked.reward.rsplit(":", 1))
     from labs_helpers.models import RewardModel
@@ -183,20 +184,12 @@ def _reward(asked: TrainSettings):
         return model_reward(
             RewardModel.from_pretrained(_located(asked.reward)), asked.head
         )
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise BadSettings(f"reward: {error}") from error
 
 
-def _function(file: str, name: str):
-    path = Path(file)
-    if not path.is_file():
-        raise BadSettings(f"reward: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+def _function(file: str, name: str) -> Function:
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever stands in the user's file
-        raise BadSettings(f"reward: {file} cannot be run: {error!r}") from error
-    if not callable(getattr(module, name, None)):
-        raise BadSettings(f"reward: {file} has no function {name}")
-    return getattr(module, name)
+        return load_function(file, name)
+    except ValueError as error:
+        raise BadSettings(f"reward: {error}") from error

@@ -28,6 +28,7 @@ from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.processes import (
     added,
     added_figures,
+    everyones,
     gathered,
     seed_sampling,
     share,
@@ -142,7 +143,7 @@ def collect(
     sampled = time.perf_counter()
     device = model.policy.device
     with torch.autocast(device.type, enabled=False):  # a reward has its own precision
-        scores = _scores(reward, prompts, rollout)
+        scores = _agreed_scores(reward, prompts, rollout)
     scored = time.perf_counter()
     rollout, scores = gathered(rollout, scores)
     scores = scores.to(device)
@@ -289,9 +290,22 @@ def _fill(
     return empty.masked_scatter(mask, counted)
 
 
-def _scores(reward: Reward, prompts: Sequence[Any], rollout: Rollout) -> Tensor:
-    """Ask the reward function and believe it only if it gives a number an answer."""
-    texts = rollout.texts
+def _agreed_scores(reward: Reward, prompts: Sequence[Any], rollout: Rollout) -> Tensor:
+    """Scores of this process's answers; what stops one process stops all of them."""
+    problem, scores = None, torch.zeros(len(rollout.texts))
+    everyone = [text for texts in everyones(rollout.texts) for text in texts]
+    try:
+        _require_answers(everyone)
+        scores = _scores(reward, prompts, rollout)
+    except TrainingStopped as error:
+        problem = error
+    others = [said for said in everyones(problem and str(problem)) if said]
+    if problem or others:
+        raise problem or TrainingStopped(others[0])
+    return scores
+
+
+def _require_answers(texts: Sequence[str]) -> None:
     if not any(texts):
         raise TrainingStopped(
             f"all {len(texts)} answers are empty: the policy ends every answer at "
@@ -299,6 +313,11 @@ def _scores(reward: Reward, prompts: Sequence[Any], rollout: Rollout) -> Tensor:
             "earns under this reward, and at the prompts' chat template; then start "
             "from an earlier checkpoint with a larger kl_weight or a smaller lr"
         )
+
+
+def _scores(reward: Reward, prompts: Sequence[Any], rollout: Rollout) -> Tensor:
+    """Ask the reward function and believe it only if it gives a number an answer."""
+    texts = rollout.texts
     try:
         given = reward(prompts, texts)
     except Exception as error:

@@ -1,13 +1,15 @@
 """Several processes as one: each answers and differentiates a share of the whole.
 
-Under `torchrun` or `accelerate launch` every process samples answers to prompts of its
-own. All answers then go to all of them, so that whatever is counted or averaged is of
-the whole round, and each computes a share of every step, whose sums are added up: N
-processes with S samples learn what one with N x S does, but for rounding. Knows no
-update rule. With one process everything here leaves what it is given.
+Under `torchrun` (`accelerate launch` starts one process on CPUs, whatever it is asked
+for) every process samples answers to prompts of its own. All answers then go to all of
+them, so that whatever is counted or averaged is of the whole round, and each computes a
+share of every step, whose sums are added up: N processes with S samples learn what one
+with N x S does, but for rounding. Knows no update rule. With one process everything
+here leaves what it is given.
 """
 
 import os
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -45,10 +47,15 @@ def added_figures(measured: dict[str, float]) -> dict[str, float]:
     if processes().num_processes == 1:
         return measured
     total: dict[str, float] = {}
-    for part in gather_object([measured]):
+    for part in everyones(measured):
         for name, value in part.items():
             total[name] = total.get(name, 0.0) + value
     return total
+
+
+def everyones(x: Any) -> list[Any]:
+    """What each process has of something, in their order."""
+    return gather_object([x]) if processes().num_processes > 1 else [x]
 
 
 def add_gradients(parameters: list[nn.Parameter]) -> None:

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from labs_helpers.course.cli import main
 from labs_helpers.course.training import BadSettings, read_settings
@@ -137,3 +139,74 @@ def test_unknown_algorithm_and_file(project, capsys):
     assert "no algorithm 'dpo'; there are reinforce" in capsys.readouterr().err
     with pytest.raises(BadSettings, match="there is no file"):
         read_settings(project / "gone.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": "many"}, "lora is a whole number, got 'many'"),
+        ({"lora": -1}, "lora is at least 0, got -1"),
+        ({"lora": True}, "lora is a number, got True"),
+        ({"prompts": 5}, "prompts is text, got 5"),
+        ({"out": ["a"]}, "out is text, got ['a']"),
+        ({"reward": "mine.py"}, "which function? Write mine.py:function"),
+        ({"settings": 'schedule = "linaer"'}, "linear, constant; got 'linaer'"),
+        ({"settings": 'whiten = "maybe"'}, "whiten is true or false, got 'maybe'"),
+        ({"settings": "lr = -1"}, "lr is at least 0, got -1"),
+        ({"settings": "lr = nan"}, "lr is a finite number, got nan"),
+        ({"settings": "clip = -1"}, "clip is above 0, got -1"),
+        ({"settings": "updates = 1e308"}, "updates is a whole number"),
+        ({"settings": "updates = 9000000"}, "updates is at most 1,000,000"),
+        ({"settings": "updates = 2025-01-01"}, "updates is a whole number"),
+        ({"settings": "tempreature = 1"}, "did you mean temperature?"),
+        ({"settings": f'lr = "{"9" * 10**6}"'}, "lr is a finite number, got '999"),
+    ],
+)
+def test_says_which_setting_is_wrong(project, capsys, changes, message):
+    assert main(["train", "ppo", "--config", write(project, **changes)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("labs: ")
+    assert len(error) < 700
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "policy: !!python/object:os.system x\n",
+        "policy: town-xs\nsettings: !!timestamp 5\n",
+        "policy: town-xs\nsettings: {updates: 2025-13-45}\n",
+        "policy: " + "[" * 5000,
+        "policy: town-xs\npolicy: town-s\n",
+        "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\npolicy: *b\n",
+        "policy: *nothing\n",
+        "- policy\n",
+        "5: x\npolicy: town-xs\n",
+        "policy: town-xs\nsettings: {1: 2}\n",
+        "policy: town-xs\nsettings: [1]\n",
+        "policy: \x07\n",
+    ],
+)
+def test_yaml_that_cannot_be_meant(tmp_path, capsys, text):
+    (tmp_path / "run.yaml").write_text(text)
+    assert main(["train", "ppo", "--config", str(tmp_path / "run.yaml")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("labs: ")
+    assert "Traceback" not in error
+    assert len(error) < 700
+
+
+def test_a_number_in_quotes_is_one(tmp_path):
+    (tmp_path / "run.yaml").write_text("policy: town-xs\nlora: '8'\n")
+    assert read_settings(tmp_path / "run.yaml").lora == 8
+
+
+def test_an_adapter_is_drawn_from_the_seed(project):
+    drawn = []
+    for out in ("one", "two"):
+        path = write(project, settings="updates = 1", lora=2, out=out)
+        torch.manual_seed(len(drawn))  # whatever came before
+        assert main(["train", "reinforce", "--config", path]) == 0
+        drawn.append(load_file(project / out / "adapter_model.safetensors"))
+    for name, tensor in drawn[0].items():
+        assert torch.equal(tensor, drawn[1][name])
