@@ -35,12 +35,11 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	    '$(PYTHON). Install it, or name yours: make PYTHON=/path/to/python3' >&2; \
 	exit 1
 	$(BIN)/python -m pip install -e '.[lab]' -c $(CONSTRAINTS)
+	$(BIN)/jupyter labextension disable @jupyter/nbgrader # its menu is for graders
 	@touch $@
 
-# nbgrader would show students its menu in JupyterLab.
 $(TOOLS): $(STAMP)
 	$(BIN)/python -m pip install -e '.[lab,test,grade,browser,rl]' -c $(CONSTRAINTS)
-	$(BIN)/jupyter labextension disable @jupyter/nbgrader 2>/dev/null
 	@touch $@
 
 labs: $(STAMP) ## run all labs, judge their claims, write build/labs/
