@@ -73,7 +73,16 @@ def frame_of(
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    """What is read before an answer to messages."""
+    """What is read before an answer to messages.
+
+    Raises:
+        ValueError: the template refuses them, or there are none.
+    """
+    if tokenizer.chat_template is not None and not messages:
+        raise ValueError(
+            "the assistant speaks first in this conversation, and a chat template "
+            "answers somebody. Put what the user says in front of it"
+        )
     text = render(tokenizer, messages, True)
     if tokenizer.chat_template is None or text != render(tokenizer, messages, False):
         return text

@@ -122,6 +122,16 @@ class TestRefusals:
         with pytest.raises(ValueError, match="leaves out what the system says"):
             encode_prompt(tokenizer, [system, TALK[0]])
 
+    def test_an_answer_to_nobody(self, tokenizer):
+        with pytest.raises(ValueError, match="the assistant speaks first"):
+            encode_conversation(tokenizer, TALK[1:])
+
+    def test_without_a_template_an_answer_may_stand_first(self, tokenizer):
+        tokenizer.chat_template = None
+        tokens, marks = encode_conversation(tokenizer, TALK[1:2])
+        assert tokenizer.decode(tokens) == "I.<|end|>"
+        assert all(marks)
+
     def test_a_template_that_breaks(self, tokenizer):
         for broken in ("{{ messages[7].content.x.y }}", "{% for %}", "{{ 1 + 'a' }}"):
             tokenizer.chat_template = broken
