@@ -22,7 +22,7 @@ from labs_helpers.messages import (
     as_conversations,
     as_messages,
 )
-from labs_helpers.row_files import read_rows
+from labs_helpers.row_files import SUFFIXES, read_rows
 from labs_helpers.row_formats import dialogue, explicit
 from labs_helpers.rows import Preference, Row, Unpaired, from_fields, in_one_format
 
@@ -66,19 +66,23 @@ def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
 
 
 def load_preferences(path_or_name: str | Path) -> list[Row]:
-    """Load a JSON Lines file (.gz too), or a preference set of the hub.
+    """Load a file or a folder of preferences, or a preference set of the hub.
+
+    Rows may be in any layout that `row_formats` knows: TRL's, HH-RLHF's (read as by
+    `load_hh`), UltraFeedback's, ShareGPT's, KTO's.
 
     Args:
-        path_or_name: A path; or a hub name, by itself for its "train" split or as
-            "name:split", in which a slice is welcome: "name:test[:1000]". You cannot
-            correct what is on the hub, so unusable rows there are skipped, and the log
-            says how many.
+        path_or_name: A path: JSON Lines, a JSON list, Parquet, packed with gzip or not,
+            or a folder of these, of which the training split is taken. Or a hub name,
+            by itself for its "train" split or as "name:split", in which a slice is
+            welcome: "name:test[:1000]". You cannot correct what is on the hub, so
+            unusable rows there are skipped, and the log says how many.
 
     Raises:
         BadPreferences: A file has an unusable row, or a set of the hub no usable one.
             The message reports all of them.
     """
-    path = Path(path_or_name)
+    path = Path(path_or_name).expanduser()
     if path.exists():
         if _holds_dialogues(path):
             return load_hh(path)
@@ -87,7 +91,7 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             raise BadPreferences(str(report))
         return [from_fields(row) for row in rows]
     name = str(path_or_name)
-    if path.suffix in (".jsonl", ".json", ".gz") or name.startswith((".", "/", "~")):
+    if name.endswith(SUFFIXES) or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"No preference file {name!r} in {Path.cwd()}. Give the path of a JSON "
             "Lines file, or the name of a data set on the hub."
@@ -155,7 +159,7 @@ def to_trl(rows: Sequence[Row]) -> "Dataset":
     )
 
 
-def from_trl(dataset: "Dataset") -> list[Row]:
+def from_trl(dataset: Any) -> list[Row]:
     """Turn a data set in TRL's formats into rows.
 
     A prompt may be implicit, the beginning that chosen and rejected have in common, in
@@ -165,7 +169,12 @@ def from_trl(dataset: "Dataset") -> list[Row]:
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
     """
-    usable, report = check_rows(dataset)
+    if isinstance(dataset, Mapping):
+        raise BadPreferences(
+            f"this is a table of {', '.join(map(str, dataset))}, expected one set of "
+            "rows: take one split, as in dataset['train']"
+        )
+    usable, report = check_rows(_records(dataset))
     if not report.ok:
         raise BadPreferences(str(report))
     return [from_fields(row) for row in usable]
@@ -177,7 +186,9 @@ def as_rows(rows: Iterable[Any]) -> list[Any]:
     Raises:
         BadPreferences: Some of the dicts is no preference row. The message reports all.
     """
-    given = list(rows.to_dict("records") if hasattr(rows, "iloc") else rows)
+    if isinstance(rows, Mapping):
+        return from_trl(rows)
+    given = list(_records(rows))
     if not any(isinstance(row, Mapping) for row in given):
         return given
     try:
@@ -186,6 +197,11 @@ def as_rows(rows: Iterable[Any]) -> list[Any]:
         raise BadPreferences(
             f"rows are Preferences: from_trl(dataset) makes them. {error}"
         ) from None
+
+
+def _records(table: Any) -> Iterable[Any]:
+    """The rows of a table: pandas' is iterated by its columns."""
+    return table.to_dict("records") if hasattr(table, "iloc") else table
 
 
 def load_hh(path: str | Path) -> list[Preference]:

@@ -31,7 +31,7 @@ def check_rows(
     report = PreferenceReport()
     usable = []
     first_format: tuple[str, int] | None = None
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, ...], int] = {}
     numbered = (
         read_rows(Path(source), report)
         if isinstance(source, str | Path)
@@ -92,12 +92,12 @@ def _text(value: Any) -> str:
     return " ".join(value.split()).casefold()
 
 
-def _content(row: dict[str, Any]) -> str:
+def _content(row: dict[str, Any]) -> tuple[str, ...]:
     names = PAIRED if "chosen" in row else UNPAIRED[:2]
-    return json.dumps([_text(row[name]) for name in names])
+    return tuple(_text(row[name]) for name in names)
 
 
-def _swapped(row: dict[str, Any]) -> str | None:
+def _swapped(row: dict[str, Any]) -> tuple[str, ...] | None:
     if "chosen" not in row:
         return None
     return _content({**row, "chosen": row["rejected"], "rejected": row["chosen"]})

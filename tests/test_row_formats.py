@@ -203,10 +203,19 @@ class TestAsRows:
         assert as_rows([row]) == expected
         assert as_rows(datasets.Dataset.from_list([row])) == expected
         assert as_rows(pandas.DataFrame([row])) == expected
+        assert from_trl(pandas.DataFrame([row])) == expected
 
     def test_what_is_no_dict_stays(self):
         rows = [Preference("Who?", "a", "b"), GUIDE, ("tokens", 3)]
         assert as_rows(iter(rows)) == rows
+
+    def test_a_set_of_splits_is_refused_with_the_remedy(self):
+        import datasets
+
+        rows = datasets.Dataset.from_list([{"prompt": "Who?", "chosen": "a"}])
+        for read in (as_rows, from_trl):
+            with pytest.raises(BadPreferences, match=r"take one split.*\['train'\]"):
+                read(datasets.DatasetDict(train=rows, test=rows))
 
     def test_other_dicts_are_refused_with_the_remedy(self):
         with pytest.raises(BadPreferences, match="rows are Preferences: from_trl"):

@@ -39,7 +39,7 @@ UNCLEAR = "nothing said that can be judged"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what the command line names; 0 is success."""
+    """Measure what the command line names; 0 is success, 1 what cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m labs_helpers.safety")
     parser.add_argument("model", help="a folder, or a name on the hub")
     parser.add_argument("--suites", type=Path, help="folder with suites and attacks")
@@ -53,10 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ["python", "-m", "labs_helpers.safety", *(arguments or sys.argv[1:])]
     )
     suites: list[Suite] = []
-    figures = [
-        Figure(name, estimate, better, group, command)
-        for name, estimate, better, group in _measured(options, suites)
-    ]
+    try:
+        figures = [
+            Figure(name, estimate, better, group, command)
+            for name, estimate, better, group in _measured(options, suites)
+        ]
+    except (OSError, ValueError) as error:
+        print(f"labs_helpers.safety: {error}", file=sys.stderr)
+        return 1
     card = ModelCard(
         options.model,
         "Measured with labs_helpers.safety; refusals are read by its classifier.",
@@ -81,9 +85,12 @@ def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]
         return used[-1]
 
     if folder := options.suites:
+        files = sorted(folder.glob("*.jsonl"))
+        if not files:
+            raise FileNotFoundError(f"no suites, files of .jsonl, in {folder}")
         found = {
             path.stem: drawn(load_suite(path))
-            for path in sorted(folder.glob("*.jsonl"))
+            for path in files
             if path.stem not in ("refusals", "train")
         }
         if "harmful" in found and (folder / "attacks.yaml").exists():

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from labs_helpers.course.profile import MODELS, ROOT
 from labs_helpers.safety.__main__ import main
 
@@ -21,3 +23,19 @@ def test_a_card_of_a_model(tmp_path, capsys):
     for said in ("many_shot", "sound-alikes refused", "honesty", "## XSTest"):
         assert said in text
     assert "python -m labs_helpers.safety" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no suites, files of .jsonl, in "),
+        (b'{"kind": "safe", "prompt": 3}', "harmful.jsonl:1, prompt: is a number"),
+        (b'{"kind": "safe", "prompt": "\\ud800"}', "harmful.jsonl:1: holds half of a"),
+        ("é".encode("latin-1"), "harmful.jsonl:1: is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_ends_in_a_line(tmp_path, capsys, content, said):
+    if content is not None:
+        (tmp_path / "harmful.jsonl").write_bytes(content)
+    assert main([str(MODELS / "town-xs"), "--suites", str(tmp_path)]) == 1
+    assert said in capsys.readouterr().err
