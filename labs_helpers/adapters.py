@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
+from labs_helpers.limits import positions, vocabulary
 from labs_helpers.loading import (
     CannotLoad,
     cannot_load,
@@ -175,7 +176,13 @@ def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:
         dtype=model.dtype,
         attn_implementation=model.config._attn_implementation,
     )
-    lost = fresh.load_state_dict(model.state_dict(), strict=False)
+    try:
+        lost = fresh.load_state_dict(model.state_dict(), strict=False)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be copied: its weights have shapes that "
+            f"its config does not say. {str(error).splitlines()[-1].strip()}"
+        ) from error
     fresh = fresh.to(model.device)
     # A part that the original was built without, and nothing is read from, may differ.
     if lost.unexpected_keys or (lost.missing_keys and not _agree(fresh, model)):
@@ -189,8 +196,8 @@ def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:
 def probe(model: nn.Module) -> Float[Tensor, "B L width"]:
     """What a model computes of a few tokens: vocabulary scores, or hidden states."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    vocabulary = inner.config.get_text_config().vocab_size
-    tokens = torch.arange(1, PROBE_TOKENS + 1, device=inner.device)[None] % vocabulary
+    length = min(PROBE_TOKENS, positions(inner) or PROBE_TOKENS)
+    tokens = torch.arange(1, length + 1, device=inner.device)[None] % vocabulary(inner)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -5,6 +5,7 @@ tokenizers whose every weight was in the files. Knows nothing of adapters and he
 """
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
+# Masks and frequencies that older checkpoints hold and newer models compute.
+NO_WEIGHTS = re.compile(
+    r"\.(attn|attention)\.(bias|masked_bias|causal_mask)$|inv_freq$|position_ids$"
+)
 HUB_SECONDS = 5  # to wait for the hub before it counts as out of reach
 
 
@@ -157,8 +162,9 @@ def read_model(
             ("its files lack", "missing_keys"),
             ("its files hold what this model does not have", "unexpected_keys"),
         ):
-            if found[keys]:
-                raise cannot_load(name, f"{what}: {_few(found[keys])}")
+            wrong = [k for k in found[keys] if not NO_WEIGHTS.search(_name(k))]
+            if wrong:
+                raise cannot_load(name, f"{what}: {_few(wrong)}")
         require_finite(name, model.named_parameters())
     return model
 
@@ -171,7 +177,11 @@ def require_finite(
     Raises:
         CannotLoad: naming those that are NaN or infinite.
     """
-    broken = [n for n, w in weights if w.numel() and not w.isfinite().all()]
+    broken = [
+        f"{name} in {weight.dtype}"
+        for name, weight in weights
+        if not weight.isfinite().all()
+    ]
     if broken:
         raise cannot_load(name_or_dir, f"weights are NaN or infinite in {_few(broken)}")
 
@@ -252,8 +262,13 @@ def without_dropout(config: Any) -> Any:
     return config
 
 
+def _name(key: Any) -> str:
+    """Of a weight; one of another shape comes with its shapes."""
+    return str(key[0] if isinstance(key, tuple) else key)
+
+
 def _few(names: Iterable[Any]) -> str:
-    names = sorted(str(n[0] if isinstance(n, tuple) else n) for n in names)
+    names = sorted(map(_name, names))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

@@ -27,6 +27,7 @@ from labs_helpers.adapters import (
 )
 from labs_helpers.chat import encode_prompt, encode_turns
 from labs_helpers.data import Message
+from labs_helpers.limits import positions
 from labs_helpers.loading import (
     CannotLoad,
     cannot_load,
@@ -145,10 +146,10 @@ def load_policy(
     if dtype is None:
         whole = lora is None and adapter is None
         dtype = torch.float32 if whole else hardware.dtype
-    base = name if adapter is None else adapter.base_model_name_or_path
-    if adapter is not None and adapter_config(base) is not None:
-        raise cannot_load(name, f"its base model {base!r} is an adapter itself")
-    policy = read_model(AutoModelForCausalLM, base, dtype)
+    if adapter is None:
+        policy = read_model(AutoModelForCausalLM, name, dtype)
+    else:
+        policy = _read_base(name, adapter.base_model_name_or_path, dtype)
     policy = policy.to(device or hardware.device).eval()
     require_causal(policy)
     if adapter is not None:
@@ -156,6 +157,19 @@ def load_policy(
     if lora is not None:
         policy = with_lora(policy, lora, task="CAUSAL_LM")
     return policy.to(device or hardware.device).eval()
+
+
+def _read_base(name: str, base: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model under an adapter."""
+    try:
+        if adapter_config(base) is not None:
+            raise cannot_load(base, "it is an adapter itself")
+        return read_model(AutoModelForCausalLM, base, dtype)
+    except CannotLoad as error:
+        raise CannotLoad(
+            f"Cannot load {name!r}, an adapter, for want of the model under it. "
+            f"{error}. Its adapter_config.json says where it is: base_model_name_or_path"
+        ) from error
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:
@@ -182,9 +196,12 @@ def require_causal(policy: Policy) -> None:
         ValueError: A later token changes what the model says of an earlier one, as in
             BERT and other encoders.
     """
-    tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=policy.device)
+    length = min(4, positions(policy) or 4)
+    tokens = torch.ones(2, length, dtype=torch.long, device=policy.device)
+    tokens[1, -1] = 0
     with evaluating(policy):
-        first, second = policy(input_ids=tokens, use_cache=False).logits[:, :3].float()
+        logits = policy(input_ids=tokens, use_cache=False).logits
+    first, second = logits[:, :-1].float()
     rounding = torch.finfo(policy.dtype).eps ** 0.75
     if (first - second).norm() > rounding * first.norm():
         raise ValueError(

@@ -245,6 +245,12 @@ class TestMerging:
         gap = merged(TOKENS).last_hidden_state.float() - hidden
         assert gap.norm() < 0.05 * hidden.norm()
 
+    def test_a_model_that_its_config_does_not_describe_is_refused(self, tiny_policy):
+        policy = tiny_policy()
+        policy.config.intermediate_size = 17
+        with pytest.raises(ValueError, match="its config does not say"):
+            merged_copy(policy)
+
     def test_a_base_that_holds_an_adapter_is_refused(self, base):
         policy = load_policy(base, lora=2, device="cpu")
         with pytest.raises(ValueError, match="give the PeftModel"):
@@ -326,7 +332,7 @@ class TestFolders:
 
     def test_a_base_that_is_gone_is_named(self, adapter, base):
         base.rename(base.with_name("moved"))
-        with pytest.raises(OSError, match="base'"):
+        with pytest.raises(OSError, match=r"an adapter, for want of.*base'"):
             load_policy(adapter)
 
     @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ def test_weights_that_are_not_the_models_are_named(
             load()
 
 
+def test_masks_of_older_checkpoints_are_no_weights(folder):
+    """As GPT-2's and Pythia's own files have them."""
+    change_weights(
+        folder / WEIGHTS,
+        lambda w: w.update({"model.layers.0.attn.bias": torch.ones(1, 1, 4, 4)}),
+    )
+    load_policy(folder)
+
+
 BROKEN_FILES = {
     "cut weights": lambda f: (f / WEIGHTS).write_bytes(
         (f / WEIGHTS).read_bytes()[:5000]

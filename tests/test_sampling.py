@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from labs_helpers import decoding, sampling
 from labs_helpers.sampling import sample
@@ -310,3 +319,59 @@ def test_wrong_settings_are_named(tiny_policy, tiny_tokenizer, wrong):
 def test_no_prompts(tiny_policy, tiny_tokenizer):
     with pytest.raises(ValueError, match="at least one prompt"):
         sample(tiny_policy(), tiny_tokenizer, [], max_new_tokens=1)
+
+
+class TestWithoutACache:
+    """Models whose cache gives something else are read whole for every token."""
+
+    @pytest.fixture
+    def mamba(self, tiny_tokenizer):
+        torch.manual_seed(0)
+        config = MambaConfig(
+            vocab_size=len(tiny_tokenizer), hidden_size=16, num_hidden_layers=2
+        )
+        return MambaForCausalLM(config).eval()
+
+    def test_a_state_space_model_is_sampled(self, mamba, tiny_tokenizer):
+        rollout = sample(mamba, tiny_tokenizer, PROMPTS, max_new_tokens=6, n=2, seed=0)
+        assert decoding.reading(mamba).decoder is decoding.Rereader
+        assert_logprobs_are_exact(mamba, rollout)
+
+    def test_both_ways_sample_the_same(self, tiny_policy, tiny_tokenizer, monkeypatch):
+        def answers():
+            policy = tiny_policy()
+            return sample(
+                policy, tiny_tokenizer, PROMPTS, max_new_tokens=12, n=3, seed=0
+            )
+
+        cached = answers()
+        monkeypatch.setattr(
+            decoding,
+            "_try_cache",
+            lambda model: decoding.Reading(decoding.Rereader, 64),
+        )
+        assert answers().texts == cached.texts
+
+    def test_a_cache_that_is_wrong_is_not_used(self, tiny_policy, monkeypatch):
+        monkeypatch.setattr(decoding.Decoder, "keep", lambda self, rows: None)
+        reading = decoding.reading(tiny_policy())
+        assert reading.decoder is decoding.Rereader
+
+    def test_a_model_with_few_positions_is_sampled(self, tiny_tokenizer):
+        sizes = {"n_positions": 5, "n_embd": 16, "n_layer": 1, "n_head": 2}
+        gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=len(tiny_tokenizer), **sizes))
+        rollout = sample(gpt2.eval(), tiny_tokenizer, ["a"], max_new_tokens=1)
+        assert_logprobs_are_exact(gpt2, rollout)
+
+    def test_an_encoder_is_refused(self, tiny_tokenizer):
+        config = BertConfig(
+            vocab_size=len(tiny_tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+        with pytest.raises(ValueError, match="sees the tokens that it is to predict"):
+            sample(
+                BertLMHeadModel(config).eval(), tiny_tokenizer, ["a"], max_new_tokens=2
+            )
