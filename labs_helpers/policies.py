@@ -168,7 +168,8 @@ def _read_base(name: str, base: str, dtype: torch.dtype) -> PreTrainedModel:
     except CannotLoad as error:
         raise CannotLoad(
             f"Cannot load {name!r}, an adapter, for want of the model under it. "
-            f"{error}. Its adapter_config.json says where it is: base_model_name_or_path"
+            f"{error}. Its adapter_config.json says where it is, as "
+            "base_model_name_or_path"
         ) from error
 
 
