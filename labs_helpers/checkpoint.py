@@ -113,9 +113,11 @@ def fitting(path: Path) -> Iterator[None]:
 
 def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        path.open("rb").close()
     except OSError as error:
         raise BadCheckpoint(f"{path} cannot be read: {error}") from error
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
     except Exception:  # torch's words advise what is unsafe
         size = path.stat().st_size
         raise _damaged(

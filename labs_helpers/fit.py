@@ -7,7 +7,7 @@ It does not know what it minimises, and it leaves the model on the device it is 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +112,7 @@ class FitConfig:
 
 def fit(
     model: nn.Module,
-    rows: Sequence[Any],
+    rows: Iterable[Any],
     objective: Objective,
     config: FitConfig,
     *,

@@ -40,6 +40,7 @@ def flipped(path):
 
 DAMAGES = {
     "cut off": lambda p: p.write_bytes(p.read_bytes()[:-200]),
+    "cut by little": lambda p: p.write_bytes(p.read_bytes()[:-21]),
     "half": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
     "empty": lambda p: p.write_bytes(b""),
     "zeros": lambda p: p.write_bytes(bytes(p.stat().st_size)),

@@ -6,7 +6,7 @@ what the reward rewards.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from labs_helpers.starts import describe_start, require_apart
 
 def train(
     policy: Policy | PolicyWithValue,
-    prompts: Sequence[Any],
+    prompts: Iterable[Any],
     reward: Reward,
     config: RLConfig,
     *,

@@ -6,7 +6,7 @@ from typing import Any
 from labs_helpers.settings import short
 
 
-def as_prompts(prompts: Iterable[Any]) -> list[Any]:
+def as_prompts(prompts: Any) -> list[Any]:
     """Prompts of a list, a table's column, an array or a generator, in their order.
 
     Rows of a table give what stands under "prompt".
