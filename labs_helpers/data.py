@@ -183,6 +183,8 @@ def from_trl(dataset: Any) -> list[Row]:
 def as_rows(rows: Iterable[Any]) -> list[Any]:
     """Rows for training: those of tables and dicts become rows, others stay.
 
+    A table with "messages" and no answers apart holds conversations to learn.
+
     Raises:
         BadPreferences: Some of the dicts is no preference row. The message reports all.
     """
@@ -191,12 +193,19 @@ def as_rows(rows: Iterable[Any]) -> list[Any]:
     given = list(_records(rows))
     if not any(isinstance(row, Mapping) for row in given):
         return given
+    if all(_is_conversation(row) for row in given):
+        return as_conversations([row["messages"] for row in given])
     try:
         return from_trl(given)
     except BadPreferences as error:
         raise BadPreferences(
             f"rows are Preferences: from_trl(dataset) makes them. {error}"
         ) from None
+
+
+def _is_conversation(row: Any) -> bool:
+    others = {"chosen", "rejected", "completion"}
+    return isinstance(row, Mapping) and "messages" in row and not others & row.keys()
 
 
 def _records(table: Any) -> Iterable[Any]:

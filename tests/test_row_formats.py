@@ -3,6 +3,9 @@
 import gzip
 import json
 
+import datasets
+import pandas
+import pyarrow.parquet  # noqa: F401 - takes a second, outside of the first test
 import pytest
 
 from labs_helpers.data import (
@@ -195,9 +198,6 @@ class TestFolders:
 
 class TestAsRows:
     def test_tables_become_rows(self):
-        import datasets
-        import pandas
-
         row = {"prompt": "Who?", "chosen": "a", "rejected": "b"}
         expected = [Preference(**row)]
         assert as_rows([row]) == expected
@@ -205,13 +205,16 @@ class TestAsRows:
         assert as_rows(pandas.DataFrame([row])) == expected
         assert from_trl(pandas.DataFrame([row])) == expected
 
+    def test_a_table_of_conversations(self):
+        said = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I."}]
+        (row,) = as_rows([{"messages": said, "source": "x"}])
+        assert [m["role"] for m in row] == ["user", "assistant"]
+
     def test_what_is_no_dict_stays(self):
         rows = [Preference("Who?", "a", "b"), GUIDE, ("tokens", 3)]
         assert as_rows(iter(rows)) == rows
 
     def test_a_set_of_splits_is_refused_with_the_remedy(self):
-        import datasets
-
         rows = datasets.Dataset.from_list([{"prompt": "Who?", "chosen": "a"}])
         for read in (as_rows, from_trl):
             with pytest.raises(BadPreferences, match=r"take one split.*\['train'\]"):
