@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 import pytest
+from transformers import PrinterCallback, TrainerState
 
-from labs_helpers.course.trl import trl_config
+from labs_helpers.course.trl import trl_config, with_bar
 
 
 @dataclass
@@ -45,6 +46,35 @@ def test_a_runs_own_settings_win():
 def test_a_misspelt_setting_is_refused():
     with pytest.raises(TypeError, match="learning_rat"):
         trl_config(After, output_dir="somewhere", learning_rat=1e-4)
+
+
+def test_a_bar_counts_the_steps_and_goes(monkeypatch):
+    said = []
+
+    class Drawn:
+        def __init__(self, total, leave):
+            said.append((total, leave))
+
+        def update(self):
+            said.append("step")
+
+        def close(self):
+            said.append("closed")
+
+    class Trainer:
+        def remove_callback(self, kind):
+            said.append(kind)
+
+        def add_callback(self, callback):
+            self.callback = callback
+
+    monkeypatch.setattr("labs_helpers.course.trl.tqdm", Drawn)
+    bar = with_bar(Trainer()).callback
+    state = TrainerState(max_steps=2)
+    bar.on_train_begin(None, state, None)
+    bar.on_step_end(None, state, None)
+    bar.on_train_end(None, state, None)
+    assert said == [PrinterCallback, (2, False), "step", "closed"]
 
 
 @pytest.mark.slow  # TRL's import
