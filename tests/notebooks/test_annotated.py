@@ -39,11 +39,12 @@ def test_a_lab_with_annotations_reaches_its_report(tmp_path, name, choices, afte
         i for i, cell in enumerate(notebook.cells) if "import Annotator" in cell.source
     )
     notebook.cells.insert(asks + 1, new_code_cell(CHOOSE.format(choices=choices)))
-    failure = execute(notebook, path, load_profile(), tmp_path / "out")
+    out = tmp_path / "build" / "labs"
+    failure = execute(notebook, path, load_profile(), out)
     assert failure is None, str(failure)
     assert f"{len(choices)} of" in said(notebook.cells[asks + 1])
     assert after in said(notebook.cells[asks + 2])
-    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    results = json.loads((out / "results.json").read_text("utf-8"))
     assert name[0] in results["labs"]
-    kept = list((tmp_path / "build" / "labs").glob("my_*.jsonl"))
+    kept = list(out.glob("my_*.jsonl"))
     assert sum(len(file.read_text().splitlines()) for file in kept) == len(choices)
