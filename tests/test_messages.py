@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labs_helpers.messages import (
@@ -92,6 +92,7 @@ class TestAsMessages:
         with pytest.raises(BadMessages, match=said):
             as_messages(given)
 
+    @settings(max_examples=40)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.binary() | st.text(),
