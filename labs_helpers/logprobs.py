@@ -20,6 +20,7 @@ from labs_helpers.policies import (
     evaluating,
     logits_and_hidden,
     pad_right,
+    shares_parameters,
 )
 from labs_helpers.sampling import Rollout
 
@@ -175,7 +176,15 @@ def rollout_kl(
 
     Over the full vocabulary at every state of the policy's own answers. Its mean is
     that of the log-prob differences of the sampled tokens, its variance far smaller.
+
+    Raises:
+        ValueError: the reference moved with the policy, with which it shares weights.
     """
+    if reference is not policy and shares_parameters(policy, reference):
+        raise ValueError(
+            "the reference shares what the policy trains, so that it has moved with it "
+            "and the KL would be 0: load the reference a second time (load_policy)"
+        )
 
     def each(batch: Sequence[Marked]) -> Tensor:
         tokens = pad_right([tokens for tokens, _ in batch])[0].to(policy.device)

@@ -20,8 +20,10 @@ from labs_helpers.fit import (
     SLiCObjective,
     fit,
 )
+from labs_helpers.logprobs import rollout_kl
 from labs_helpers.losses import dpo_loss, ipo_loss, slic_loss
 from labs_helpers.models import RewardModel
+from labs_helpers.sampling import sample
 
 WORDS = ["Me.", "The hall is made of stone. " * 3, "No.", "It is " * 9, "I do.", "Who?"]
 PAIRS = [
@@ -119,6 +121,16 @@ class TestReferences:
         fit(whole, SINGLES, KTOObjective(tiny_tokenizer, None), FitConfig(**settings))
         for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+    def test_a_kl_from_what_moved_along_is_refused(self, tiny_policy, tiny_tokenizer):
+        base = tiny_policy(spread=0.1)
+        lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        policy = get_peft_model(base, lora).eval()
+        said = sample(base, tiny_tokenizer, ["Who?"], max_new_tokens=3, seed=0)
+        with pytest.raises(ValueError, match="shares what the policy trains"):
+            rollout_kl(policy, base, said)
+        assert rollout_kl(policy, policy, said).item() == 0
 
 
 class TestAnotherRun:
