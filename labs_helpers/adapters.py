@@ -89,11 +89,12 @@ def load_adapter(
             )
             found = adapted.load_adapter(name, "default", is_trainable=True, **local)
             own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-            if found.unexpected_keys or own - set(weights):
+            wrong = [*(set(found.unexpected_keys) - own), *(own - set(weights))]
+            if wrong:
                 raise cannot_load(
                     name,
                     f"its weights are not those that {ADAPTER_FILE} asks for: "
-                    f"{[*found.unexpected_keys, *sorted(own - set(weights))][:3]}",
+                    f"{sorted(wrong)[:3]}",
                 )
         _require_start(adapted, before)
     except CannotLoad:
