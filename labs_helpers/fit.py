@@ -15,9 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
-from labs_helpers import checkpoint
+from labs_helpers import checkpoint, waiting
 from labs_helpers.batching import bucketed_batches
 from labs_helpers.data import as_rows
 from labs_helpers.history import History
@@ -150,8 +149,11 @@ def fit(
                 objective.prepare(model, encoded)
         if saved is not None:
             run.resume(saved)
-        bar = tqdm(total=len(plan), initial=run.step, disable=not config.progress)
-        stack.enter_context(bar)
+        bar = stack.enter_context(
+            waiting.bar(
+                len(plan), "fit", done=run.step, wanted=config.progress, keep=True
+            )
+        )
         while run.step < len(plan):
             model.train()
             started = time.perf_counter()

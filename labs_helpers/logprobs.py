@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from labs_helpers import waiting
 from labs_helpers.chat import check_fits, encode_answers
 from labs_helpers.policies import (
     Policy,
@@ -239,9 +240,10 @@ def _each(
     """Compute in batches of similar length; results in the order of the rows."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
     results = []
-    with evaluating(model):
+    with evaluating(model), waiting.bar(len(rows), "log-probs") as bar:
         for batch in _batches(order, batch_size):
             results.append(compute([rows[i] for i in batch]).cpu())
+            bar.update(len(batch))
     if not results:
         return torch.zeros(0)
     return torch.cat(results)[torch.tensor(order).argsort()]

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from labs_helpers import waiting
 from labs_helpers.adapters import adapter_config, merged_copy, with_lora
 from labs_helpers.chat import check_fits, encode_answer, encode_prompt
 from labs_helpers.data import as_conversations, as_messages
@@ -201,7 +202,7 @@ class RewardModel(nn.Module):
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         results = []
         device, every = self.trunk.device, layer != -1
-        with evaluating(self):
+        with evaluating(self), waiting.bar(len(rows), "scores") as bar:
             for start in range(0, len(rows), batch_size):
                 batch = [rows[i] for i in order[start : start + batch_size]]
                 input_ids, lengths = pad_right(batch)
@@ -212,6 +213,7 @@ class RewardModel(nn.Module):
                 )
                 states = output.hidden_states[layer] if every else output[0]
                 results.append(_at_last_token(states, lengths.to(device)).float().cpu())
+                bar.update(len(batch))
         return torch.cat(results)[torch.tensor(order).argsort()]
 
     def save_pretrained(self, folder: str | Path) -> None:

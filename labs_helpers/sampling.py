@@ -4,8 +4,9 @@ In go a causal language model and prompts, out comes a `Rollout`. Works for ever
 causal Hugging Face model; knows nothing of rewards or training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from labs_helpers import waiting
 from labs_helpers.chat import check_fits, encode_prompts, end_tokens
 from labs_helpers.decoding import reading
 from labs_helpers.limits import pad_token, vocabulary
@@ -102,7 +104,8 @@ def sample(
     ends = torch.tensor(sorted(end_tokens(tokenizer, model)), dtype=torch.long)
     # Rows of similar length share a chunk: less padding.
     order = sorted(range(rows), key=lambda row: len(encoded[row // n]))
-    with evaluating(model):
+    most = rows * max_new_tokens
+    with evaluating(model), waiting.bar(most, "sampling") as bar:
         size = _rows_per_chunk(model, longest + max_new_tokens)
         for start in range(0, rows, size):
             chunk = order[start : start + size]
@@ -113,7 +116,9 @@ def sample(
                 temperature,
                 ends.to(model.device),
                 pad,
+                partial(bar.update, len(chunk)),
             )
+            bar.update((start + len(chunk)) * max_new_tokens - bar.n)  # ended early
             width = answers.shape[1]
             tokens[chunk, longest : longest + width] = answers.cpu()
             logprobs[chunk, :width] = answer_logprobs.cpu()
@@ -132,6 +137,7 @@ def _sample_chunk(
     temperature: float,
     ends: Int[Tensor, " E"],
     pad: int,
+    advance: Callable[[], Any],
 ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T"]]:
     """Sample one answer a row, for prompts in ascending length.
 
@@ -155,6 +161,7 @@ def _sample_chunk(
     for step in range(room):
         token, logprob = _draw(logits, uniforms[rows, step], temperature)
         answers[rows, step], logprobs[rows, step] = token, logprob
+        advance()
         running &= (token[:, None] != ends).all(dim=1)
         left = int(running.sum())
         if left == 0 or step == room - 1:

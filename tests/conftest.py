@@ -6,6 +6,7 @@ import os
 os.environ.update(
     HF_HUB_OFFLINE="1",
     LABS_PROFILE="smoke",
+    LABS_PROGRESS="0",
     LABS_STRICT="1",
     MPLBACKEND="Agg",
     OMP_NUM_THREADS="1",

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from scipy.special import expit
 from transformers import PreTrainedTokenizerBase
 
+from labs_helpers import waiting
 from labs_helpers.chat import check_fits, encode_answers
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, as_messages
@@ -249,7 +250,7 @@ def _replies(
     last = last.to(policy.device)
     found = np.zeros((len(asked), 2))
     order = sorted(range(len(asked)), key=lambda i: -len(asked[i]))
-    with evaluating(policy):
+    with evaluating(policy), waiting.bar(len(order), "judging") as bar:
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
             rows = [[*asked[i], *shared] for i in batch]
@@ -264,4 +265,5 @@ def _replies(
             for k, token in enumerate(shared):
                 total += scores[:, k, [token]]
             found[batch] = total.double().cpu().numpy()
+            bar.update(len(batch))
     return found

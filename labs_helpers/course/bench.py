@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback
-from transformers.utils import logging
 
 from labs_helpers import data
 from labs_helpers.course.profile import MODELS
@@ -170,10 +169,7 @@ def reward(runs: int) -> Iterator[Row]:
         return _fitted(model, rows, RewardObjective(model))
 
     def theirs() -> Callable[[], int]:
-        level = logging.get_verbosity()
-        logging.set_verbosity_error()  # that its head is new is no surprise
         model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=1)
-        logging.set_verbosity(level)
         return _trainer(
             RewardTrainer,
             _settings(RewardConfig, max_length=512),
@@ -296,10 +292,11 @@ def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
             f"pip install --no-deps --target {trl_ppo} trl==1.12.0"
         )
     rows = []
-    for benchmark in BENCHMARKS.values():
-        for row in benchmark(runs):
-            print(_line(row), flush=True)
-            rows.append(row)
+    with quiet_loading():
+        for benchmark in BENCHMARKS.values():
+            for row in benchmark(runs):
+                print(_line(row), flush=True)
+                rows.append(row)
     if trl_ppo is None:
         print("PPO is left out: see `labs bench --help` for how to get its peer")
     else:
@@ -389,5 +386,6 @@ def _settings(kind: Any, rows: int = PAIRS, **own: Any) -> Any:
 
 
 if __name__ == "__main__":
-    for measured in ppo(int(sys.argv[1])):
-        print("row", json.dumps(asdict(measured)), flush=True)
+    with quiet_loading():
+        for measured in ppo(int(sys.argv[1])):
+            print("row", json.dumps(asdict(measured)), flush=True)

@@ -235,6 +235,7 @@ def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
         "LABS_PROFILE": profile.name,
         "LABS_STRICT": "1",
         "LABS_OUT": str(out),
+        "LABS_PROGRESS": "0",  # the bar of the command itself shows the time left
         # How many rounds a thread spins for another before it sleeps. With none, models
         # this small take twice as long on quiet cores; with many, ten times as long
         # beside a busy program.

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers import checkpoint
+from labs_helpers import checkpoint, waiting
 from labs_helpers.chat import check_fits, encode_prompts
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.history import History
@@ -96,9 +95,16 @@ def train(
             run.reference.eval()
         stack.callback(run.leave)
         run.resume()
-        quiet = not (config.progress and run.is_main)
-        bar = tqdm(total=config.updates, initial=run.step, disable=quiet)
-        stack.enter_context(bar)
+        wanted = config.progress and run.is_main
+        bar = stack.enter_context(
+            waiting.bar(
+                config.updates,
+                config.algorithm,
+                done=run.step,
+                wanted=wanted,
+                keep=True,
+            )
+        )
         while run.step < config.updates:
             measured = run.update()
             shown = {name: f"{measured[name]:.3f}" for name in ("reward", "kl")}

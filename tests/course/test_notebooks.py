@@ -177,6 +177,32 @@ def test_clean_keeps_what_readers_need():
     assert VIEW not in json.dumps(cleaned)
 
 
+@pytest.mark.slow
+def test_bars_of_a_notebook_are_not_stored(tmp_path):
+    path = write(
+        tmp_path / "1_lab.ipynb",
+        new_code_cell(
+            "import os, time\n"
+            "os.environ['LABS_PROGRESS'] = '1'\n"
+            "from labs_helpers import waiting\n"
+            "waiting.AFTER = 0.0\n"
+            "for keep in (True, False):\n"
+            "    with waiting.bar(3, 'work', keep=keep) as bar:\n"
+            "        for _ in range(3):\n"
+            "            time.sleep(0.2)\n"
+            "            bar.update()\n"
+            "print('done', waiting.in_notebook())"
+        ),
+    )
+    notebook = notebooks.read_notebook(path)
+    assert notebooks.execute(notebook, path, load_profile("smoke"), tmp_path) is None
+    outputs = notebook.cells[0].outputs
+    assert any(VIEW in output.get("data", {}) for output in outputs)
+    assert not [x for x in outputs if x.get("name") == "stderr"]  # red in notebooks
+    [left] = clean(notebook).cells[0].outputs
+    assert left.text == "done True\n"
+
+
 def test_clean_changes_no_original_and_is_stable():
     notebook = dirty()
     before = json.dumps(notebook)
