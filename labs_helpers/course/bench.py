@@ -40,6 +40,7 @@ from labs_helpers.fit import (
     RewardObjective,
     fit,
 )
+from labs_helpers.loading import quiet_loading
 from labs_helpers.losses import dpo_loss
 from labs_helpers.models import RewardModel, encode_chat, load_policy, load_tokenizer
 from labs_helpers.policy_value import PolicyWithValue
