@@ -12,12 +12,12 @@ import os, signal, sys, torch
 from labs_helpers.rl import RLConfig, train
 from labs_helpers.rl.probes import probe_policy
 
-folder, kill_at, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+folder, out = sys.argv[1], sys.argv[3]
 calls = []
 
 def reward(prompts, answers):
     calls.append(1)
-    if len(calls) == kill_at:
+    if len(calls) == int(sys.argv[2]):  # no part of what the reward is
         os.kill(os.getpid(), signal.SIGKILL)
     return [float(answer.count("b")) for answer in answers]
 
