@@ -32,7 +32,7 @@ BROKEN = {
     "never run": lambda name, cell: new_raw_cell(cell.source),
     "emptied": lambda name, cell: "",
     "a comment": lambda name, cell: "# later",
-    "renamed": lambda name, cell: cell.source.replace(f"def {name}(", "def mine("),
+    "renamed": lambda name, cell: cell.source.replace(f"def {name}", f"def my_{name}"),
     "no function": lambda name, cell: f"{name} = 3",
 }
 KINDS = pytest.mark.parametrize("kind", BROKEN)
