@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -42,6 +43,7 @@ def described(figure: Figure, text: str) -> str:
         rows = bool(_names(axes.yaxis))
         points = {} if _names(axes.xaxis) else _points_by_row(axes)
         parts += [_axis("Across", axes.xaxis), _axis("Up", axes.yaxis, points)]
+        parts += [_colours(image, axes) for image in axes.images]
         unnamed = [line for line in axes.lines if line.get_label().startswith("_")]
         alone = len(unnamed) == 1 and not rows
         drawn = [f"a line{_ends(unnamed[0])}"] if alone else []
@@ -72,6 +74,20 @@ def _axis(side: str, axis: Axis, points: dict[float, list[float]] | None = None)
         low, high = axis.get_data_interval()
         span = f"{_short(low)} to {_short(high)}"
     return f"{side}: {' '.join(filter(None, [axis.get_label_text(), span]))}."
+
+
+def _colours(image: AxesImage, axes: Axes) -> str:
+    """The least and the greatest value of a table in colours, and where they are."""
+    values = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
+    if values.ndim != 2 or not np.isfinite(values).any():
+        return ""  # a picture
+    rows, columns = _names(axes.yaxis), _names(axes.xaxis)
+    ends = []
+    for place in (np.nanargmin(values), np.nanargmax(values)):
+        row, column = np.unravel_index(place, values.shape)
+        named = ", ".join(filter(None, [rows.get(row), columns.get(column)]))
+        ends.append(_short(values[row, column]) + (f" ({named})" if named else ""))
+    return f"In colours: {' to '.join(ends)}."
 
 
 def _names(axis: Axis) -> dict[float, str]:

@@ -184,20 +184,23 @@ class Lab:
         print(f"Claim: {claim.text}")
         print(f"  {claim.measured} · {claim.bound}: {claim.verdict}{reason}")
 
-    def predict(self, key: str, value: Any) -> None:
+    def predict(self, key: str, *expected: Any) -> None:
         """Write down what you expect, before the experiment; None: nothing yet."""
+        value = expected[0] if len(expected) == 1 else None
         self._predictions[key] = (value, None)
-        if value is None:
+        if len(expected) > 1:
+            print("A prediction is one value, a number with a point: 0.5, not 0,5.")
+        elif value is None:
             print("No prediction yet: write yours in place of None.")
         else:
             print(f"Noted. You predict {_words(value)}.")
 
     def compare(self, key: str, outcome: Any) -> None:
         """Show the outcome beside the prediction of the same key."""
-        if key not in self._predictions:
+        if key not in self._predictions and self.profile.strict:
             made = ", ".join(map(repr, self._predictions)) or "none yet"
             raise KeyError(f"no prediction {key!r}; there are: {made}")
-        predicted, _ = self._predictions[key]
+        predicted, _ = self._predictions.get(key, (None, None))
         self._predictions[key] = (predicted, outcome)
         if predicted is None:
             print(f"It is {_words(outcome)}. You made no prediction.")

@@ -45,6 +45,7 @@ main { max-width: 62rem; margin: auto; }
 .jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown,
 math[display=block] { overflow-x: auto; }
 .jp-InputArea-editor .highlight pre { white-space: pre; }
+.jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; }
 math { font-size: 1.1em; }
 math[display=block] { margin: 0.6em 0; }

@@ -32,7 +32,12 @@ def test_names_down_the_side_are_told_with_their_values():
 
 def test_a_table_is_told_by_its_rows_and_columns():
     figure = plots.agreement_heatmap(["x", "y"], [[1.0, 0.5], [0.5, 1.0]])
-    assert described(figure, "A table.").count("x, y") == 2
+    assert described(figure, "A table.").count("annotator x, y.") == 2
+
+
+def test_a_table_in_colours_is_told_by_its_ends_and_their_places():
+    figure = plots.agreement_heatmap(["x", "y"], [[0.9, 0.5], [0.4, 1.0]])
+    assert "In colours: 0.4 (y, x) to 1 (y, y)." in described(figure, "A table.")
 
 
 def test_thousands_are_written_for_people():

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ def changed(change):
         return change(mean_square(*args, **kwargs))
 
     return answer
+
+
+async def awaited(x, weight=1.0):
+    return mean_square(x, weight)
+
+
+def yielded(x, weight=1.0):
+    yield mean_square(x, weight)
 
 
 def not_written(x, weight=1.0):
@@ -132,7 +141,11 @@ def half_the_gradient(x, weight=1.0):
         (changed(lambda result: result.new_zeros(0)), "another shape"),
         (changed(lambda result: 1 / 0), "raises an error"),
         (lambda values: values, "other parameters"),
+        (changed(lambda result: sys.exit()), "raises an error"),
         (3, "not a function"),
+        (torch.nn.Identity, "not a function"),
+        (awaited, "async"),
+        (yielded, "a generator"),
     ],
 )
 def test_mistake_of_any_exercise_is_named(answer, name):

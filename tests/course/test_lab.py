@@ -159,7 +159,22 @@ def test_prediction_beside_outcome(lab, capsys, predicted, outcome, printed):
     assert capsys.readouterr().out.splitlines()[-1] == printed
 
 
-def test_comparing_without_predicting_lists_the_keys(lab):
+def test_a_number_with_a_comma_is_no_prediction(lab, capsys):
+    lab.predict("key", 0, 5)
+    lab.compare("key", 0.6)
+    printed = capsys.readouterr().out
+    assert "0.5, not 0,5" in printed
+    assert "You made no prediction" in printed
+
+
+def test_a_deleted_prediction_stops_no_lab(lab, capsys):
+    lab.compare("key", 0.6)
+    assert "You made no prediction" in capsys.readouterr().out
+
+
+def test_comparing_without_predicting_lists_the_keys_to_authors(monkeypatch):
+    monkeypatch.setenv("LABS_STRICT", "1")
+    lab = start(1)
     lab.predict("accuracy", 0.5)
     with pytest.raises(KeyError, match=r"'acuracy'.*'accuracy'"):
         lab.compare("acuracy", 0.6)

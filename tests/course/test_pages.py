@@ -153,6 +153,9 @@ def test_a_browser_shows_it_without_network(page, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") == 390
         wide = "(x) => x.scrollWidth - x.clientWidth"
         assert tab.locator(".jp-InputArea-editor").evaluate(wide) > 100
+        said_by_code = tab.locator(".jp-OutputArea-output pre").first
+        breaks = "(x) => getComputedStyle(x).wordBreak"
+        assert said_by_code.evaluate(breaks) == "normal"  # between words
         assert not tab.get_by_text("The hidden hint.").is_visible()
         # On paper it wraps, and hints are open.
         tab.emulate_media(media="print")

@@ -116,11 +116,22 @@ def _agrees(function: Any, trial: Trial, wanted: tuple[str, ...]) -> bool:
 
 def _unusable(exercise: Exercise, answer: Any) -> Finding | None:
     """Name what keeps an answer from being called at all."""
-    if not callable(answer):
+    name = exercise.name
+    if not callable(answer) or isinstance(answer, type):
+        is_class = isinstance(answer, type)
+        got = f"the class {answer.__name__}" if is_class else type(answer).__name__
         return Finding(
             "not a function",
-            f"the check needs your function itself, and got {type(answer).__name__}. "
-            "Give its name without parentheses.",
+            f"`{name}` is to be a function, and the check got {got}. Define it by "
+            f"`def {name}(...)`, and give its name without parentheses.",
+        )
+    if inspect.iscoroutinefunction(answer) or inspect.isasyncgenfunction(answer):
+        return Finding("async", f"write `def {name}(...)`, without `async`.")
+    if inspect.isgeneratorfunction(answer):
+        return Finding(
+            "a generator",
+            "`yield` makes it a generator, which computes nothing when it is called. "
+            "Give the result back by `return`.",
         )
     asked = inspect.signature(exercise.reference).parameters
     try:

@@ -64,7 +64,7 @@ def other_kind(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     metric = is_metric(exercise, trials[0])
     if seen.kind == expected.kind or (metric and seen.kind in NUMBERS):
         return None
-    return f"the result is a {seen.kind}, and a {expected.kind} is asked for."
+    return f"the result is {_a(seen.kind)}, and {_a(expected.kind)} is asked for."
 
 
 def is_random(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
@@ -145,6 +145,10 @@ def other_shape(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     return None
 
 
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
+
+
 def _size(value: Any) -> str:
     if hasattr(value, "shape"):
         return str(tuple(value.shape))
@@ -155,7 +159,7 @@ def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
     return ", ".join(map(str, shapes))
 
 
-def _line_of(function: Any, error: Exception) -> str:
+def _line_of(function: Any, error: BaseException) -> str:
     """Quote the line of the student's code in which an exception came up."""
     if quoted := getattr(error, "quoted_line", ""):  # it came up in another process
         return f"`{quoted}`"

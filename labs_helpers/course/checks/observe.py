@@ -42,8 +42,8 @@ class Observation:
     values: tuple[np.ndarray, ...] = ()
     dtypes: tuple[str, ...] = ()
     gradients: Mapping[str, np.ndarray | None] | None = None
-    error: Exception | None = None
-    gradient_error: Exception | None = None
+    error: BaseException | None = None
+    gradient_error: BaseException | None = None
     changed: tuple[str, ...] = ()
     printed: str = ""
     atol: float = 1e-9
@@ -76,7 +76,7 @@ def observe(
         try:
             kind, leaves = _leaves(function(**given))
             values = tuple(map(_array, leaves))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Observation(error=error, printed=printed.getvalue(), atol=atol)
     changed = tuple(
         name for name, value in inputs.items() if not _identical(value, given[name])
@@ -160,7 +160,7 @@ def _quiet(printed: io.StringIO) -> Iterator[None]:
 
 def _gradients(
     function: Function, inputs: Mapping[str, Any], wanted: tuple[str, ...]
-) -> tuple[dict[str, np.ndarray | None], Exception | None]:
+) -> tuple[dict[str, np.ndarray | None], BaseException | None]:
     given = {name: _copy(value) for name, value in inputs.items()}
     leaves = {name: given[name].requires_grad_() for name in wanted if name in given}
     nothing = dict.fromkeys(leaves)
@@ -175,7 +175,7 @@ def _gradients(
             arrived = torch.autograd.grad(
                 total, list(leaves.values()), allow_unused=True
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return nothing, error
     return {
         name: None if gradient is None else _array(gradient)
