@@ -10,7 +10,7 @@ import inspect
 import sys
 import types
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ def is_function(value: Any) -> bool:
 
 
 def is_standard(value: Any) -> bool:
-    """Whether a class or function is Python's own."""
-    return _package(value) in sys.stdlib_module_names
+    """Whether a class or function is Python's own, or a progress bar's."""
+    return _package(value) in (*sys.stdlib_module_names, "tqdm")
 
 
 def is_own(value: Any) -> bool:
@@ -143,12 +143,14 @@ _SHOWN = ("__repr__", "__str__")  # how a value looks
 
 def _counts(name: str, value: Any) -> bool:
     is_code = isinstance(_function_of(value), types.FunctionType)
-    return name not in _SHOWN and (is_code or not name.startswith("_"))
+    return name not in _SHOWN and (is_code or not name.startswith("__"))
 
 
 def _function_of(value: Any) -> Any:
     if isinstance(value, staticmethod | classmethod):
         return value.__func__
+    if isinstance(value, cached_property):
+        return value.func
     return value.fget if isinstance(value, property) else value
 
 

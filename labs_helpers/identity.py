@@ -7,11 +7,13 @@ No address and no order of a hash table enters: the same program gives the same 
 in every process. Knows nothing of files and of training.
 """
 
+import argparse
 import enum
 import hashlib
 import json
 import re
 import types
+from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 
 from labs_helpers import functions
 
+_SHORT = ("datetime", "decimal", "fractions", "operator", "uuid")  # told by str()
 Word = str | int | float | bool | None
 Identity = dict[str, Word]
 
@@ -111,18 +114,22 @@ class _Walk:
         if id(value) in self.known:
             self.found[name] = self.known[id(value)]
             return
-        plain = _word(value)
-        if plain is not _ABSENT:
-            self.found[name] = plain
-        elif (
-            id(value) in self.within
-            or len(self.within) > DEEP
-            or len(self.found) > MANY
-        ):
+        try:
+            plain = _word(value)
+            if plain is not _ABSENT:
+                self.found[name] = plain
+            elif (
+                id(value) in self.within
+                or len(self.within) > DEEP
+                or len(self.found) > MANY
+            ):
+                self.found[name] = functions.type_name(value)
+            else:
+                self.within.add(id(value))
+                self._add_parts(name, value)
+                self.within.discard(id(value))
+        except Exception:  # whatever a strange object raises when it is looked at
             self.found[name] = functions.type_name(value)
-        else:
-            self.within.add(id(value))
-            self._add_parts(name, value)
             self.within.discard(id(value))
 
     def _add_parts(self, name: str, value: Any) -> None:
@@ -132,6 +139,8 @@ class _Walk:
             self.found[name] = _tokenizer_digest(value)
         elif isinstance(value, Mapping):
             self._add_mapping(name, value)
+        elif isinstance(value, types.SimpleNamespace | argparse.Namespace):
+            self._add_mapping(name, vars(value))
         elif isinstance(value, set | frozenset):
             members = sorted(digest(member) for member in value)
             self.found[name] = digest(members)
@@ -167,12 +176,14 @@ class _Walk:
     def _add_module(self, name: str, value: nn.Module) -> None:
         self.found[name] = functions.type_name(value)
         self.found[f"{name}'s weights"] = tensors_digest(_weights(value))
-        inner = {*value._parameters, *value._buffers, *value._modules}
+        is_own = functions.is_own(type(value))
+        self.found[f"{name}'s layers"] = digest(repr(value))
         for key, entry in _attributes(value):
             plain = entry is None or isinstance(entry, bool | int | float | str | tuple)
-            if plain and key not in inner and key not in ("training", "name_or_path"):
+            mine = is_own and not key.startswith("_")
+            if (plain or mine) and key not in ("training", "name_or_path"):
                 self.add(f"{name}.{key}", entry)
-        if functions.is_own(type(value)):
+        if is_own:
             self._add_class(f"{name}'s code", type(value))
 
     def _add_function(self, name: str, value: Any) -> None:
@@ -201,7 +212,7 @@ class _Walk:
     def _add_object(self, name: str, value: Any) -> None:
         self.found[name] = functions.type_name(value)
         if functions.is_standard(type(value)):
-            return  # locks, loggers, clocks, files, random states
+            return  # locks, loggers, clocks, files, random states, bars
         if functions.is_own(type(value)):
             self._add_class(f"{name}'s code", type(value))
         for key, entry in _attributes(value):
@@ -211,7 +222,8 @@ class _Walk:
 def _word(value: Any) -> Any:
     """What can be said in a word; `_ABSENT` if it takes more."""
     if isinstance(value, enum.Enum):
-        return str(value)
+        meant = _word(value.value)
+        return str(value) if meant is _ABSENT else f"{value} {meant}"
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int):
@@ -220,22 +232,26 @@ def _word(value: Any) -> Any:
         return float(value) if np.isfinite(value) else repr(float(value))
     if isinstance(value, str):
         return str(value) if len(value) <= 80 else digest(value)
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, bytes | bytearray | memoryview | array):
         return DIGEST + _hash(bytes(value))
     if isinstance(value, Tensor):
         return DIGEST + _tensor_digest(value)
+    if hasattr(value, "with_format"):  # of datasets
+        value = value.with_format("arrow")[:]
+    if hasattr(value, "iloc") and not isinstance(value, type):
+        return _pandas_digest(value)
     if hasattr(value, "__array__") and not isinstance(value, type):
-        array = np.asarray(value)  # pandas has such tables, too
-        if array.dtype.kind in "biufc":
-            return DIGEST + _tensor_digest(torch.as_tensor(array.copy()))
-        return digest(array.tolist())
+        table = np.asarray(value)
+        if table.dtype.kind in "biufc" and table.dtype.char not in "gG":  # they pad
+            return DIGEST + _array_digest(table)
+        return digest(table.tolist())
     if isinstance(value, re.Pattern):
         return f"{value.pattern!r} {int(value.flags)}"
     if isinstance(value, PurePath | torch.dtype | range | complex | slice):
         return str(value)
     if isinstance(value, types.ModuleType):
         return value.__name__
-    if type(value).__module__ in ("datetime", "decimal", "fractions", "uuid"):
+    if type(value).__module__ in _SHORT:
         return str(value)
     return _ABSENT
 
@@ -280,8 +296,20 @@ def _tokenizer_digest(tokenizer: Any) -> str:
     return digest([rules, vocabulary, special, template])
 
 
+def _pandas_digest(value: Any) -> str:
+    """Of a table or a column: its labels count, too."""
+    is_table = value.ndim == 2
+    columns = [value.iloc[:, i] for i in range(value.shape[1])] if is_table else [value]
+    return digest([np.asarray(part) for part in (*value.axes, *columns)])
+
+
+def _array_digest(table: np.ndarray) -> str:
+    content = np.ascontiguousarray(table).reshape(-1).view(np.uint8)
+    return _hash(f"{table.dtype.str} {table.shape}".encode(), content)
+
+
 def _tensor_digest(tensor: Tensor) -> str:
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.is_meta:
         return f"{tensor.dtype} {tuple(tensor.shape)}"
     if tensor.layout is not torch.strided:

@@ -5,14 +5,23 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache, partial
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
+from torch import nn
+from tqdm import tqdm
 
 from labs_helpers.identity import describe, differences, digest, moved
 from labs_helpers.losses import dpo_loss, ipo_loss
@@ -75,6 +84,11 @@ class Scorer:
         return self(prompts, answers)
 
 
+def Kept(weight):
+    """Of a class that keeps a setting under a private name."""
+    return type("Kept", (), {"_weight": weight})()
+
+
 @pytest.mark.slow
 def test_is_the_same_in_every_process(tmp_path):
     script = tmp_path / "script.py"
@@ -118,6 +132,20 @@ def test_is_the_same_in_every_process(tmp_path):
         ([1] * 100, [1] * 99 + [2], "not the same"),
         ({"x", "y"}, {"x", "z"}, "not the same"),
         ("x" * 100, "x" * 99 + "y", "not the same"),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]}), "not the same"),
+        (pd.Series([1], ["a"]), pd.Series([1], ["b"]), "not the same"),
+        (
+            Dataset.from_list([{"a": "x"}]),
+            Dataset.from_list([{"a": "y"}]),
+            "not the same",
+        ),
+        (np.ones(2, ">i4"), np.zeros(2, ">i4"), "not the same"),
+        (array("d", [1]), array("d", [2]), "not the same"),
+        (torch.ones(2) + 0j, (torch.ones(2) + 1j).conj(), "not the same"),
+        (SimpleNamespace(a=1), SimpleNamespace(a=2), r"reward\[a\] was 1, is 2"),
+        (Enum("E", {"A": 1}).A, Enum("E", {"A": 2}).A, "A 1, is E.A 2"),
+        (nn.Sequential(nn.Dropout(0.1)), nn.Sequential(nn.Dropout(0.2)), "layers"),
+        (Kept(1), Kept(2), "reward's code._weight was 1, is 2"),
     ],
 )
 def test_says_what_differs(one, other, said):
@@ -188,6 +216,39 @@ class Strange:
 
 def test_what_cannot_be_told_apart_differs_from_nothing():
     assert same(Strange(), Strange()) == []
+
+
+class Refusing:
+    """Raises what it likes when it is looked at."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        Refusing,
+        lambda: tqdm(disable=True),
+        lambda: tqdm(file=StringIO(), delay=100),  # knows when it was made
+        lambda: np.ones(2, np.longdouble),
+    ],
+)
+def test_any_object_may_be_held_by_a_reward(build):
+    one, other = build(), build()
+    assert same(lambda p, a: one, lambda p, a: one) == []
+    assert same(one, other) == []
+
+
+def test_large_things_are_told_in_a_second():
+    held = {
+        "texts": {f"prompt {i}": f"answer {i}" for i in range(50_000)},
+        "table": pd.DataFrame({"n": range(200_000), "s": ["word"] * 200_000}),
+        "array": np.zeros(5_000_000, np.float32),
+    }
+    started = time.perf_counter()
+    describe("reward", held)
+    assert time.perf_counter() - started < 2
 
 
 def test_wide_and_deep_things_end():
