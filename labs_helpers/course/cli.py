@@ -93,7 +93,7 @@ def _add_grade(commands: argparse._SubParsersAction) -> None:
         help="first column: students; others: names under which their files come",
     )
     command.add_argument(
-        "--jobs", type=int, metavar="N", help="submissions at once; by default cores"
+        "--jobs", type=_count, metavar="N", help="submissions at once; by default cores"
     )
     command.add_argument(
         "--lab", type=int, metavar="N", help="take everything for this lab"
@@ -146,8 +146,14 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="where `pip install --no-deps --target DIR trl==1.12.0` put TRL's PPO",
     )
-    command.add_argument("--runs", type=int, default=5, metavar="N", help="of each")
+    command.add_argument("--runs", type=_count, default=5, metavar="N", help="of each")
     command.set_defaults(action=bench)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -222,3 +222,13 @@ def test_version(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("count", ["0", "-2", "two", "1.5"])
+@pytest.mark.parametrize(
+    "command", [["bench", "--runs"], ["grade", "in", "--out", "x.csv", "--jobs"]]
+)
+def test_a_count_is_a_number_from_one_on(command, count, capsys):
+    with pytest.raises(SystemExit):
+        main([*command[:-1], f"{command[-1]}={count}"])
+    assert f"expected a number from 1 on, got '{count}'" in capsys.readouterr().err
