@@ -230,5 +230,5 @@ def test_version(capsys):
 )
 def test_a_count_is_a_number_from_one_on(command, count, capsys):
     with pytest.raises(SystemExit):
-        main([*command[:-1], f"{command[-1]}={count}"])
+        cli.main([*command[:-1], f"{command[-1]}={count}"])
     assert f"expected a number from 1 on, got '{count}'" in capsys.readouterr().err
