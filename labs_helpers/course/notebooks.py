@@ -91,15 +91,17 @@ def run(
     out = Path(os.path.abspath(out))
     require_writable(out)
     failures: list[str] = []
+    begun: list[int] = []  # what stands of others is of an earlier run
     for path in paths:
         lab = lab_number(path)
+        begun.append(lab)
         forget_results(out, lab)
         notebook = read_notebook(path)
         failure = execute(notebook, path, profile, out)
         notebook = clean(notebook)
         _save(notebook, path.stem, out)
         if failure is not None and failure.interrupted:
-            _print_claims(out, [lab_number(path) for path in paths])
+            _print_claims(out, begun)
             raise Interrupted(
                 f"interrupted in {failure.place}; what ran until then is in "
                 f"{os.path.relpath(out)}"
@@ -112,7 +114,7 @@ def run(
             )
         elif in_place:
             write_atomically(path, nbformat.writes(without_times(notebook)) + "\n")
-    failures += _print_claims(out, [lab_number(path) for path in paths])
+    failures += _print_claims(out, begun)
     if failures:
         print("\nFailed:", *map(printable, failures), sep="\n")
     print(f"\nExecuted notebooks, HTML and results.json are in {os.path.relpath(out)}.")

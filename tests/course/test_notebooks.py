@@ -128,16 +128,23 @@ def test_interrupted_it_keeps_what_ran(tmp_path, capsys):
         ),
         new_code_cell("print('three')"),
     )
+    third = write(tmp_path / "3_lab.ipynb", report(3))
     out = tmp_path / "out"
+    out.mkdir()
+    earlier = {"profile": "tiny", "labs": {"3": {"claims": [{"text": "Old"}]}}}
+    (out / "results.json").write_text(json.dumps(earlier))
     with pytest.raises(Interrupted, match=r"2_lab.ipynb, code cell 2 \(Slow\).*out"):
-        notebooks.run([first, second], load_profile("tiny"), out)
+        notebooks.run([first, second, third], load_profile("tiny"), out)
     cells = nbformat.read(out / "2_lab.ipynb", as_version=4).cells
     assert cells[1].outputs[0].text == "one\n"
     assert cells[2].outputs[0].text == "two\n"
     assert cells[3].outputs == []
     assert "two" in (out / "2_lab.html").read_text()
-    assert list(json.loads((out / "results.json").read_text())["labs"]) == ["1"]
-    assert "It holds" in capsys.readouterr().out
+    kept = json.loads((out / "results.json").read_text())["labs"]
+    assert sorted(kept) == ["1", "3"]
+    printed = capsys.readouterr().out
+    assert "It holds" in printed
+    assert "Lab 3" not in printed  # of an earlier run
 
 
 def dirty():
