@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import Message, as_conversations, as_messages
 from labs_helpers.limits import check_fits, naming_row
+from labs_helpers.messages import as_exchanges
 from labs_helpers.templates import (
     ANSWER,
     BLANK,
@@ -113,10 +114,7 @@ def encode_answers(
 ) -> list[tuple[list[int], list[int]]]:
     """`encode_answer` of each pair; an error says which it speaks of."""
     rows = []
-    pairs = zip(
-        as_conversations(prompts), as_conversations(answers, "assistant"), strict=True
-    )
-    for i, pair in enumerate(pairs):
+    for i, pair in enumerate(as_exchanges(prompts, answers)):
         with naming_row(f"row {i}"):
             rows.append(encode_answer(tokenizer, *pair, end=end))
     return rows

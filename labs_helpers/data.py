@@ -5,26 +5,35 @@ not); their fields are those of a file's JSON lines, which are TRL's. Inside, pr
 and answers are messages always. Knows nothing of models, and of the world as little.
 """
 
+import gzip
 import json
 import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labs_helpers.data_checks import check_rows
+from labs_helpers.data_checks import check_rows, unwritable
 from labs_helpers.data_report import BadPreferences, Finding, PreferenceReport
 from labs_helpers.messages import (
     BadMessages,
     Message,
+    a_kind,
     answer_text,
     as_conversations,
     as_messages,
 )
 from labs_helpers.row_files import SUFFIXES, read_rows
 from labs_helpers.row_formats import dialogue, explicit
-from labs_helpers.rows import Preference, Row, Unpaired, from_fields, in_one_format
+from labs_helpers.rows import (
+    Preference,
+    Row,
+    Unpaired,
+    from_fields,
+    in_one_format,
+    require_kind,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -83,7 +92,7 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             The message reports all of them.
     """
     path = Path(path_or_name).expanduser()
-    if path.exists():
+    if str(path_or_name) and path.exists():
         if _holds_dialogues(path):
             return load_hh(path)
         rows, report = check_rows(path)
@@ -91,7 +100,7 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
             raise BadPreferences(str(report))
         return [from_fields(row) for row in rows]
     name = str(path_or_name)
-    if name.endswith(SUFFIXES) or name.startswith((".", "/", "~")):
+    if not name or name.endswith(SUFFIXES) or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"No preference file {name!r} in {Path.cwd()}. Give the path of a JSON "
             "Lines file, or the name of a data set on the hub."
@@ -121,29 +130,46 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
     return [from_fields(row) for row in usable]
 
 
-def save_preferences(rows: Iterable[Row], path: str | Path) -> None:
+def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
     """Write JSON Lines that `load_preferences` and TRL read.
 
     One file holds one format: text where all rows were given as text, else messages.
+
+    A name that ends in .gz packs it.
+
+    Raises:
+        ValueError: A row's meta, say, is nothing that JSON can hold.
     """
     path = Path(path)
-    lines = [
-        json.dumps(row, ensure_ascii=False, allow_nan=False)
-        for row in in_one_format(rows)
-    ]
+    if path.suffix == ".parquet":
+        raise ValueError(
+            f"{path.name} names a Parquet table, expected JSON Lines: end it in "
+            ".jsonl, or write to_trl(rows).to_parquet(path)"
+        )
+    lines = [_line(i, row) for i, row in enumerate(in_one_format(_held(rows)))]
+    content = "".join(lines).encode("utf-8")
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    unfinished.write_bytes(content)
     os.replace(unfinished, path)
 
 
-def to_trl(rows: Sequence[Row]) -> "Dataset":
+def _line(i: int, row: dict[str, Any]) -> str:
+    if problem := unwritable(row):
+        raise ValueError(f"row {i} {problem}. Write text and plain numbers")
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_trl(rows: Iterable[Any]) -> "Dataset":
     """Turn rows into the data set that TRL's trainers take, as messages.
 
     `meta` becomes a JSON string: its keys differ from row to row, a table's do not.
     """
     import datasets
 
+    rows = _held(rows)
     if len({type(row) for row in rows}) > 1:
         raise TypeError(
             "TRL takes paired or unpaired rows, not both at once: keep only "
@@ -151,8 +177,9 @@ def to_trl(rows: Sequence[Row]) -> "Dataset":
         )
     table = [row.in_file(as_text=False) for row in rows]
     names = list(dict.fromkeys(name for row in table for name in row))
-    for row in table:
+    for i, row in enumerate(table):
         if "meta" in row:
+            _line(i, {"meta": row["meta"]})
             row["meta"] = json.dumps(row["meta"], ensure_ascii=False)
     return datasets.Dataset.from_dict(
         {name: [row.get(name) for row in table] for name in names}
@@ -169,11 +196,6 @@ def from_trl(dataset: Any) -> list[Row]:
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
     """
-    if isinstance(dataset, Mapping):
-        raise BadPreferences(
-            f"this is a table of {', '.join(map(str, dataset))}, expected one set of "
-            "rows: take one split, as in dataset['train']"
-        )
     usable, report = check_rows(_records(dataset))
     if not report.ok:
         raise BadPreferences(str(report))
@@ -188,7 +210,12 @@ def as_rows(rows: Iterable[Any]) -> list[Any]:
     Raises:
         BadPreferences: Some of the dicts is no preference row. The message reports all.
     """
-    if isinstance(rows, Mapping):
+    if isinstance(rows, str | bytes | Path):
+        raise BadPreferences(
+            f"rows are {a_kind(rows)}, expected a list of them: load_preferences(path) "
+            "reads those of a file"
+        )
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
         return from_trl(rows)
     given = list(_records(rows))
     if not any(isinstance(row, Mapping) for row in given):
@@ -209,8 +236,18 @@ def _is_conversation(row: Any) -> bool:
 
 
 def _records(table: Any) -> Iterable[Any]:
-    """The rows of a table: pandas' is iterated by its columns."""
-    return table.to_dict("records") if hasattr(table, "iloc") else table
+    """The rows of a table: pandas' is iterated by its columns, its NaN is null."""
+    if not hasattr(table, "columns") or not hasattr(table, "iloc"):
+        return table
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _held(rows: Iterable[Any]) -> list[Row]:
+    """The rows, those of tables and dicts made `Preference` and `Unpaired`."""
+    given = as_rows(rows)
+    for i, row in enumerate(given):
+        require_kind(row, Preference | Unpaired, f"row {i} ")
+    return given
 
 
 def load_hh(path: str | Path) -> list[Preference]:
@@ -278,7 +315,7 @@ def _holds_dialogues(path: Path) -> bool:
 
 
 def split(
-    rows: Sequence[Row],
+    rows: Iterable[Any],
     fractions: Sequence[float],
     seed: int,
     by: Callable[[Row], Any] | None = None,
@@ -291,12 +328,20 @@ def split(
             (0.9, 0.1), seed=0)`.
         seed: The same seed gives the same parts.
         by: Rows for which it returns the same stay together too (an entity, say).
+
+    Raises:
+        ValueError: The fractions are no positive numbers that add up to 1.
     """
-    if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+    try:
+        fits = all(f > 0 for f in fractions) and abs(sum(fractions) - 1) <= 1e-6
+    except TypeError:
+        fits = False
+    if not fits:
         raise ValueError(
-            f"fractions are positive and add up to 1, got {tuple(fractions)}, "
-            f"which add up to {sum(fractions):g}"
+            "fractions are positive numbers that add up to 1, one for each part, got "
+            f"{fractions!r:.80}"
         )
+    rows = _held(rows)
     groups = _groups(rows, by)
     random.Random(seed).shuffle(groups)
     parts: list[list[int]] = [[] for _ in fractions]
@@ -309,16 +354,16 @@ def split(
     return [[rows[i] for i in sorted(part)] for part in parts]
 
 
-def leaks(a: Iterable[Row], b: Iterable[Row]) -> list[str]:
+def leaks(a: Iterable[Any], b: Iterable[Any]) -> list[str]:
     """Texts of the prompts in both; case and spacing do not make a difference."""
-    known = {_prompt_text(row) for row in a}
-    return sorted(known & {_prompt_text(row) for row in b})
+    known = {_prompt_text(row) for row in _held(a)}
+    return sorted(known & {_prompt_text(row) for row in _held(b)})
 
 
-def duplicates(rows: Sequence[Row]) -> list[tuple[int, ...]]:
+def duplicates(rows: Iterable[Any]) -> list[tuple[int, ...]]:
     """Indices of the rows that say the same: one tuple for each set of them."""
     found: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
+    for i, row in enumerate(_held(rows)):
         content = {k: v for k, v in vars(row).items() if k in _CONTENT}
         found.setdefault(json.dumps(content, sort_keys=True), []).append(i)
     return [tuple(same) for same in found.values() if len(same) > 1]
@@ -345,7 +390,8 @@ def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[i
     for i, row in enumerate(rows):
         keys = [("prompt", _prompt_text(row))]
         if by is not None:
-            keys.append(("by", by(row)))
+            value = by(row)
+            keys.append(("by", value if isinstance(value, Hashable) else repr(value)))
         for key in keys:
             parent[root(i)] = root(first_with.setdefault(key, i))
     groups: dict[int, list[int]] = {}

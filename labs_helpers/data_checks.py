@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.data_report import Finding, PreferenceReport
+from labs_helpers.data_report import BadPreferences, Finding, PreferenceReport
 from labs_helpers.messages import BadMessages, Message, a_kind, as_messages
 from labs_helpers.row_files import NumberedRow, read_rows
 from labs_helpers.row_formats import explicit
@@ -78,6 +78,16 @@ def check_rows(
 
 
 def _number(rows: Iterable[Any]) -> Iterator[NumberedRow]:
+    if isinstance(rows, Mapping):
+        raise BadPreferences(
+            f"this is a table of {', '.join(map(str, rows))[:200]}, expected one set "
+            "of rows: take one split, as in dataset['train'], make rows of columns "
+            "with datasets.Dataset.from_dict(table), or put a single row in a list"
+        )
+    if not isinstance(rows, Iterable):
+        raise BadPreferences(
+            f"this is {a_kind(rows)}, expected rows: a list, a table or a path"
+        )
     given = list(rows)
     in_memory = [row for row in given if hasattr(row, "in_file")]
     as_text = all(row.as_text for row in in_memory)
@@ -251,7 +261,7 @@ class _RowCheck:
             if value is not None and not isinstance(value, kind):
                 problem = f"is {a_kind(value)}, expected {words}"
                 self.error(name, problem, "Correct it, or leave it out")
-            elif value is not None and (problem := _unwritable(value)):
+            elif value is not None and (problem := unwritable(value)):
                 self.error(name, problem, "Correct it, or leave it out")
 
 
@@ -262,7 +272,7 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def _unwritable(value: Any) -> str | None:
+def unwritable(value: Any) -> str | None:
     """What keeps a value from being written as JSON in UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")

@@ -73,6 +73,23 @@ def as_conversations(prompts: Any, role: str = "user") -> list[list[Message]]:
     return conversations
 
 
+def as_exchanges(
+    prompts: Any, answers: Any
+) -> list[tuple[list[Message], list[Message]]]:
+    """Turn prompts and their answers into messages, an answer to each prompt.
+
+    Raises:
+        ValueError: Some row is none, or there are more of the one than of the other.
+    """
+    asked, said = as_conversations(prompts), as_conversations(answers, "assistant")
+    if len(asked) != len(said):
+        raise ValueError(
+            f"{len(said)} answers came to {len(asked)} prompts, expected one to each: "
+            "repeat a prompt for each of its answers"
+        )
+    return list(zip(asked, said, strict=True))
+
+
 def answer_text(x: Any) -> str:
     """The text of an answer: as text, or as the assistant's one message.
 
@@ -85,6 +102,11 @@ def answer_text(x: Any) -> str:
         remedy = "Give one message of the assistant, or its text"
         raise BadMessages("", f"holds messages of {roles}", remedy, "an answer")
     return messages[0]["content"]
+
+
+def plain(value: Any) -> Any:
+    """A single value without numpy's, pandas' or torch's wrapping."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def a_kind(value: Any) -> str:

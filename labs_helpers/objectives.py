@@ -20,6 +20,7 @@ from labs_helpers.limits import naming_row
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, pad_right
 from labs_helpers.policies import logits_and_hidden
+from labs_helpers.rows import require_kind
 
 Encoded = dict[str, Any]
 
@@ -163,8 +164,9 @@ class RewardObjective:
         self.margin = margin
         self.center_weight = center_weight
 
-    def encode(self, row: Preference) -> Encoded:
+    def encode(self, row: Any) -> Encoded:
         """Give the tokens of both answers, the head and the margin."""
+        require_kind(row, Preference)
         chosen, rejected = (
             self._encode_answer(row.prompt, answer)
             for answer in (row.chosen, row.rejected)

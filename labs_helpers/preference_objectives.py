@@ -27,6 +27,7 @@ from labs_helpers.losses import (
 )
 from labs_helpers.models import Policy
 from labs_helpers.objectives import Encoded, SFTObjective, check_encoded, mean_of
+from labs_helpers.rows import require_kind
 from labs_helpers.starts import AtStart, require_apart
 
 Metrics = dict[str, float]
@@ -120,7 +121,7 @@ class PairObjective:
         self.pair_loss = loss
         self._answers = SFTObjective(tokenizer)
 
-    def encode(self, row: Preference) -> Encoded:
+    def encode(self, row: Any) -> Encoded:
         """Give the tokens of both answers; `length` is that of the longer."""
         return _encode_pair(self._answers, row)
 
@@ -165,7 +166,7 @@ class SLiCObjective:
         self.pair_loss = loss
         self._answers = SFTObjective(tokenizer)
 
-    def encode(self, row: Preference) -> Encoded:
+    def encode(self, row: Any) -> Encoded:
         """Give the tokens of both answers; `length` is that of the longer."""
         return _encode_pair(self._answers, row)
 
@@ -230,8 +231,9 @@ class KTOObjective:
         self.answer_loss = loss
         self._answers = SFTObjective(tokenizer)
 
-    def encode(self, row: Unpaired) -> Encoded:
+    def encode(self, row: Any) -> Encoded:
         """Give the tokens of the answer, and whether it is desirable."""
+        require_kind(row, Unpaired)
         return {**self._answers.encode(row), "desirable": bool(row.label)}
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
@@ -300,7 +302,8 @@ def _as_reference(reference: Policy | Reference | None) -> Reference:
     return reference if isinstance(reference, Reference) else Reference(reference)
 
 
-def _encode_pair(answers: SFTObjective, row: Preference) -> Encoded:
+def _encode_pair(answers: SFTObjective, row: Any) -> Encoded:
+    require_kind(row, Preference)
     encoded = {
         side: _marked(answers.encode(Unpaired(row.prompt, answer, True)))
         for side, answer in (("chosen", row.chosen), ("rejected", row.rejected))

@@ -19,7 +19,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from labs_helpers import waiting
 from labs_helpers.adapters import adapter_config, merged_copy, with_lora
 from labs_helpers.chat import check_fits, encode_answer, encode_prompt
-from labs_helpers.data import as_conversations, as_messages
+from labs_helpers.data import as_messages
 from labs_helpers.limits import naming_row
 from labs_helpers.loading import (
     cannot_load,
@@ -29,6 +29,7 @@ from labs_helpers.loading import (
     read_weights,
 )
 from labs_helpers.logprobs import SURPRISES, surprise
+from labs_helpers.messages import as_exchanges
 from labs_helpers.policies import (
     Policy,
     default_device_and_dtype,
@@ -191,9 +192,7 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, "B D"]:
         """Hidden states of the last token after a layer (-1: what the heads read)."""
         rows = []
-        asked = as_conversations(prompts)
-        said = as_conversations(responses, "assistant")
-        for i, pair in enumerate(zip(asked, said, strict=True)):
+        for i, pair in enumerate(as_exchanges(prompts, responses)):
             with naming_row(f"row {i}"):
                 rows.append(self.encode(*pair))
         check_fits(self.trunk, self.tokenizer, rows)

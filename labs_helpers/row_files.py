@@ -23,6 +23,9 @@ def read_rows(path: Path, report: PreferenceReport) -> Iterator[NumberedRow]:
     Parquet table is the row's number.
     """
     try:
+        if path.suffix in (".csv", ".tsv", ".xlsx"):
+            remedy = "Read it with from_trl(pandas.read_csv(path)), say"
+            raise BadFile(path, None, "is a spreadsheet, expected rows of JSON", remedy)
         files = _files(path) if path.is_dir() else [path]
     except BadFile as error:
         report.errors.append(_finding(error))

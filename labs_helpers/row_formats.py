@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from labs_helpers.messages import BadMessages, Message, as_messages
+from labs_helpers.messages import BadMessages, Message, as_messages, plain
 
 SIDES = ("chosen", "rejected")
 # What comes with a known layout and is not needed: read, and no finding.
@@ -34,7 +34,7 @@ def explicit(row: Any) -> Any:
     """A row in the layout of our files, its prompt spelt out."""
     if not isinstance(row, Mapping):
         return row
-    row = _without_nulls(dict(row))
+    row = _without_nulls({name: plain(value) for name, value in row.items()})
     if isinstance(row.get("meta"), str):
         row["meta"] = _object(row["meta"])
     if "completions" in row and "chosen" not in row:

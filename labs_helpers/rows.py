@@ -3,13 +3,14 @@
 Text or messages come in, messages are held. Knows nothing of files and reports.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from labs_helpers.messages import as_messages
+from labs_helpers.messages import a_kind, as_messages, plain
 
-# Given as whatever `as_messages` takes, held as list[Message].
+# Given as whatever can be read: held as list[Message], a number, true or false.
 Held = Any
 
 
@@ -22,13 +23,14 @@ class Preference:
     all three were given as text.
 
     Raises:
-        BadMessages: A ValueError; prompt or answer is neither text nor messages.
+        ValueError: Prompt or answer is neither text nor messages (`BadMessages`), or
+            the margin is no finite number.
     """
 
     prompt: Held
     chosen: Held
     rejected: Held
-    margin: float | None = None
+    margin: Held = None
     dimension: str | None = None
     annotator: str | None = None
     time: str | float | None = None
@@ -37,6 +39,13 @@ class Preference:
 
     def __post_init__(self):
         _read_messages(self, ("chosen", "rejected"))
+        margin = plain(self.margin)
+        if isinstance(margin, bool) or not _is_number(margin):
+            raise ValueError(
+                f"margin is {self.margin!r:.40}, expected a finite number: by how much "
+                "the chosen answer is better. Leave it out where that is not known"
+            )
+        object.__setattr__(self, "margin", margin)
 
     def in_file(self, as_text: bool) -> dict[str, Any]:
         """The row as it stands in a file: without what is not set."""
@@ -45,16 +54,26 @@ class Preference:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """One answer to a prompt, and whether it is desirable; see `Preference`."""
+    """One answer to a prompt, and whether it is desirable; see `Preference`.
+
+    A label other than true, false, 1 and 0 is a ValueError.
+    """
 
     prompt: Held
     completion: Held
-    label: bool
+    label: Held
     meta: dict[str, Any] = field(default_factory=dict)
     as_text: bool = field(default=False, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self):
         _read_messages(self, ("completion",))
+        label = plain(self.label)
+        if label not in (True, False):  # "no" is true, to Python
+            raise ValueError(
+                f"label is {self.label!r:.40}, expected true for a desirable answer or "
+                "false for an undesirable one"
+            )
+        object.__setattr__(self, "label", bool(label))
 
     def in_file(self, as_text: bool) -> dict[str, Any]:
         """The row as it stands in a file: without what is not set."""
@@ -62,6 +81,29 @@ class Unpaired:
 
 
 Row = Preference | Unpaired
+
+
+def require_kind(row: Any, kind: Any, name: str = "") -> None:
+    """Refuse what is not the row that is needed.
+
+    Raises:
+        ValueError: What came, and what makes such a row.
+    """
+    if isinstance(row, kind):
+        return
+    expected, remedy = "Preference or Unpaired", "load_preferences(path) and from_trl"
+    if kind in (Preference, Unpaired):
+        expected = kind.__name__
+    if isinstance(row, Preference):
+        remedy = "Unpaired(row.prompt, row.chosen, True), and the rejected with False,"
+    raise ValueError(f"{name}is {a_kind(row)}, expected {expected}: {remedy} make it")
+
+
+def _is_number(margin: Any) -> bool:
+    try:
+        return margin is None or math.isfinite(margin)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _read_messages(row: Row, answers: tuple[str, ...]) -> None:
