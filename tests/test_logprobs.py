@@ -129,7 +129,7 @@ class TestResponses:
         torch.testing.assert_close(found, plain(model, tokens, answer).detach())
 
     def test_one_response_to_a_prompt(self, model, tiny_tokenizer):
-        with pytest.raises(ValueError, match="shorter"):
+        with pytest.raises(ValueError, match="1 answers came to 3 prompts"):
             response_logprobs(model, tiny_tokenizer, PROMPTS, ["I."])
 
 

@@ -77,7 +77,8 @@ def is_foreign(response: str) -> bool:
     if letters and latin < len(letters) / 2:
         return True
     words = _words(text)
-    return sum(x in FOREIGN.split() for x in words) >= 2 and not (
+    known = sum(x in FOREIGN.split() for x in words) >= 2
+    return (known or bool(FOREIGN_REFUSAL.search(text))) and not (
         set(ENGLISH.split()) & set(words)
     )
 
