@@ -234,12 +234,6 @@ def test_a_count_is_a_number_from_one_on(command, count, capsys):
     assert f"expected a number from 1 on, got '{count}'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [(["--out", "."], "is a folder"), (["--runs", "0"], "--runs is at least 1, got 0")],
-)
-def test_a_bench_that_cannot_be_written_or_run_is_refused_at_once(
-    arguments, said, capsys
-):
-    assert cli.main(["bench", *arguments]) == 1
-    assert said in capsys.readouterr().err
+def test_a_bench_that_cannot_be_written_is_refused_at_once(capsys):
+    assert cli.main(["bench", "--out", "."]) == 1
+    assert "is a folder" in capsys.readouterr().err
