@@ -6,13 +6,14 @@ what was expected and what to do. Knows nothing of text.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 
 def check_fits(
-    model: nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Sequence[int]],
     room: int = 0,
@@ -28,7 +29,7 @@ def check_fits(
         numbers: what the rows are called, by default 0, 1, 2 ...
 
     Raises:
-        ValueError: a row is empty, or holds a token that the model has no embedding
+        ValueError: it is no model, or a row is empty, or holds a token that the model has no embedding
             for, or is longer than the model has positions.
     """
     size, limit = vocabulary(model), positions(model)
@@ -69,8 +70,14 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> int:
     return 0
 
 
-def vocabulary(model: nn.Module) -> int:
+def vocabulary(model: Any) -> int:
     """How many tokens a model has embeddings for."""
+    if not hasattr(model, "get_input_embeddings"):
+        found = f"a {type(model).__name__}"
+        more = " (its .policy is one)" if hasattr(model, "policy") else ""
+        raise ValueError(
+            f"expected a language model, as load_policy gives one; got {found}{more}"
+        )
     return model.get_input_embeddings().weight.shape[0]
 
 

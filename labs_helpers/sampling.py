@@ -7,10 +7,11 @@ causal Hugging Face model; knows nothing of rewards or training.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -19,12 +20,23 @@ from labs_helpers.chat import check_fits, encode_prompts, end_tokens
 from labs_helpers.decoding import reading
 from labs_helpers.limits import pad_token, vocabulary
 from labs_helpers.policies import Policy, evaluating
+from labs_helpers.settings import Count, NotNegative, settings
 
 # What keys, values and logits of one chunk may take on a CPU, where small chunks that
 # fit its caches are no slower; on a GPU a quarter of what is free.
 CPU_CHUNK_BYTES = 2**28
 # Rows that have ended leave the batch when no more than this share is still running.
 KEEP_BELOW = 0.75
+
+
+@settings
+class _Asked:
+    """How to sample, as numbers of the right kind."""
+
+    max_new_tokens: Count
+    temperature: NotNegative
+    n: Count
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
 
 
 @dataclass
@@ -82,12 +94,16 @@ def sample(
         temperature: 0 takes the most likely token.
         n: Answers to each prompt.
         seed: The same seed gives the same answers; None continues torch's own state.
+
+    Raises:
+        ValueError: A setting or prompt cannot be used, or the model cannot read it.
     """
-    if max_new_tokens < 1 or n < 1 or temperature < 0:
-        raise ValueError(
-            "sample needs max_new_tokens >= 1, n >= 1 and temperature >= 0, got "
-            f"max_new_tokens={max_new_tokens}, n={n}, temperature={temperature}"
-        )
+    try:
+        asked = _Asked(max_new_tokens, temperature, n, seed)
+    except ValueError as error:
+        raise ValueError(f"sample needs other settings: {error}") from None
+    max_new_tokens, temperature = asked.max_new_tokens, asked.temperature
+    n, seed = asked.n, asked.seed
     encoded = encode_prompts(tokenizer, prompts)
     if not encoded:
         raise ValueError("sample needs at least one prompt, got none")

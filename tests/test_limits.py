@@ -22,7 +22,7 @@ from labs_helpers.fit import (
     fit,
 )
 from labs_helpers.limits import check_fits, positions
-from labs_helpers.models import RewardModel
+from labs_helpers.models import PolicyWithValue, RewardModel
 from labs_helpers.rl import RLConfig, train
 from labs_helpers.sampling import sample
 
@@ -167,4 +167,19 @@ class TestTrainingsRows:
         with pytest.raises(ValueError, match=r"row 1 is \d+.* 8 new.*has 16 positions"):
             train(
                 model, prompts, lambda p, a: [1.0] * len(a), config, tokenizer=tokenizer
+            )
+
+
+def test_what_is_no_model_is_refused_in_words(tiny_policy, tokenizer):
+    for what in ("a folder", PolicyWithValue(tiny_policy())):
+        with pytest.raises(ValueError, match="expected a language model"):
+            check_fits(what, tokenizer, [[5]])
+        with pytest.raises(ValueError, match="expected a language model"):
+            train(
+                tiny_policy(),
+                ["Who?"],
+                lambda p, a: [1.0] * len(a),
+                RLConfig(updates=1, samples=2, progress=False),
+                tokenizer=tokenizer,
+                reference=what,
             )
