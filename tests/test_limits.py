@@ -174,12 +174,3 @@ def test_what_is_no_model_is_refused_in_words(tiny_policy, tokenizer):
     for what in ("a folder", PolicyWithValue(tiny_policy())):
         with pytest.raises(ValueError, match="expected a language model"):
             check_fits(what, tokenizer, [[5]])
-        with pytest.raises(ValueError, match="expected a language model"):
-            train(
-                tiny_policy(),
-                ["Who?"],
-                lambda p, a: [1.0] * len(a),
-                RLConfig(updates=1, samples=2, progress=False),
-                tokenizer=tokenizer,
-                reference=what,
-            )
