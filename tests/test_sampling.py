@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -315,26 +314,13 @@ class TestModel:
         {"max_new_tokens": 0},
         {"n": 0},
         {"temperature": -1.0},
-        {"max_new_tokens": None},
-        {"max_new_tokens": 4.5},
         {"temperature": math.nan},
-        {"seed": 1.5},
         {"seed": 2**70},
     ],
 )
 def test_wrong_settings_are_named(tiny_policy, tiny_tokenizer, wrong):
     with pytest.raises(ValueError, match="sample needs"):
         sample(tiny_policy(), tiny_tokenizer, PROMPTS, **{"max_new_tokens": 1, **wrong})
-
-
-def test_whole_numbers_of_any_type_do(tiny_policy, tiny_tokenizer):
-    asked = {"max_new_tokens": 4.0, "n": np.int64(2), "seed": "1", "temperature": "1"}
-    given = {"max_new_tokens": 4, "n": 2, "seed": 1}
-    texts = [
-        sample(tiny_policy(), tiny_tokenizer, PROMPTS, **how).texts
-        for how in (asked, given)
-    ]
-    assert texts[0] == texts[1]
 
 
 def test_no_prompts(tiny_policy, tiny_tokenizer):
