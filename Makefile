@@ -45,8 +45,9 @@ $(TOOLS): $(STAMP)
 labs: $(STAMP) ## run all labs, judge their claims, write build/labs/
 	$(BIN)/labs run
 
-test: lint ## lint, run all tests, execute the student versions in few steps
+test: lint ## lint, run all tests, execute every notebook cell in few steps
 	$(BIN)/python -m pytest $(SPREAD)
+	$(SMOKE) LABS_STRICT=1 $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 	$(SMOKE) LABS_STRICT=0 $(BIN)/python -m pytest $(NBVAL) $(STUDENT)
 
 lint: $(TOOLS) ## check the style of code and notebooks
