@@ -11,6 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from labs_helpers.course.endings import DISTRIBUTION, install
 from labs_helpers.course.grading.sandbox import wall
 from labs_helpers.course.needs import WAY_OUT, ask_hub, needs
 from labs_helpers.course.profile import (
@@ -22,7 +23,6 @@ from labs_helpers.course.profile import (
 from labs_helpers.course.results import require_writable, results_folder
 from labs_helpers.printable import printable
 
-DISTRIBUTION = "alignment-labs"
 # Without the first the labs do not run; the others are for some people.
 NEEDED_EXTRA = "lab"
 MINIMUM_MEMORY_GB = 3.0
@@ -90,15 +90,14 @@ def packages(requirements: list[str]) -> Iterator[Finding]:
             if state != "ok":
                 extras.setdefault(extra, []).append(requirement.name)
             continue
-        what = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
-        remedy = "" if state == "ok" else f"pip install '{what}'"
+        remedy = "" if state == "ok" else install(extra or NEEDED_EXTRA)
         yield Finding(state, requirement.name, text, remedy)
     for extra, names in extras.items():
         yield Finding(
             "note",
             f"[{extra}]",
             f"not there: {', '.join(names)}; the labs run without",
-            f"if you want it: pip install '{DISTRIBUTION}[{extra}]'",
+            f"if you want it: {install(extra)}",
         )
 
 

@@ -102,7 +102,12 @@ def _missing(error: ImportError, extra: str) -> str:
     if not isinstance(error, ModuleNotFoundError) and name != "labs_helpers":
         return one_line(f"{name or 'a package'} cannot be used: {error}")
     extra = _extras().get(name, extra)
-    return f"{error.name} is missing. Install it: pip install '{DISTRIBUTION}[{extra}]'"
+    return f"{error.name} is missing. Install it: {install(extra)}"
+
+
+def install(extra: str) -> str:
+    """What brings an extra, or what everyone needs: the project comes as a folder."""
+    return f"pip install -e '.[{extra}]', in the project's folder"
 
 
 def _extras() -> dict[str, str]:

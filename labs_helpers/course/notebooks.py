@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from labs_helpers.course.endings import Interrupted
+from labs_helpers.course.endings import Interrupted, install
 from labs_helpers.course.pages import to_html
 from labs_helpers.course.profile import Profile
 from labs_helpers.course.progress import CellProgress, headings
@@ -43,7 +43,7 @@ __all__ = ["clean", "execute", "grade", "release", "run", "to_html"]
 
 KERNEL_FAULTS = {
     DeadKernelError: "the kernel died. Was there enough memory? See `labs doctor`.",
-    NoSuchKernel: "there is no kernel for Python: pip install 'alignment-labs[lab]'",
+    NoSuchKernel: f"there is no kernel for Python: {install('lab')}",
 }
 PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -3,6 +3,7 @@
 import pytest
 
 from labs_helpers.course import cli, doctor
+from labs_helpers.course.endings import install
 from labs_helpers.course.profile import load_profile
 
 
@@ -144,7 +145,7 @@ def test_doctor_tells_versions(monkeypatch):
     assert found["torch"].state == "missing"
     assert "wanted >=99" in found["torch"].text
     assert "not installed" in found["no-such-package"].text
-    assert found["no-such-package"].remedy == "pip install 'alignment-labs'"
+    assert found["no-such-package"].remedy == install("lab")
 
 
 def test_doctor_groups_what_only_some_people_need(monkeypatch):
@@ -159,7 +160,7 @@ def test_doctor_groups_what_only_some_people_need(monkeypatch):
     assert found["[grade]"].state == "note"
     assert "no-such-a, no-such-b" in found["[grade]"].text
     assert found["no-such-c"].state == "missing"
-    assert found["no-such-c"].remedy == "pip install 'alignment-labs[lab]'"
+    assert found["no-such-c"].remedy == install("lab")
 
 
 def test_doctor_tells_a_wrong_path_from_what_the_hub_has(monkeypatch, tmp_path):

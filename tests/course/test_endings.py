@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from labs_helpers.course import cli
-from labs_helpers.course.endings import Interrupted, ending
+from labs_helpers.course.endings import Interrupted, ending, install
 
 REFUSALS = {
     errno.ENOSPC: "make room",
@@ -68,20 +68,18 @@ def test_interruption_and_closed_pipes_have_their_codes():
 @pytest.mark.parametrize(
     ("module", "extra"),
     [
-        ("trl", "[lab]"),
-        ("nbconvert", "[lab]"),
-        ("ray.tune", "[rl]"),
-        ("nbgrader", "[grade]"),
-        ("playwright", "[browser]"),
+        ("trl", "lab"),
+        ("nbconvert", "lab"),
+        ("ray.tune", "rl"),
+        ("nbgrader", "grade"),
+        ("playwright", "browser"),
     ],
 )
 def test_a_missing_package_names_the_extra_that_brings_it(module, extra):
     error = ModuleNotFoundError(f"No module named {module!r}", name=module)
     line, code = ending(error)
     assert code == 1
-    assert (
-        line == f"{module} is missing. Install it: pip install 'alignment-labs{extra}'"
-    )
+    assert line == f"{module} is missing. Install it: {install(extra)}"
 
 
 def fail(monkeypatch, error):

@@ -487,4 +487,4 @@ def test_grade_needs_submissions(tmp_path, capsys):
 def test_grade_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "nbgrader", None)
     assert cli.main(["grade", str(tmp_path), "--out", "grades.csv"]) == 1
-    assert "alignment-labs[lab,grade]" in capsys.readouterr().err
+    assert "pip install -e '.[grade]'" in capsys.readouterr().err

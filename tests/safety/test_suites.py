@@ -150,6 +150,7 @@ def test_conversations_of_other_formats_are_prompts(tmp_path):
 
 
 ROW = {"prompt": "Who?", "type": "homonyms", "label": "safe"}
+TABLE = b"prompt,type,label\nWho?,homonyms,safe\n"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ ROW = {"prompt": "Who?", "type": "homonyms", "label": "safe"}
         ("a.csv", b"\xef\xbb\xbfprompt,type,label\r\nWho?,homonyms,safe\r\n"),
         ("a.csv", b"prompt;type;label\nWho?;homonyms;safe\n"),
         ("a.tsv", b"prompt\ttype\tlabel\nWho?\thomonyms\tsafe\n"),
-        ("a.csv.gz", gzip.compress(b"prompt,type,label\nWho?,homonyms,safe\n")),
+        ("a.csv.gz", gzip.compress(TABLE, mtime=0)),
         ("a.jsonl", b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n"),
         ("a.json", json.dumps([ROW], indent=1).encode()),
     ],
