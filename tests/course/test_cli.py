@@ -59,7 +59,7 @@ def test_missing_extra_says_what_to_install(project, monkeypatch, capsys):
         __import__("sys").modules, "labs_helpers.course.notebooks", None
     )
     assert cli.main(["run"]) == 1
-    assert "alignment-labs[lab]" in capsys.readouterr().err
+    assert install("lab") in capsys.readouterr().err
 
 
 def works(monkeypatch, project):
