@@ -20,7 +20,8 @@ Whether a model can read them is known to `limits`. Knows of data nothing but me
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
@@ -32,6 +33,7 @@ from labs_helpers.templates import (
     BLANK,
     BREAK,
     MARKED,
+    Frame,
     as_text,
     frame_of,
     prompt_text,
@@ -152,13 +154,12 @@ def encode_conversation(
         )
     *earlier, last = turns
     talk = as_text(tokenizer, messages[: last + 1])
-    text = prompt_text(tokenizer, talk[:last])
-    opening, before = _opening(tokenizer), _tokens(tokenizer, text)
+    text, before, frame = _read_before(tokenizer, talk[:last])
+    opening = _opening(tokenizer)
     answer = [0] * len(before)
     for i in earlier:
         start, stop = _span(tokenizer, talk, i, text, before)
         answer[start:stop] = [1] * (stop - start)
-    frame = frame_of(tokenizer, talk[:last], text)
     said = frame.write(talk[last]["content"], end=end)
     whole = _tokens(tokenizer, text + said)
     if whole[: len(before)] == before:
@@ -168,6 +169,35 @@ def encode_conversation(
     tokens = [*tokens, *[frame.end] * end]
     marks = [0] * len(opening) + answer + [1] * len(tokens)
     return [*opening, *before, *tokens], marks
+
+
+class _Before(NamedTuple):
+    """What a model reads before an answer, and what the template writes around it."""
+
+    text: str
+    tokens: list[int]
+    frame: Frame
+
+
+_LAST: WeakKeyDictionary[PreTrainedTokenizerBase, tuple] = WeakKeyDictionary()
+
+
+def _read_before(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> _Before:
+    """What stands before an answer; the last is remembered.
+
+    Answers to one prompt come one after another: pairs, and the samples of a prompt.
+    """
+    said = [(message["role"], message["content"]) for message in messages]
+    key = (said, tokenizer.chat_template, tokenizer.eos_token, len(tokenizer))
+    known = _LAST.get(tokenizer)
+    if known is None or known[0] != key:
+        text = prompt_text(tokenizer, messages)
+        tokens = _tokens(tokenizer, text)
+        known = key, _Before(text, tokens, frame_of(tokenizer, messages, text))
+        _LAST[tokenizer] = known
+    return known[1]
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int]:

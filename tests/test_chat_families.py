@@ -149,7 +149,7 @@ def test_what_was_learnt_by_heart_is_said_and_ends(name):
     )
     policy = LlamaForCausalLM(config).eval()
     row = Unpaired("Who cleans the hall?", " The baker.", True)
-    settings = FitConfig(lr=3e-2, batch_size=1, steps=30, progress=False)
+    settings = FitConfig(lr=1e-2, batch_size=1, steps=100, progress=False)
     fit(policy, [row], SFTObjective(tokenizer), settings)
     rollout = sample(policy, tokenizer, [row.prompt], max_new_tokens=16, temperature=0)
     assert rollout.finished.all()
