@@ -43,7 +43,7 @@ main { max-width: 62rem; margin: auto; }
 .jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown {
   flex: 1; min-width: 0; }
 .jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown,
-math[display=block] { overflow-x: auto; }
+math[display=block] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; }
 .jp-InputArea-editor .highlight pre { white-space: pre; }
 .jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; }
