@@ -13,6 +13,7 @@ os.environ.update(
     OMP_WAIT_POLICY="passive",
 )
 
+import copy
 import random
 
 import hypothesis
@@ -83,6 +84,12 @@ def tiny_tokenizer():
         eos_token="<|end|>",
         chat_template=CHAT_TEMPLATE,
     )
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer):
+    """A copy that a test may change."""
+    return copy.deepcopy(tiny_tokenizer)
 
 
 @pytest.fixture

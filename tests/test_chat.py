@@ -1,7 +1,5 @@
 """Which tokens an answer has: the same in training, in scoring and in sampling."""
 
-import copy
-
 import pytest
 
 from labs_helpers.chat import (
@@ -17,12 +15,6 @@ TALK = [
     {"role": "user", "content": "Why?"},
     {"role": "assistant", "content": "It is stone."},
 ]
-
-
-@pytest.fixture
-def tokenizer(tiny_tokenizer):
-    """A copy that a test may change."""
-    return copy.deepcopy(tiny_tokenizer)
 
 
 def answer_of(tokenizer, *args, **kwargs):

@@ -1,7 +1,5 @@
 """What a model cannot read is refused before it is asked to, by the row's number."""
 
-import copy
-
 import pytest
 import torch
 from transformers import (
@@ -32,12 +30,6 @@ TALK = [
     {"role": "user", "content": "Why?"},
     {"role": "assistant", "content": "It is stone."},
 ]
-
-
-@pytest.fixture
-def tokenizer(tiny_tokenizer):
-    """A copy that a test may change."""
-    return copy.deepcopy(tiny_tokenizer)
 
 
 class TestLimits:

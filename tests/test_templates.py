@@ -1,7 +1,5 @@
 """What a template refuses is said in a sentence, with what it would take."""
 
-import copy
-
 import pytest
 
 from labs_helpers.chat import encode_answer, encode_conversation, encode_prompt
@@ -13,12 +11,6 @@ TALK = [
     {"role": "user", "content": "Why?"},
     {"role": "assistant", "content": "It is stone."},
 ]
-
-
-@pytest.fixture
-def tokenizer(tiny_tokenizer):
-    """A copy that a test may change."""
-    return copy.deepcopy(tiny_tokenizer)
 
 
 class TestRefusals:
