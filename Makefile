@@ -82,4 +82,4 @@ notebooks: $(STAMP) ## execute the labs in place, cleaned; make the student vers
 
 clean: ## remove what was built (not the environment)
 	rm -rf build .pytest_cache .ruff_cache .hypothesis
-	find labs_helpers tests -name __pycache__ -prune -exec rm -rf {} +
+	find labs_helpers labs_tools tests -name __pycache__ -prune -exec rm -rf {} +

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from labs_helpers.data import Preference
-from labs_helpers.judges import RecordedJudge, RewardJudge
-from labs_helpers.logprobs import response_logprobs
+from labs_helpers.evaluation import RecordedJudge, RewardJudge
 from labs_helpers.models import RewardModel
-from labs_helpers.sampling import sample
+from labs_helpers.sampling import response_logprobs, sample
 
 LEGAL = [
     [{"role": "user", "content": "Who?"}],

@@ -4,50 +4,15 @@ Works with any policy, tokenizer and principles in words. Every public name of t
 can be imported from here.
 """
 
-from labs_helpers.constitution.feedback import (
-    Comparisons,
-    ConstitutionJudge,
-    compare_by_principles,
-    judge_by_principles,
-    principle_scores,
-)
+# fmt: off
 from labs_helpers.constitution.principles import (
-    BadConstitution,
-    Constitution,
-    Principle,
-    load_constitution,
+    BadConstitution, Constitution, Principle, load_constitution,
 )
 from labs_helpers.constitution.revision import (
-    Round,
-    Transcript,
-    critique_and_revise,
-    revised_answers,
-    turn_tokens,
-    word_diff,
+    Round, Transcript, critique_and_revise, revised_answers, turn_tokens, word_diff,
 )
-from labs_helpers.constitution.soft_labels import (
-    SoftPairObjective,
-    SoftRewardObjective,
-    preferences_from,
+from labs_helpers.constitution.feedback import (
+    Comparisons, ConstitutionJudge, compare_by_principles, judge_by_principles,
+    principle_scores,
 )
-
-__all__ = [
-    "BadConstitution",
-    "Comparisons",
-    "Constitution",
-    "ConstitutionJudge",
-    "Principle",
-    "Round",
-    "SoftPairObjective",
-    "SoftRewardObjective",
-    "Transcript",
-    "compare_by_principles",
-    "critique_and_revise",
-    "judge_by_principles",
-    "load_constitution",
-    "preferences_from",
-    "principle_scores",
-    "revised_answers",
-    "turn_tokens",
-    "word_diff",
-]
+from labs_helpers.fit.soft_labels import preferences_from

@@ -18,16 +18,15 @@ from jaxtyping import Float
 from scipy.special import expit
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers import waiting
-from labs_helpers.chat import check_fits, encode_answers
+from labs_helpers.common import progress as waiting
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, as_messages
-from labs_helpers.estimates import Estimate, rate
-from labs_helpers.judges import BothOrders
-from labs_helpers.logprobs import sequence_scores
-from labs_helpers.models import Policy, evaluating, pad_right
-from labs_helpers.policies import logits_and_hidden
+from labs_helpers.evaluation import BothOrders, Estimate, rate
+from labs_helpers.models import Policy, evaluating, logits_and_hidden, pad_right
+from labs_helpers.models.chat import encode_answers
+from labs_helpers.models.limits import check_fits
 from labs_helpers.sampling import sample
+from labs_helpers.sampling.logprobs import sequence_scores
 
 BATCH = 64
 

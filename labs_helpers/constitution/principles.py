@@ -21,7 +21,8 @@ from pathlib import Path
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from labs_helpers.data_files import BadFile, read_text, read_yaml
+from labs_helpers.data import BadFile
+from labs_helpers.data.files import read_text, read_yaml
 
 REQUESTS = {
     "critique": frozenset({"text"}),

@@ -18,11 +18,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.chat import encode_conversation
+from labs_helpers.common.printable import printable
 from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, Unpaired, as_messages
 from labs_helpers.models import Policy
-from labs_helpers.printable import printable
+from labs_helpers.models.chat import encode_conversation
 from labs_helpers.sampling import sample
 
 

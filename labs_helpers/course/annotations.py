@@ -15,7 +15,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.data_files import BadFile, scan_json_lines
+from labs_helpers.data import BadFile
+from labs_helpers.data.files import scan_json_lines
 
 try:
     import fcntl

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
 from labs_helpers.course.alt_text import described
-from labs_helpers.course.checks import (
+from labs_helpers.course.exercises import (
     CheckFailed,
     Diagnosis,
     Exercise,
@@ -44,8 +44,8 @@ from labs_helpers.course.results import (
     results_folder,
 )
 from labs_helpers.course.tasks import load_task
+from labs_helpers.data import Task
 from labs_helpers.models import default_device_and_dtype
-from labs_helpers.task import Task
 
 TITLES = {
     1: "Reward models",

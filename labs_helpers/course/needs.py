@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from labs_helpers.common.printable import one_line
 from labs_helpers.course.profile import Profile, embedded_models
-from labs_helpers.printable import one_line
 
 TIMEOUT = 5.0  # seconds to wait for the hub
 FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from labs_helpers.common.printable import one_line, printable
 from labs_helpers.course.results import Claim
-from labs_helpers.printable import one_line, printable
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 

@@ -1,8 +1,14 @@
 """The task that a profile names: the embedded world, or a preference set."""
 
 from labs_helpers.course.profile import Profile, short_name
-from labs_helpers.data import Preference, Unpaired, load_preferences
-from labs_helpers.task import SPLITS, Task, task_from_preferences
+from labs_helpers.data import (
+    SPLITS,
+    Preference,
+    Task,
+    Unpaired,
+    load_preferences,
+    task_from_preferences,
+)
 
 # A little less than English text has with today's tokenizers.
 CHARACTERS_PER_TOKEN = 3.5

@@ -7,29 +7,16 @@ settings, `experience` what is learnt from, `updates` and `trust_region` the alg
 of others, `watch` a second opinion on them, `probes` tasks whose optimum is known.
 """
 
-from labs_helpers.fit import TrainingStopped
-from labs_helpers.history import History
+# fmt: off
+from labs_helpers.rl.monitor import alarms
 from labs_helpers.rl.config import RLConfig
-from labs_helpers.rl.experience import Reward
+from labs_helpers.rl.experience import Reward, collect, read, unscored
 from labs_helpers.rl.loop import pretraining_mix, train
+from labs_helpers.rl.probes import PROBES, WORDS, probe_policy, solve
 from labs_helpers.rl.rewards import (
-    ensemble,
-    length_penalised,
-    model_reward,
-    standardised,
+    ensemble, length_penalised, model_reward, standardised,
 )
+from labs_helpers.rl.trust_region import fisher_product, flat
 from labs_helpers.rl.watch import SecondOpinion
-
-__all__ = [
-    "History",
-    "RLConfig",
-    "Reward",
-    "SecondOpinion",
-    "TrainingStopped",
-    "ensemble",
-    "length_penalised",
-    "model_reward",
-    "pretraining_mix",
-    "standardised",
-    "train",
-]
+from labs_helpers.fit.history import History
+from labs_helpers.fit.loop import TrainingStopped

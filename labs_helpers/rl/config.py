@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from labs_helpers.settings import (
+from labs_helpers.common.settings import (
     Count,
     CountOrZero,
     NotNegative,

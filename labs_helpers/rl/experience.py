@@ -19,11 +19,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.advantages import gae, shape_rewards, whiten
+from labs_helpers.common.settings import short
 from labs_helpers.fit import TrainingStopped
+from labs_helpers.fit.starts import AtStart
 from labs_helpers.losses import entropy
-from labs_helpers.models import evaluating
-from labs_helpers.policies import Policy, frozen_copy, logits_and_hidden
-from labs_helpers.policy_value import PolicyWithValue
+from labs_helpers.models import Policy, PolicyWithValue, evaluating, logits_and_hidden
+from labs_helpers.models.policies import frozen_copy
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.processes import (
     added,
@@ -34,8 +35,6 @@ from labs_helpers.rl.processes import (
     share,
 )
 from labs_helpers.sampling import Rollout, sample
-from labs_helpers.settings import short
-from labs_helpers.starts import AtStart
 
 # More rows at a time pad more and leave a CPU's caches: measured 1.5 times slower.
 CPU_ROWS = 16

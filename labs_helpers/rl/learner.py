@@ -13,12 +13,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from labs_helpers.common.interrupts import uninterrupted
 from labs_helpers.fit import TrainingStopped
-from labs_helpers.interrupts import uninterrupted
 from labs_helpers.losses import entropy
-from labs_helpers.models import default_device_and_dtype
-from labs_helpers.policies import Policy
-from labs_helpers.policy_value import PolicyWithValue
+from labs_helpers.models import Policy, PolicyWithValue, default_device_and_dtype
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Experience, Now, read
 from labs_helpers.rl.processes import (

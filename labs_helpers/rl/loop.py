@@ -16,15 +16,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers import checkpoint, waiting
-from labs_helpers.chat import check_fits, encode_prompts
-from labs_helpers.fit import TrainingStopped
-from labs_helpers.history import History
-from labs_helpers.identity import Identity, describe, digest, moved
-from labs_helpers.models import load_tokenizer
-from labs_helpers.policies import Policy
-from labs_helpers.policy_value import PolicyWithValue
-from labs_helpers.reward_model import RewardModel
+from labs_helpers.common import progress as waiting
+from labs_helpers.fit import History, TrainingStopped, checkpoint
+from labs_helpers.fit.identity import Identity, describe, digest, moved
+from labs_helpers.fit.starts import describe_start, require_apart
+from labs_helpers.models import Policy, PolicyWithValue, RewardModel, load_tokenizer
+from labs_helpers.models.chat import encode_prompts
+from labs_helpers.models.limits import check_fits
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Reward, collect, reference_of
 from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss
@@ -32,7 +30,6 @@ from labs_helpers.rl.memory import recomputing
 from labs_helpers.rl.processes import processes
 from labs_helpers.rl.prompts import as_prompts
 from labs_helpers.rl.updates import RULES
-from labs_helpers.starts import describe_start, require_apart
 
 
 def train(

@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from labs_helpers.history import History
-from labs_helpers.policy_value import PolicyWithValue
+from labs_helpers.fit import History
+from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl.config import Algorithm, RLConfig
 from labs_helpers.rl.loop import train
 from labs_helpers.sampling import sample

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from labs_helpers.settings import short
+from labs_helpers.common.settings import short
 
 
 def as_prompts(prompts: Any) -> list[Any]:

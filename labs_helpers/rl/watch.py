@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.policies import Policy
+from labs_helpers.models import Policy
 from labs_helpers.rl.experience import Reward
 from labs_helpers.rl.rewards import standardised
 from labs_helpers.sampling import sample

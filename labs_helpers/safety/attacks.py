@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.data import Message
-from labs_helpers.data_files import BadFile, read_text, read_yaml
+from labs_helpers.data import BadFile, Message, Prompt
+from labs_helpers.data.files import read_text, read_yaml
 from labs_helpers.safety.suites import BadSuite, Item
-from labs_helpers.task import Prompt
 
 
 @dataclass(frozen=True)

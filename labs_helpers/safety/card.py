@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from labs_helpers.estimates import Estimate
-from labs_helpers.printable import one_line
+from labs_helpers.common.printable import one_line
+from labs_helpers.evaluation import Estimate
 
 
 @dataclass(frozen=True)

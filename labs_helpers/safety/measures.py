@@ -16,15 +16,14 @@ from jaxtyping import Float
 from scipy.special import softmax
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.estimates import Estimate, paired_difference, rate
-from labs_helpers.logprobs import response_logprobs
+from labs_helpers.data import Prompt, Truth
+from labs_helpers.evaluation import Estimate, paired_difference, rate
 from labs_helpers.models import Policy
 from labs_helpers.safety.attacks import NO_ATTACK, Attack, attacked
 from labs_helpers.safety.refusals import classify, refuses
 from labs_helpers.safety.suites import Item, Suite
 from labs_helpers.safety.usable import says_nothing
-from labs_helpers.sampling import sample
-from labs_helpers.task import Prompt, Truth
+from labs_helpers.sampling import response_logprobs, sample
 
 Complied = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 

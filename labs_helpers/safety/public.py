@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.data_files import BadFile, read_text
-from labs_helpers.data_report import PreferenceReport
-from labs_helpers.messages import a_kind
-from labs_helpers.row_files import read_rows
+from labs_helpers.data import BadFile, PreferenceReport, Prompt
+from labs_helpers.data.files import read_text
+from labs_helpers.data.messages import a_kind
+from labs_helpers.data.row_files import read_rows
 from labs_helpers.safety.suites import BadSuite, Item, Suite
-from labs_helpers.task import Prompt
 
 Row = dict[str, Any]
 

@@ -19,13 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from labs_helpers.printable import printable
-from labs_helpers.safety.usable import (
-    FOREIGN_REFUSAL,
-    is_foreign,
-    says_nothing,
-    spoken,
-)
+from labs_helpers.common.printable import printable
+from labs_helpers.safety.usable import FOREIGN_REFUSAL, is_foreign, says_nothing, spoken
 
 Kind = Literal["full", "partial", "none", "unclear"]
 

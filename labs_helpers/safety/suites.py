@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from labs_helpers.data_report import Finding, PreferenceReport
-from labs_helpers.messages import BadMessages, as_messages
-from labs_helpers.row_files import read_rows
-from labs_helpers.task import Prompt
+from labs_helpers.data import BadMessages, PreferenceReport, Prompt, as_messages
+from labs_helpers.data.report import Finding
+from labs_helpers.data.row_files import read_rows
 
 Kind = Literal["harmful", "safe", "question"]
 FIELDS = {

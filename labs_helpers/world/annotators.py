@@ -20,8 +20,7 @@ from itertools import islice
 import numpy as np
 from scipy.special import expit
 
-from labs_helpers.data import Message, Preference
-from labs_helpers.task import Prompt
+from labs_helpers.data import Message, Preference, Prompt
 from labs_helpers.world.gold import score
 from labs_helpers.world.phrasebook import read
 

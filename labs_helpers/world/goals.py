@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
 from labs_helpers.world import recorded
 from labs_helpers.world.annotators import Pair, differing
 from labs_helpers.world.gold import score

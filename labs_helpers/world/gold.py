@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.phrasebook import Act, Reading, read
 

@@ -8,7 +8,7 @@ score anything.
 import random
 from collections.abc import Sequence
 
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
 from labs_helpers.world.annotators import Pair
 from labs_helpers.world.answers import with_manner
 from labs_helpers.world.prompts import PHRASINGS, ask, with_typos

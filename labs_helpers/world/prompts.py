@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from typing import Any
 
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
 from labs_helpers.world.knowledge import SPLITS, Knowledge, knowledge
 
 PHRASINGS = {"train": (0, 1, 2, 3), "validation": (4, 5), "test": (6, 7)}

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
 from labs_helpers.world.annotators import Pair
 from labs_helpers.world.knowledge import DATA
 from labs_helpers.world.prompts import lot

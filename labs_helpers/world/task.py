@@ -5,9 +5,8 @@ What the labs ask for when no other data is given.
 
 from functools import cache
 
-from labs_helpers.data import Preference
-from labs_helpers.judges import TruthJudge
-from labs_helpers.task import Probe, Prompt, Task
+from labs_helpers.data import Preference, Probe, Prompt, Task
+from labs_helpers.evaluation import TruthJudge
 from labs_helpers.world import recorded
 from labs_helpers.world.annotators import differing, label
 from labs_helpers.world.gold import Gold, score

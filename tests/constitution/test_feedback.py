@@ -9,8 +9,6 @@ import torch
 from labs_helpers.constitution import (
     Comparisons,
     ConstitutionJudge,
-    SoftPairObjective,
-    SoftRewardObjective,
     compare_by_principles,
     judge_by_principles,
     load_constitution,
@@ -18,10 +16,17 @@ from labs_helpers.constitution import (
     principle_scores,
 )
 from labs_helpers.constitution.feedback import _replies
-from labs_helpers.fit import FitConfig, PairObjective, RewardObjective, fit
-from labs_helpers.logprobs import response_logprobs
+from labs_helpers.fit import (
+    FitConfig,
+    PairObjective,
+    RewardObjective,
+    SoftPairObjective,
+    SoftRewardObjective,
+    fit,
+)
 from labs_helpers.losses import dpo_loss, soft_dpo_loss
 from labs_helpers.models import RewardModel
+from labs_helpers.sampling import response_logprobs
 
 RULES = load_constitution(
     """

@@ -10,9 +10,9 @@ import inspect
 import pytest
 import torch
 
-from labs_helpers.course.checks import check
-from labs_helpers.course.checks.observe import observe
-from labs_helpers.course.checks.trials import SIZES, is_right, run_trials
+from labs_helpers.course.exercises import check
+from labs_helpers.course.exercises.observe import observe
+from labs_helpers.course.exercises.trials import SIZES, is_right, run_trials
 
 
 def pytest_generate_tests(metafunc):

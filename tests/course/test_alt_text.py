@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from labs_helpers import plots
 from labs_helpers.course.alt_text import described
-from labs_helpers.estimates import Estimate
-from labs_helpers.history import History
+from labs_helpers.evaluation import Estimate
+from labs_helpers.fit import History
 
 
 def estimate(value):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from labs_helpers.course.checks import (
+from labs_helpers.course.exercises import (
     CheckFailed,
     Exercise,
     Mistake,
@@ -18,7 +18,7 @@ from labs_helpers.course.checks import (
     is_lent,
     lend,
 )
-from labs_helpers.course.checks.observe import close
+from labs_helpers.course.exercises.observe import close
 
 
 def mean_square(x, weight=1.0):

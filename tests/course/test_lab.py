@@ -10,14 +10,14 @@ import torch
 from matplotlib.figure import Figure
 
 from labs_helpers.course import start
-from labs_helpers.course.checks import CheckFailed, exercises_of
+from labs_helpers.course.exercises import CheckFailed, exercises_of
 from labs_helpers.course.results import (
     Claim,
     forget_results,
     merge_results,
     read_results,
 )
-from labs_helpers.estimates import Estimate
+from labs_helpers.evaluation import Estimate
 from labs_helpers.losses import bradley_terry_loss
 
 HEADER = {"profile": "tiny", "versions": {}, "device": "cpu"}
@@ -214,7 +214,7 @@ def test_lent_reference_earns_nothing(lab, capsys):
 
 
 def test_last_attempt_counts(lab, tmp_path):
-    from labs_helpers.course.checks.lab1.last_token import last_token_rewards
+    from labs_helpers.course.exercises.lab1.last_token import last_token_rewards
 
     lab.check("1.3", lambda values, lengths: values[:, -1])
     lab.check("1.3", last_token_rewards)
@@ -294,7 +294,7 @@ def test_unknown_exercise_lists_the_known(lab):
 
 
 def test_section_that_needs_truth_says_so_in_one_line(lab, monkeypatch, capsys):
-    from labs_helpers.task import Task
+    from labs_helpers.data import Task
 
     task = Task("HH-RLHF", lambda split: [], lambda split: [])
     monkeypatch.setattr("labs_helpers.course.lab.load_task", lambda *_: task)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labs_helpers.course.checks import check, exercises_of
+from labs_helpers.course.exercises import check, exercises_of
 
 from .lab_checks import (  # noqa: F401
     pytest_generate_tests,

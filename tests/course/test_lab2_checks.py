@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from labs_helpers.course.checks import check, exercises_of
-from labs_helpers.course.checks.lab2.silent_bug import (
+from labs_helpers.course.exercises import check, exercises_of
+from labs_helpers.course.exercises.lab2.silent_bug import (
     buggy_pair_logprobs,
     pair_logprobs,
 )

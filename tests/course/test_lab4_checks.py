@@ -6,16 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from labs_helpers.agreement import cohen_kappa
-from labs_helpers.course.checks import check, exercises_of
-from labs_helpers.course.checks.lab4.agreement import agreement_beyond_chance
-from labs_helpers.course.checks.lab4.attack_success import attack_success
-from labs_helpers.course.checks.lab4.position_bias import unbiased_label
-from labs_helpers.course.checks.lab4.silent_bug import ai_labels, buggy_ai_labels
-from labs_helpers.course.checks.lab4.sl_cai import sl_cai_batch
-from labs_helpers.course.checks.lab4.soft_dpo import soft_dpo_loss
-from labs_helpers.course.checks.lab4.soft_label import soft_label
-from labs_helpers.estimates import Z, proportion
+from labs_helpers.course.exercises import check, exercises_of
+from labs_helpers.course.exercises.lab4.agreement import agreement_beyond_chance
+from labs_helpers.course.exercises.lab4.attack_success import attack_success
+from labs_helpers.course.exercises.lab4.position_bias import unbiased_label
+from labs_helpers.course.exercises.lab4.silent_bug import ai_labels, buggy_ai_labels
+from labs_helpers.course.exercises.lab4.sl_cai import sl_cai_batch
+from labs_helpers.course.exercises.lab4.soft_dpo import soft_dpo_loss
+from labs_helpers.course.exercises.lab4.soft_label import soft_label
+from labs_helpers.evaluation import cohen_kappa, proportion
+from labs_helpers.evaluation.estimates import Z
 from labs_helpers.losses import dpo_loss
 
 from .lab_checks import (  # noqa: F401

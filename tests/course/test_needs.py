@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from labs_helpers.course import cli, doctor, start
+from labs_helpers.course import start
 from labs_helpers.course.needs import Need, Unreachable, ask_hub, require
 from labs_helpers.course.profile import MODELS, load_profile
+from labs_tools import cli, doctor
 
 
 @pytest.mark.parametrize("name", ["smoke", "tiny"])

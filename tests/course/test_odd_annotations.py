@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from labs_helpers.course.widgets import Annotator, Pair
+from labs_helpers.course.judgements import Pair
+from labs_helpers.course.widgets import Annotator
 from labs_helpers.data import Unpaired
 
 PAIRS = [("What is <b>?", f"first {i}", f"second {i}") for i in range(4)]

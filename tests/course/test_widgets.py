@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from labs_helpers.course.widgets import DOUBLE_CLICK, VIEW, Annotator, Pair
+from labs_helpers.course.judgements import Pair
+from labs_helpers.course.widgets import DOUBLE_CLICK, VIEW, Annotator
 from labs_helpers.data import (
     Preference,
     check_preferences,
     load_preferences,
     save_preferences,
 )
-from labs_helpers.judges import RecordedJudge
+from labs_helpers.evaluation import RecordedJudge
 
 PAIRS = [("What is <b>?", f"first {i}", f"second {i}") for i in range(4)]
 

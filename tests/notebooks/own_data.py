@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROWS = 40
-LABS = "import sys; from labs_helpers.course.cli import main; sys.exit(main())"
+LABS = "import sys; from labs_tools.cli import main; sys.exit(main())"
 PLACES = ("the mill", "the pier", "the old bridge", "the market", "the town hall")
 TASKS = ("Who looks after", "When was somebody last in", "How do I find")
 Row = dict[str, object]

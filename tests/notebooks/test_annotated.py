@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from labs_helpers.course.notebooks import execute
 from labs_helpers.course.profile import ROOT, load_profile
+from labs_tools.notebooks import execute
 
 CHOOSE = """
 for choice in {choices}:

@@ -15,10 +15,10 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_raw_cell
 
-from labs_helpers.course.checks import exercises_of
-from labs_helpers.course.grading.statements import definitions, named, statements
+from labs_helpers.course.exercises import exercises_of
 from labs_helpers.course.profile import ROOT
-from labs_helpers.course.release import student_version
+from labs_tools.grading.statements import definitions, named, statements
+from labs_tools.release import student_version
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
 LABS = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ import warnings
 import nbformat
 import pytest
 
-from labs_helpers.course.checks import exercises_of
+from labs_helpers.course.exercises import exercises_of
 from labs_helpers.course.profile import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))

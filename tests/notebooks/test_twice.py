@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from labs_helpers.course.notebooks import kernel_environment
 from labs_helpers.course.profile import ROOT, load_profile
+from labs_tools.notebooks import kernel_environment
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
 # What the names of a kernel stand for: values, weights, states of generators.

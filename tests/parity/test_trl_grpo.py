@@ -6,9 +6,9 @@ import torch
 from labs_helpers.course.trl import trl_config
 from labs_helpers.losses import ppo_loss
 from labs_helpers.models import PolicyWithValue, load_policy, load_tokenizer
-from labs_helpers.rl.experience import read, unscored
+from labs_helpers.rl import read, unscored
 from labs_helpers.sampling import sample
-from labs_helpers.world.build import MODELS
+from labs_tools.town.build import MODELS
 
 PROMPTS = ["What is the mill made of?", "Who is Otto?", "Tell me a joke.", "How?"]
 

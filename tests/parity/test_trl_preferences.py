@@ -4,18 +4,13 @@ import pytest
 import torch
 
 from labs_helpers.course.trl import trl_config
-from labs_helpers.data import Preference, Unpaired, to_trl
+from labs_helpers.data import Preference, Unpaired
+from labs_helpers.data.preferences import to_trl
 from labs_helpers.fit import KTOObjective, PairObjective
-from labs_helpers.logprobs import answer_logprobs
-from labs_helpers.losses import (
-    dpo_loss,
-    ipo_loss,
-    kto_loss,
-    mismatched_kl,
-    slic_loss,
-)
+from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, mismatched_kl, slic_loss
 from labs_helpers.models import load_policy, load_tokenizer
-from labs_helpers.world.build import MODELS
+from labs_helpers.sampling import answer_logprobs
+from labs_tools.town.build import MODELS
 
 pytestmark = pytest.mark.slow
 

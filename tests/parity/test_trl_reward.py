@@ -5,10 +5,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from labs_helpers.course.trl import trl_config
-from labs_helpers.data import Preference, to_trl
+from labs_helpers.data import Preference
+from labs_helpers.data.preferences import to_trl
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, load_tokenizer
-from labs_helpers.world.build import MODELS
+from labs_tools.town.build import MODELS
 
 ANSWERS = ("The mill is red.", "I do not know.", "No.", "It is 12. I like cats.")
 

@@ -10,12 +10,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import OPTConfig, OPTForCausalLM
 
-from labs_helpers import interrupts, rl
+from labs_helpers import rl
+from labs_helpers.common import interrupts
 from labs_helpers.fit import FitConfig, SFTObjective, SLiCObjective, fit
 from labs_helpers.models import PolicyWithValue, RewardModel
-from labs_helpers.rl import RLConfig, train
+from labs_helpers.rl import RLConfig, probe_policy, train
 from labs_helpers.rl.memory import recomputing
-from labs_helpers.rl.probes import probe_policy
 from labs_helpers.rl.prompts import as_prompts
 
 ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labs_helpers.world.build import MODELS
+from labs_tools.town.build import MODELS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = """\

@@ -10,16 +10,8 @@ from peft import LoraConfig, get_peft_model
 
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.models import PolicyWithValue
-from labs_helpers.rl.config import RLConfig
-from labs_helpers.rl.experience import (
-    collect,
-    explained_variance,
-    read,
-    reference_of,
-    repetition,
-    unscored,
-)
-from labs_helpers.rl.probes import probe_policy
+from labs_helpers.rl import RLConfig, collect, probe_policy, read, unscored
+from labs_helpers.rl.experience import explained_variance, reference_of, repetition
 from labs_helpers.sampling import Rollout, sample
 
 PROMPTS = ["a", "b c", "a b c d e", "d"]

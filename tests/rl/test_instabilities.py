@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from labs_helpers.models import PolicyWithValue
-from labs_helpers.monitor import NAMES, alarms
-from labs_helpers.rl import RLConfig, train
-from labs_helpers.rl.probes import probe_policy
+from labs_helpers.rl import RLConfig, alarms, probe_policy, train
+from labs_helpers.rl.monitor import NAMES
 
 PROMPTS = ["a", "b", "a b", "c d e"]
 

@@ -10,8 +10,13 @@ from peft import LoraConfig, get_peft_model
 from labs_helpers import rl
 from labs_helpers.fit import SFTObjective
 from labs_helpers.models import PolicyWithValue
-from labs_helpers.rl import RLConfig, TrainingStopped, pretraining_mix, train
-from labs_helpers.rl.probes import probe_policy
+from labs_helpers.rl import (
+    RLConfig,
+    TrainingStopped,
+    pretraining_mix,
+    probe_policy,
+    train,
+)
 
 ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
 PROMPTS = ["a", "b", "a b", "c d e"]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from labs_helpers.rl import experience
-from labs_helpers.rl.probes import PROBES, solve
+from labs_helpers.rl import PROBES, experience, solve
 
 BY_NAME = {task.name: task for task in PROBES}
 

@@ -85,7 +85,7 @@ def test_end_with_the_weights_of_one_process(tmp_path):
 
 @pytest.mark.slow
 def test_labs_train_runs_under_torchrun(tmp_path):
-    from labs_helpers.rl.probes import probe_policy
+    from labs_helpers.rl import probe_policy
 
     policy, tokenizer = probe_policy()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"

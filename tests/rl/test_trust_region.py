@@ -6,17 +6,9 @@ import pytest
 import torch
 
 from labs_helpers.models import PolicyWithValue
-from labs_helpers.rl.config import RLConfig
-from labs_helpers.rl.experience import collect
+from labs_helpers.rl import RLConfig, collect, fisher_product, flat, probe_policy
 from labs_helpers.rl.learner import Learner
-from labs_helpers.rl.probes import probe_policy
-from labs_helpers.rl.trust_region import (
-    DAMPING,
-    conjugate_gradients,
-    fisher_product,
-    flat,
-    trpo,
-)
+from labs_helpers.rl.trust_region import DAMPING, conjugate_gradients, trpo
 
 
 def categorical(seed=0):

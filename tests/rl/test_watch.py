@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from labs_helpers.rl import RLConfig, SecondOpinion, train
-from labs_helpers.rl.probes import probe_policy
+from labs_helpers.rl import RLConfig, SecondOpinion, probe_policy, train
 
 PROMPTS = ["a", "b", "a b", "c"]
 START = ["a", "a b", "a b c", ""]

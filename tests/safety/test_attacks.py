@@ -5,9 +5,9 @@ import random
 import pytest
 
 from labs_helpers.course.profile import ROOT
-from labs_helpers.safety import BadSuite, Item, attacked, load_attacks
-from labs_helpers.safety.attacks import Attack, with_dots, with_typos
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
+from labs_helpers.safety import Attack, BadSuite, Item, attacked, load_attacks
+from labs_helpers.safety.attacks import with_dots, with_typos
 
 FILE = ROOT / "data" / "safety" / "attacks.yaml"
 ITEM = Item(

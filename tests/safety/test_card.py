@@ -2,7 +2,7 @@
 
 import pytest
 
-from labs_helpers.estimates import Estimate
+from labs_helpers.evaluation import Estimate
 from labs_helpers.safety import Figure, ModelCard
 
 CARD = ModelCard(

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from labs_helpers.course.profile import MODELS, ROOT
-from labs_helpers.estimates import proportion
+from labs_helpers.data import Prompt
+from labs_helpers.evaluation import proportion
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.safety import (
     AttackTable,
+    ChoiceTable,
     Item,
     RefusalTable,
     Suite,
@@ -22,8 +24,6 @@ from labs_helpers.safety import (
     sycophancy,
     unclear,
 )
-from labs_helpers.safety.measures import ChoiceTable
-from labs_helpers.task import Prompt
 from labs_helpers.world.gold import Gold
 
 SAFETY = ROOT / "data" / "safety"

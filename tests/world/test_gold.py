@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from labs_helpers.task import Prompt
+from labs_helpers.data import Prompt
 from labs_helpers.world.answers import answer, right_answer
 from labs_helpers.world.gold import DIMENSIONS, kept_traits, score
 from labs_helpers.world.knowledge import knowledge

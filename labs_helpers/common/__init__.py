@@ -1,0 +1,1 @@
+"""What every room uses: progress bars, settings that are checked, printable text."""

@@ -1,0 +1,159 @@
+"""Check an answer: run it, compare it with the reference, name what is wrong.
+
+A wrong answer is compared with every mistake of the exercise's bank, then with the
+mistakes that people make everywhere; what neither knows is shown on the smallest input.
+"""
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+from labs_helpers.course.exercises.exercise import Diagnosis, Exercise, Finding
+from labs_helpers.course.exercises.observe import (
+    observe,
+    same_gradients,
+    same_values,
+    undisturbed_randomness,
+)
+from labs_helpers.course.exercises.smallest import smallest_counterexample
+from labs_helpers.course.exercises.symptoms.generic import PLACES, general, unfinished
+from labs_helpers.course.exercises.trials import (
+    Trial,
+    Trials,
+    is_right,
+    run_trials,
+    wrong_flavours,
+)
+
+
+def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:
+    """Run an answer on fresh random inputs and say what is wrong with it, if anything.
+
+    Args:
+        exercise: holds reference, inputs and mistakes.
+        answer: the student's function.
+        seed: of the inputs.
+    """
+    problem = _unusable(exercise, answer)
+    if problem is not None:
+        return _wrong(exercise, problem)
+    with undisturbed_randomness():
+        trials = run_trials(exercise, answer, seed)
+        if not all(is_right(exercise, trial) for trial in trials):
+            return _diagnose(exercise, answer, trials, seed)
+    printed = any(trial.seen.printed for trial in trials)
+    note = "What your function prints is not shown here." if printed else ""
+    points = float(exercise.points)
+    return Diagnosis(True, None, note, points, points)
+
+
+def undefined(exercise: Exercise) -> Diagnosis:
+    """Say of an answer that is nowhere to be found which cell to look at."""
+    return _wrong(exercise, _no_answer(exercise, "not defined", "define it"))
+
+
+def unchanged(exercise: Exercise) -> Diagnosis:
+    """Say of an answer that is still what was to be repaired which cell to look at."""
+    return _wrong(exercise, _no_answer(exercise, "not repaired yet", "define it anew"))
+
+
+def _no_answer(exercise: Exercise, problem: str, due: str) -> Finding:
+    message = (
+        f"the cell for `{exercise.name}`, below the card of exercise {exercise.id}, "
+        f"was not run, stopped with an error, or does not {due}. Look there, run it, "
+        "then run this cell again."
+    )
+    return Finding(problem, message)
+
+
+def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Diagnosis:
+    finding = (
+        unfinished(trials)
+        or _in_bank(exercise, trials)
+        or general(exercise, answer, trials)
+    )
+    if finding is not None and finding.name not in PLACES:
+        return _wrong(exercise, finding)
+    wrong = wrong_flavours(exercise, trials)
+    example = smallest_counterexample(exercise, answer, wrong, seed)
+    if finding is not None:
+        message = f"{finding.message} The smallest input found on which it differs:"
+        return replace(
+            _wrong(exercise, Finding(finding.name, message)), counterexample=example
+        )
+    where = "."
+    if len(wrong) < len(exercise.flavours):
+        where = f" for these inputs: {', '.join(wrong)}. For others it is."
+    return Diagnosis(
+        correct=False,
+        mistake=None,
+        message=f"It runs, but the result is not right{where} "
+        "The smallest input found on which it differs:",
+        points=0.0,
+        max_points=float(exercise.points),
+        counterexample=example,
+    )
+
+
+def _in_bank(exercise: Exercise, trials: Trials) -> Finding | None:
+    """Find the mistake that agrees with the answer on every input."""
+    gradients_too = all(trial.right_value for trial in trials)
+    wanted = exercise.gradients if gradients_too else ()
+    for mistake in exercise.mistakes:
+        if all(_agrees(mistake.function, trial, wanted) for trial in trials):
+            return Finding(mistake.name, mistake.message)
+    return None
+
+
+def _agrees(function: Any, trial: Trial, wanted: tuple[str, ...]) -> bool:
+    other, seen = observe(function, trial.inputs, wanted), trial.seen
+    if not same_values(other, seen, rtol=1e-4):
+        # Two ways to write one mistake may overflow to different things.
+        overflow = not (other.finite or seen.finite) and trial.expected.finite
+        return overflow and other.shapes == seen.shapes
+    return not wanted or same_gradients(other, seen, rtol=1e-4)
+
+
+def _unusable(exercise: Exercise, answer: Any) -> Finding | None:
+    """Name what keeps an answer from being called at all."""
+    name = exercise.name
+    if not callable(answer) or isinstance(answer, type):
+        is_class = isinstance(answer, type)
+        got = f"the class {answer.__name__}" if is_class else type(answer).__name__
+        return Finding(
+            "not a function",
+            f"`{name}` is to be a function, and the check got {got}. Define it by "
+            f"`def {name}(...)`, and give its name without parentheses.",
+        )
+    if inspect.iscoroutinefunction(answer) or inspect.isasyncgenfunction(answer):
+        return Finding("async", f"write `def {name}(...)`, without `async`.")
+    if inspect.isgeneratorfunction(answer):
+        return Finding(
+            "a generator",
+            "`yield` makes it a generator, which computes nothing when it is called. "
+            "Give the result back by `return`.",
+        )
+    asked = inspect.signature(exercise.reference).parameters
+    try:
+        own = inspect.signature(answer)
+    except ValueError:  # some builtins have none
+        return None
+    try:
+        own.bind(**dict.fromkeys(asked))
+    except TypeError:
+        return Finding(
+            "other parameters",
+            f"the exercise asks for ({', '.join(asked)}) and your function takes "
+            f"({', '.join(own.parameters)}).",
+        )
+    return None
+
+
+def _wrong(exercise: Exercise, finding: Finding) -> Diagnosis:
+    return Diagnosis(
+        correct=False,
+        mistake=finding.name,
+        message=finding.message,
+        points=0.0,
+        max_points=float(exercise.points),
+    )

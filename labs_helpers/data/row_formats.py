@@ -1,0 +1,155 @@
+r"""Every legal layout of a preference row, turned into the one of our files.
+
+In goes a row as somebody wrote it, out comes one with prompt, chosen and rejected, or
+prompt, completion and label. What is in no known layout is handed back as it came, for
+the checks to name what is missing. Knows nothing of files.
+
+- prompt, chosen, rejected: TRL's; a prompt may be implicit, the beginning that chosen
+  and rejected have in common, where they are messages or HH dialogues.
+- HH (Anthropic): chosen and rejected are texts of "\n\nHuman:" and "\n\nAssistant:"
+  turns; or the prompt is one that ends with "\n\nAssistant:".
+- UltraFeedback, binarized: a prompt in plain text, and chosen and rejected as messages
+  that begin with it; the difference of the scores becomes the margin. The original:
+  instruction and completions, of which the best and the worst make a pair.
+- ShareGPT: conversations, and chosen and rejected as one {"from", "value"} each.
+- KTO: prompt, completion, label, as text or messages.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from labs_helpers.data.messages import BadMessages, Message, as_messages, plain
+
+SIDES = ("chosen", "rejected")
+# What comes with a known layout and is not needed: read, and no finding.
+_SCORES = {
+    "chosen": ("score_chosen", "chosen-rating", "chosen_score"),
+    "rejected": ("score_rejected", "rejected-rating", "rejected_score"),
+}
+
+
+def explicit(row: Any) -> Any:
+    """A row in the layout of our files, its prompt spelt out."""
+    if not isinstance(row, Mapping):
+        return row
+    row = _without_nulls({name: plain(value) for name, value in row.items()})
+    if isinstance(row.get("meta"), str):
+        row["meta"] = _object(row["meta"])
+    if "completions" in row and "chosen" not in row:
+        row = _best_and_worst(row)
+    for side in SIDES:  # ShareGPT writes one message, without a list
+        if isinstance(row.get(side), Mapping):
+            row[side] = [row[side]]
+    if "prompt" not in row and isinstance(row.get("conversations"), list):
+        row["prompt"] = row.pop("conversations")
+    row = _with_margin(row)
+    row = _with_turns(row)
+    if set(SIDES) <= row.keys():
+        return _with_prompt(row)
+    return row
+
+
+def dialogue(text: Any) -> list[Message] | None:
+    """The messages of an HH dialogue; None for anything else."""
+    if not isinstance(text, str):
+        return None
+    pieces = re.split(r"\n\n(Human|Assistant):", text)
+    if len(pieces) < 3 or pieces[0].strip():
+        return None
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[speaker], "content": said.strip()}
+        for speaker, said in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+
+
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """A table's rows hold all of its columns; what one does not have is null."""
+    kept = {k: v for k, v in row.items() if v is not None}
+    if "completion" in kept or set(SIDES) <= kept.keys():
+        return kept
+    return {k: v for k, v in row.items() if v is not None or k in ("prompt", *SIDES)}
+
+
+def _object(text: str) -> Any:
+    """`to_trl` writes meta as a JSON string; any other text stays what it is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _best_and_worst(row: dict[str, Any]) -> dict[str, Any]:
+    """A pair of UltraFeedback's rated completions, the difference for a margin."""
+    rated = []
+    for x in row["completions"] if isinstance(row["completions"], list) else []:
+        x = x if isinstance(x, Mapping) else {}
+        score = next((x[k] for k in ("overall_score", "score") if k in x), None)
+        if isinstance(score, int | float) and isinstance(x.get("response"), str):
+            rated.append((float(score), x["response"]))
+    if len(rated) < 2 or "instruction" not in row:
+        return row
+    (worst, rejected), *_, (best, chosen) = sorted(rated, key=lambda x: x[0])
+    if best == worst:
+        return row
+    pair = {"prompt": row["instruction"], "chosen": chosen, "rejected": rejected}
+    return {**pair, "margin": best - worst}
+
+
+def _with_margin(row: dict[str, Any]) -> dict[str, Any]:
+    scores = {
+        side: next((row[k] for k in names if k in row), None)
+        for side, names in _SCORES.items()
+    }
+    if not all(isinstance(x, int | float) for x in scores.values()):
+        return row
+    read = {name for names in _SCORES.values() for name in names}
+    read |= {"messages", "prompt_id"}
+    row = {k: v for k, v in row.items() if k not in read}
+    return {"margin": scores["chosen"] - scores["rejected"], **row}
+
+
+def _with_turns(row: dict[str, Any]) -> dict[str, Any]:
+    """A prompt that is an open HH dialogue becomes messages, and its answers too."""
+    turns = dialogue(row.get("prompt"))
+    if not turns or turns[-1] != {"role": "assistant", "content": ""}:
+        return row
+    answers = {
+        name: [{"role": "assistant", "content": row[name].strip()}]
+        for name in (*SIDES, "completion")
+        if isinstance(row.get(name), str)
+    }
+    return {**row, "prompt": turns[:-1], **answers}
+
+
+def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its prompt taken out of the answers, where they repeat it."""
+    as_text = any(isinstance(row[side], str) for side in SIDES)
+    repeats_prompt = isinstance(row.get("prompt"), str) and not as_text
+    if "prompt" in row and not repeats_prompt:
+        return row
+    try:
+        chosen, rejected = (
+            dialogue(row[side]) if as_text else as_messages(row[side], "assistant")
+            for side in SIDES
+        )
+    except BadMessages:
+        return row  # the checks say what is wrong with it
+    if chosen is None or rejected is None:
+        return row
+    same = 0
+    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+        same += 1
+    # Equal dialogues have equal answers, and not none.
+    same = min(same, len(chosen) - 1, len(rejected) - 1)
+    if repeats_prompt and same == 0:
+        return row
+    return {
+        **row,
+        "prompt": chosen[:same],
+        "chosen": chosen[same:],
+        "rejected": rejected[same:],
+    }

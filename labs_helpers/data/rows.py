@@ -1,0 +1,138 @@
+"""The two rows of preference data, and how each stands in a file.
+
+Text or messages come in, messages are held. Knows nothing of files and reports.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from labs_helpers.data.messages import a_kind, as_messages, plain
+
+# Given as whatever can be read: held as list[Message], a number, true or false.
+Held = Any
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to a prompt, and which of them somebody prefers.
+
+    The three are lists of messages, whatever they were given as: text becomes a message
+    of the user in a prompt, of the assistant in an answer. `as_text` remembers that
+    all three were given as text.
+
+    Raises:
+        ValueError: Prompt or answer is neither text nor messages (`BadMessages`), or
+            the margin is no finite number.
+    """
+
+    prompt: Held
+    chosen: Held
+    rejected: Held
+    margin: Held = None
+    dimension: str | None = None
+    annotator: str | None = None
+    time: str | float | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    as_text: bool = field(default=False, compare=False, repr=False, kw_only=True)
+
+    def __post_init__(self):
+        _read_messages(self, ("chosen", "rejected"))
+        margin = plain(self.margin)
+        if isinstance(margin, bool) or not _is_number(margin):
+            raise ValueError(
+                f"margin is {self.margin!r:.40}, expected a finite number: by how much "
+                "the chosen answer is better. Leave it out where that is not known"
+            )
+        object.__setattr__(self, "margin", margin)
+
+    def in_file(self, as_text: bool) -> dict[str, Any]:
+        """The row as it stands in a file: without what is not set."""
+        return _in_file(self, ("prompt", "chosen", "rejected") if as_text else ())
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """One answer to a prompt, and whether it is desirable; see `Preference`.
+
+    A label other than true, false, 1 and 0 is a ValueError.
+    """
+
+    prompt: Held
+    completion: Held
+    label: Held
+    meta: dict[str, Any] = field(default_factory=dict)
+    as_text: bool = field(default=False, compare=False, repr=False, kw_only=True)
+
+    def __post_init__(self):
+        _read_messages(self, ("completion",))
+        label = plain(self.label)
+        if label not in (True, False):  # "no" is true, to Python
+            raise ValueError(
+                f"label is {self.label!r:.40}, expected true for a desirable answer or "
+                "false for an undesirable one"
+            )
+        object.__setattr__(self, "label", bool(label))
+
+    def in_file(self, as_text: bool) -> dict[str, Any]:
+        """The row as it stands in a file: without what is not set."""
+        return _in_file(self, ("prompt", "completion") if as_text else ())
+
+
+Row = Preference | Unpaired
+
+
+def require_kind(row: Any, kind: Any, name: str = "") -> None:
+    """Refuse what is not the row that is needed.
+
+    Raises:
+        ValueError: What came, and what makes such a row.
+    """
+    if isinstance(row, kind):
+        return
+    expected, remedy = "Preference or Unpaired", "load_preferences(path) and from_trl"
+    if kind in (Preference, Unpaired):
+        expected = kind.__name__
+    if isinstance(row, Preference):
+        remedy = "Unpaired(row.prompt, row.chosen, True), and the rejected with False,"
+    raise ValueError(f"{name}is {a_kind(row)}, expected {expected}: {remedy} make it")
+
+
+def _is_number(margin: Any) -> bool:
+    try:
+        return margin is None or math.isfinite(margin)
+    except (TypeError, OverflowError):
+        return False
+
+
+def _read_messages(row: Row, answers: tuple[str, ...]) -> None:
+    """Turn a new row's text into messages, and remember that it was text."""
+    given = [getattr(row, name) for name in ("prompt", *answers)]
+    read = [as_messages(given[0]), *(as_messages(x, "assistant") for x in given[1:])]
+    for name, messages in zip(("prompt", *answers), read, strict=True):
+        object.__setattr__(row, name, messages)
+    was_text = row.as_text or all(isinstance(x, str) for x in given)
+    roles = [[message["role"] for message in messages] for messages in read]
+    as_text = was_text and roles == [["user"], *([["assistant"]] * len(answers))]
+    object.__setattr__(row, "as_text", as_text)
+
+
+def _in_file(row: Row, texts: tuple[str, ...]) -> dict[str, Any]:
+    values = {f.name: getattr(row, f.name) for f in fields(row) if f.compare}
+    values |= {name: values[name][0]["content"] for name in texts}
+    return {k: v for k, v in values.items() if v is not None and (k != "meta" or v)}
+
+
+def from_fields(row: Mapping[str, Any]) -> Row:
+    """A row from the fields of a file's; what it has no field for is left out."""
+    kind = Preference if "chosen" in row else Unpaired
+    names = {f.name for f in fields(kind) if f.compare}
+    return kind(**{k: v for k, v in row.items() if k in names and v is not None})
+
+
+def in_one_format(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Rows as they stand in one file: text where all were given as text."""
+    rows = list(rows)
+    as_text = all(row.as_text for row in rows)
+    return [row.in_file(as_text) for row in rows]

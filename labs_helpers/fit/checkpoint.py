@@ -1,0 +1,150 @@
+"""The state of a training run on disk: whole or not at all.
+
+A state is a dict of tensors, numbers and containers of them. The file is replaced in
+one move, so that whatever ends the program leaves the old or the new one; it holds a
+checksum of its content, and the identity of its run (see `identity`). Knows nothing of
+what the state means.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from labs_helpers.fit.identity import Identity, differences, digest
+
+_ELSE = "Delete it to start anew, or give this run a folder of its own"
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint that cannot be used; the message says why and what to do."""
+
+
+@contextmanager
+def folder_of_one_run(folder: Path | None) -> Iterator[None]:
+    """Keep other trainings, of this program or another, out of the folder.
+
+    The lock ends with the program, however it ends.
+
+    Raises:
+        ValueError: another training is in it.
+        OSError: nothing can be written to it.
+    """
+    if folder is None:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another training is running in {folder}: two would overwrite each "
+            "other's checkpoints. Wait for its end, or give this run a folder of its "
+            "own"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise OSError(f"no checkpoint can be written to {folder}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def save(path: Path, state: dict[str, Any], identity: Identity) -> None:
+    """Write the state beside the file, then put it in the file's place.
+
+    Args:
+        path: the file; its folder is made.
+        state: what `load` gives back. Its "moving", if it has that, are names of the
+            identity that a run changes by itself, and need not share.
+        identity: what a run must share to go on from here.
+
+    Raises:
+        OSError: it cannot be written; the file is what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    saved = {"identity": identity, "state": state}
+    try:
+        torch.save({**saved, "checksum": digest(saved)}, unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:  # torch's, where the disk is full
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0][:200]
+        raise OSError(f"{path} cannot be written: {reason}") from error
+
+
+def load(path: Path, identity: Identity, device: torch.device | str) -> dict[str, Any]:
+    """Read a state back.
+
+    Raises:
+        BadCheckpoint: it is damaged, or that of another run; what differs is named.
+    """
+    saved = _read(path, device)
+    moving = saved["state"].get("moving", ())
+    found = differences(saved["identity"], identity, moving)
+    if found:
+        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+        raise BadCheckpoint(
+            f"{path} is the checkpoint of another run: {'; '.join(found[:6])}{more}. "
+            f"{_ELSE}"
+        )
+    return saved["state"]
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Around what puts a state to use: one that does not fit is said to be damaged."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise _damaged(path, f"its state does not fit this run ({reason})") from error
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise BadCheckpoint(f"{path} cannot be read: {error}") from error
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except Exception:  # torch's words advise what is unsafe
+        size = path.stat().st_size
+        raise _damaged(
+            path, f"its {size:,} bytes are no whole checkpoint: cut off or overwritten"
+        ) from None
+    names = {"identity", "state", "checksum"}
+    if not isinstance(saved, dict) or set(saved) != names:
+        raise _damaged(path, f"it does not hold {', '.join(sorted(names))} alone")
+    if saved.pop("checksum") != digest(saved):
+        raise _damaged(path, "its content does not match its checksum")
+    return saved
+
+
+def _damaged(path: Path, what: str) -> BadCheckpoint:
+    return BadCheckpoint(f"{path} is damaged: {what}. {_ELSE}")
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Read torch's random state: the CPU's, and the device's if it is another."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    """Go back to what `random_state` read."""
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)

@@ -1,0 +1,113 @@
+"""What a training run measured, row by row.
+
+A row is a dict of numbers logged at one step. Rows may differ in what they hold: a
+column reads NaN where a row has no such value. On disk it is a CSV whose first row says
+how many there are, so that a file that was cut is known. Knows nothing of what is
+trained.
+"""
+
+import csv
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labs_helpers.data import BadFile
+from labs_helpers.data.files import read_text
+
+
+@dataclass
+class History:
+    """The log of a run; `history["loss"]` is one column as an array."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every name that some row holds, in order of appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        if column not in self.columns:
+            raise KeyError(
+                f"the history has no column {column!r}; it has "
+                f"{', '.join(self.columns) or 'none, for nothing was logged'}"
+            )
+        return np.array([row.get(column, np.nan) for row in self.rows], dtype=float)
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.columns
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The newest value of every column."""
+        return {name: value for row in self.rows for name, value in row.items()}
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training steps, without evaluation and saving."""
+        return self.last.get("seconds", 0.0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens trained on, padding not counted, by the second."""
+        return self.last.get("tokens", 0) / max(self.seconds, 1e-9)
+
+    def save(self, path: str | Path) -> None:
+        """Write the rows as CSV, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        rows = [dict(row) for row in self.rows]
+        if rows:
+            rows[0][COUNT] = len(rows)
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            columns = [*self.columns, COUNT]
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "History":
+        """Read what `save` wrote; every number comes back as a float.
+
+        Raises:
+            BadFile: it is no such file, or not whole.
+        """
+        text = read_text(path)
+        if not text.endswith("\n"):
+            line = text.count("\n") + 1
+            raise BadFile(path, line, "is cut off", _AGAIN)
+        try:
+            reader = csv.DictReader(text.splitlines(keepends=True))
+            cells = list(reader)
+            rows = [
+                {name: float(cell) for name, cell in _filled(row, path, i)}
+                for i, row in enumerate(cells, 2)
+            ]
+        except (csv.Error, ValueError) as error:
+            if isinstance(error, BadFile):
+                raise
+            raise BadFile(path, None, f"is no history: {error}", _AGAIN) from None
+        names = set(reader.fieldnames or ())
+        count = rows[0].pop(COUNT, len(rows)) if rows else len(names - {COUNT})
+        if count != len(rows):
+            problem = f"holds {len(rows)} of its {count:.0f} rows"
+            raise BadFile(path, None, problem if rows else "is cut off", _AGAIN)
+        return cls(rows)
+
+
+def _filled(
+    row: dict[str | None, Any], path: str | Path, line: int
+) -> list[tuple[str, str]]:
+    """The cells that hold something, of a row that is whole."""
+    if None in row or None in row.values():
+        raise BadFile(path, line, "has not as many cells as the first line", _AGAIN)
+    return [(name, cell) for name, cell in row.items() if cell]
+
+
+COUNT = "rows_in_file"
+_AGAIN = "It was not written to its end, or changed since: save the history again"

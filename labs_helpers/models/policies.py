@@ -1,0 +1,290 @@
+"""Tokenizers and policies: device, precision, adapters, and what a policy computes.
+
+In go names or folders of Hugging Face models; out come ordinary Hugging Face objects,
+which save with `save_pretrained`. Knows nothing of rewards, sampling or training.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from labs_helpers.data import Message
+from labs_helpers.models.adapters import (
+    adapter_config,
+    fresh_copy,
+    load_adapter,
+    with_lora,
+)
+from labs_helpers.models.chat import encode_prompt, encode_turns
+from labs_helpers.models.limits import positions
+from labs_helpers.models.loading import (
+    CannotLoad,
+    cannot_load,
+    quiet_loading,
+    read_model,
+    read_tokenizer,
+)
+
+Policy = PreTrainedModel | PeftModel
+
+
+class Hardware(NamedTuple):
+    """Where to compute, in which precision, and why."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+
+def default_device_and_dtype() -> Hardware:
+    """Choose the device and its fastest safe precision: the one place that does.
+
+    `torch.cuda.is_bf16_supported()` is no guide: it is true on a T4, by emulation.
+    """
+    if not torch.cuda.is_available():
+        return Hardware(
+            torch.device("cpu"), torch.float32, "no CUDA device, so CPU in float32"
+        )
+    capability = torch.cuda.get_device_capability()
+    fast_bf16 = capability[0] >= 8
+    return Hardware(
+        torch.device("cuda"),
+        torch.bfloat16 if fast_bf16 else torch.float16,
+        f"{torch.cuda.get_device_name()}, compute capability "
+        f"{capability[0]}.{capability[1]}: "
+        + ("bfloat16 is native" if fast_bf16 else "no native bfloat16, so float16"),
+    )
+
+
+def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; one without a padding token pads with its end token.
+
+    A folder with an adapter and no tokenizer gives that of its base model.
+
+    Raises:
+        OSError: there is none, or its files are broken.
+        ValueError: it has no end token.
+    """
+    name = str(name_or_dir)
+    try:
+        tokenizer = read_tokenizer(name)
+    except CannotLoad:
+        has_files = any(Path(name).glob("*token*"))
+        adapter = None if has_files or not name else adapter_config(name)
+        if adapter is None:
+            raise
+        tokenizer = read_tokenizer(adapter.base_model_name_or_path)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"The tokenizer of {name!r} has no end-of-sequence token, so "
+            "no answer could ever end. Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool,
+) -> list[int]:
+    """Encode messages by the tokenizer's chat template.
+
+    With a generation prompt that is `chat.encode_prompt`, what is read before an
+    answer. A tokenizer without a template reads the messages' bare text.
+    """
+    if add_generation_prompt:
+        return encode_prompt(tokenizer, messages)
+    return encode_turns(tokenizer, messages)
+
+
+def load_policy(
+    name_or_dir: str | Path,
+    *,
+    lora: int | PeftConfig | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Policy:
+    """Load a causal language model with dropout off, in evaluation mode.
+
+    Args:
+        name_or_dir: A folder, or a name on the hub. A folder with a LoRA adapter loads
+            with its base model, the adapter trainable.
+        lora: Adds an adapter: its rank, for all linear layers, or a configuration. None
+            and 0 add none.
+        device: By default that of `default_device_and_dtype`.
+        dtype: By default float32 if the weights are to be trained. Under LoRA they are
+            not and take the dtype of `default_device_and_dtype`; adapters are float32.
+
+    Raises:
+        OSError: It cannot be read, or not whole.
+        ValueError: No causal language model, or an adapter that would not come back
+            from disk as it was; `lora` for a folder that has an adapter.
+    """
+    hardware = default_device_and_dtype()
+    name, lora = str(name_or_dir), lora or None
+    adapter = adapter_config(name)
+    if adapter is not None and lora is not None:
+        raise ValueError(
+            f"{name!r} holds an adapter already, and lora={lora!r:.40} asks for a new "
+            "one: leave lora out to go on training the one it has, or merge that "
+            "(load_policy(...).merge_and_unload()), save it, and put lora on the result"
+        )
+    if dtype is None:
+        whole = lora is None and adapter is None
+        dtype = torch.float32 if whole else hardware.dtype
+    if adapter is None:
+        policy = read_model(AutoModelForCausalLM, name, dtype)
+    else:
+        policy = _read_base(name, adapter.base_model_name_or_path, dtype)
+    policy = policy.to(device or hardware.device).eval()
+    require_causal(policy)
+    if adapter is not None:
+        policy = load_adapter(policy, name, adapter)
+    if lora is not None:
+        policy = with_lora(policy, lora, task="CAUSAL_LM")
+    return policy.to(device or hardware.device).eval()
+
+
+def _read_base(name: str, base: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model under an adapter."""
+    try:
+        if adapter_config(base) is not None:
+            raise cannot_load(base, "it is an adapter itself")
+        return read_model(AutoModelForCausalLM, base, dtype)
+    except CannotLoad as error:
+        raise CannotLoad(
+            f"Cannot load {name!r}, an adapter, for want of the model under it. "
+            f"{error}. Its adapter_config.json says where it is, as "
+            "base_model_name_or_path"
+        ) from error
+
+
+def save_policy(policy: Policy, folder: str | Path) -> None:
+    """Save a policy so that `load_policy` finds all of it.
+
+    Raises:
+        ValueError: It is an adapter on a base model that came from no folder.
+    """
+    adapted = isinstance(policy, PeftModel)
+    if adapted and not policy.active_peft_config.base_model_name_or_path:
+        raise ValueError(
+            "this adapter's base model was built in memory, so that nothing could load "
+            "what is saved of it: expected a base model from load_policy. Save "
+            "policy.merge_and_unload() instead"
+        )
+    with quiet_loading():
+        policy.save_pretrained(folder)
+
+
+def require_causal(policy: Policy) -> None:
+    """Refuse a model that sees what comes after a token.
+
+    Raises:
+        ValueError: A later token changes what the model says of an earlier one, as in
+            BERT and other encoders.
+    """
+    length = min(4, positions(policy) or 4)
+    tokens = torch.ones(2, length, dtype=torch.long, device=policy.device)
+    tokens[1, -1] = 0
+    with evaluating(policy):
+        logits = policy(input_ids=tokens, use_cache=False).logits
+    first, second = logits[:, :-1].float()
+    rounding = torch.finfo(policy.dtype).eps ** 0.75
+    if (first - second).norm() > rounding * first.norm():
+        raise ValueError(
+            f"{type(policy).__name__} ({policy.config.name_or_path!r}) sees the tokens "
+            "that it is to predict: expected a causal language model, not an encoder"
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode it was in comes back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def logits_and_hidden(
+    policy: Policy,
+    tokens: Int[Tensor, "B L"],
+    keep: Bool[Tensor, "B L"] | None = None,
+) -> tuple[Float[Tensor, "*tokens V"], Float[Tensor, "*tokens D"]]:
+    """Vocabulary scores where wanted, and the hidden states that they are read from.
+
+    The model's own forward computes them, with whatever it does to its scores (scale,
+    soft cap); only what enters its vocabulary head is cut to the tokens in question.
+    """
+    read = []
+
+    def cut(head: nn.Module, inputs: tuple) -> tuple:
+        read.append(inputs[0] if keep is None else inputs[0][keep])
+        return (read[0], *inputs[1:])
+
+    head = policy.get_output_embeddings()
+    if head is None:
+        raise ValueError(
+            f"{type(policy).__name__} has no vocabulary head: expected a causal "
+            "language model (load_policy)"
+        )
+    hook = head.register_forward_pre_hook(cut)
+    try:
+        logits = policy(input_ids=tokens, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, read[0]
+
+
+def hidden_width(trunk: PreTrainedModel | PeftModel) -> int:
+    """How many numbers a trunk gives for a token; its config may say another figure."""
+    tokens = torch.zeros(1, 1, dtype=torch.long, device=trunk.device)
+    with evaluating(trunk):
+        output = trunk(input_ids=tokens, use_cache=False)
+    return output.last_hidden_state.shape[-1]
+
+
+def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
+    """A policy as it is now, frozen; a fresh instance, as in `merged_copy`."""
+    return fresh_copy(policy).requires_grad_(False).eval()
+
+
+def shares_parameters(trained: nn.Module, other: nn.Module) -> bool:
+    """Whether training the first would move the second.
+
+    By the memory of what is trained, not by object: a base model that holds an adapter
+    moves with the policy that wraps it. Frozen weights may be shared.
+    """
+    moved = {
+        p.untyped_storage().data_ptr() for p in trained.parameters() if p.requires_grad
+    } - {0}
+    return any(p.untyped_storage().data_ptr() in moved for p in other.parameters())
+
+
+def pad_right(
+    rows: Sequence[Sequence[int]], pad: int = 0
+) -> tuple[Int[Tensor, "B L"], Int[Tensor, " B"]]:
+    """Stack token lists of several lengths; returns tokens and lengths.
+
+    A causal model's tokens never see what stands to their right: any pad will do.
+    """
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+    return tokens, torch.tensor([len(row) for row in rows])

@@ -1,0 +1,1 @@
+"""What the command `labs` does. Uses labs_helpers, which knows nothing of it."""

@@ -1,0 +1,397 @@
+"""How fast the library is beside what people would use instead: `labs bench`.
+
+A benchmark is two ways of doing the same work. They are timed in turns, in one process,
+and the row gives the median of the ratios of neighbours: what slows the machine down
+for a while slows both. Every measurement begins with a fresh model; building models and
+trainers is not timed, tokenising is, where a way does it while it trains.
+
+The last PPO of TRL is in its release 1.12. `pip install --no-deps --target DIR
+trl==1.12.0` puts it into a folder, and `labs bench --trl-ppo DIR` measures against it.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback
+
+from labs_helpers import data
+from labs_helpers.course.profile import MODELS
+from labs_helpers.course.results import write_atomically
+from labs_helpers.course.trl import trl_config
+from labs_helpers.fit import (
+    FitConfig,
+    Objective,
+    PairObjective,
+    Reference,
+    RewardObjective,
+    fit,
+)
+from labs_helpers.losses import dpo_loss
+from labs_helpers.models import (
+    PolicyWithValue,
+    RewardModel,
+    encode_chat,
+    load_policy,
+    load_tokenizer,
+)
+from labs_helpers.models.loading import quiet_loading
+from labs_helpers.sampling import sample
+from labs_helpers.world.task import town_task
+from labs_tools.studies import here
+
+MODEL = MODELS / "town-s"
+ANSWERS, LONGEST, EPOCHS = 64, 32, 4  # of a PPO update
+PAIRS, STEPS = 32, 8  # of a step on pairs
+Way = Callable[[], Callable[[], int]]  # sets up; what it gives works and counts
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: units of work a second, and how many times as fast ours is.
+
+    Attributes:
+        name: what is compared, and with whom.
+        ours: the median of our speeds.
+        theirs: the median of the peer's.
+        unit: of both.
+        ratio: the median of the ratios of neighbouring measurements.
+        bar: what the ratio should reach.
+        runs: measurements of each.
+    """
+
+    name: str
+    ours: float
+    theirs: float
+    unit: str
+    ratio: float
+    bar: float
+    runs: int
+
+
+def interleaved(
+    name: str, ours: Way, theirs: Way, unit: str, bar: float, runs: int
+) -> Row:
+    """Time two ways in turns, after one untimed run of each."""
+    ours()()
+    theirs()()
+    speeds: tuple[list[float], list[float]] = ([], [])
+    for number in range(runs):
+        order = (0, 1) if number % 2 else (1, 0)
+        for which in order:
+            work = (ours, theirs)[which]()
+            started = time.perf_counter()
+            count = work()
+            speeds[which].append(count / (time.perf_counter() - started))
+    own, peer = map(statistics.median, speeds)
+    ratio = statistics.median(a / b for a, b in zip(*speeds, strict=True))
+    own, peer, ratio = round(own, 3), round(peer, 3), round(ratio, 3)
+    return Row(name, own, peer, unit, ratio, bar, runs)
+
+
+def sampling(runs: int) -> Iterator[Row]:
+    """Answers of up to 32 tokens to 64 prompts, each ending where it ends."""
+    policy, tokenizer = load_policy(MODEL), load_tokenizer(MODEL)
+    asked = town_task().prompts("test")[:ANSWERS]
+    width = {"max_new_tokens": LONGEST}
+
+    def ours() -> Callable[[], int]:
+        def work() -> int:
+            said = sample(policy, tokenizer, asked, **width)
+            return int(said.response_mask.sum())
+
+        return work
+
+    def theirs() -> Callable[[], int]:
+        def work() -> int:
+            rows = [
+                encode_chat(tokenizer, p.messages, add_generation_prompt=True)
+                for p in asked
+            ]
+            tokens = _padded_left(rows, tokenizer)
+            with torch.no_grad():
+                said = policy.generate(
+                    input_ids=tokens,
+                    attention_mask=(tokens != tokenizer.pad_token_id).long(),
+                    do_sample=True,
+                    top_k=0,
+                    **width,
+                )[:, tokens.shape[1] :]
+            tokenizer.batch_decode(said, skip_special_tokens=True)
+            return int((said != tokenizer.pad_token_id).sum())
+
+        return work
+
+    name = "sampling, beside transformers' generate"
+    yield interleaved(name, ours, theirs, "tokens/s", 1.3, runs)
+
+
+def dpo(runs: int) -> Iterator[Row]:
+    """Steps of DPO on equal batches, all weights trained."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
+
+    def ours() -> Callable[[], int]:
+        policy, reference = load_policy(MODEL), Reference(load_policy(MODEL))
+        objective = PairObjective(tokenizer, reference, partial(dpo_loss, beta=0.1))
+        return _fitted(policy, rows, objective)
+
+    def theirs() -> Callable[[], int]:
+        return _trainer(
+            DPOTrainer,
+            _settings(DPOConfig, beta=0.1, max_length=512),
+            model=load_policy(MODEL),
+            ref_model=load_policy(MODEL),
+            train_dataset=data.to_trl(rows),
+            processing_class=tokenizer,
+        )
+
+    name = "DPO, beside TRL's DPOTrainer"
+    yield interleaved(name, ours, theirs, "pairs/s", 1.3, runs)
+
+
+def reward(runs: int) -> Iterator[Row]:
+    """Steps of a reward model on equal batches, all weights trained."""
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
+
+    def ours() -> Callable[[], int]:
+        model = RewardModel.from_policy(load_policy(MODEL))
+        return _fitted(model, rows, RewardObjective(model))
+
+    def theirs() -> Callable[[], int]:
+        model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=1)
+        return _trainer(
+            RewardTrainer,
+            _settings(RewardConfig, max_length=512),
+            model=model,
+            train_dataset=data.to_trl(rows),
+            processing_class=tokenizer,
+        )
+
+    name = "reward model, beside TRL's RewardTrainer"
+    yield interleaved(name, ours, theirs, "pairs/s", 1.0, runs)
+
+
+def ppo(runs: int) -> Iterator[Row]:
+    """Updates of PPO: 64 answers of up to 32 tokens, 4 epochs, one reward model.
+
+    The values come from a model of their own, or from the policy's trunk, which TRL has
+    not. TRL's micro-batch of 16 was faster here than one of 64.
+    """
+    from transformers import LlamaForSequenceClassification
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    from labs_helpers.rl import RLConfig, train
+
+    tokenizer = _tokenizer()
+    asked = town_task().prompts("train")[:ANSWERS]
+    questions = [
+        encode_chat(tokenizer, p.messages, add_generation_prompt=True) for p in asked
+    ]
+    updates = 3
+
+    def classifier() -> LlamaForSequenceClassification:
+        model = LlamaForSequenceClassification.from_pretrained(MODEL, num_labels=1)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        return model.eval()
+
+    judge = classifier()
+
+    def score(prompts: Sequence[Any], texts: Sequence[str]) -> torch.Tensor:
+        said = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        end = [tokenizer.eos_token_id]
+        rows = [q + a + end for q, a in zip(questions, said, strict=True)]
+        tokens = _padded_left(rows, tokenizer)
+        attended = (tokens != tokenizer.pad_token_id).long()
+        with torch.no_grad():
+            return judge(input_ids=tokens, attention_mask=attended).logits[:, 0]
+
+    def ours(separate: bool) -> Callable[[], int]:
+        model = PolicyWithValue.from_policy(load_policy(MODEL), separate=separate)
+        config = RLConfig(
+            updates=updates,
+            samples=ANSWERS,
+            max_new_tokens=LONGEST,
+            epochs=EPOCHS,
+            lr=1e-6,
+            progress=False,
+        )
+
+        def work() -> int:
+            train(model, asked, score, config)
+            return updates
+
+        return work
+
+    def theirs() -> Callable[[], int]:
+        settings = _settings(
+            PPOConfig,
+            rows=16,
+            gradient_accumulation_steps=ANSWERS // 16,
+            num_mini_batches=1,
+            num_ppo_epochs=EPOCHS,
+            total_episodes=ANSWERS * updates,
+            response_length=LONGEST,
+            stop_token="eos",
+            learning_rate=1e-6,
+            kl_coef=0.03,
+            local_rollout_forward_batch_size=ANSWERS,
+            num_sample_generations=0,
+        )
+        trainer = PPOTrainer(
+            args=settings,
+            processing_class=tokenizer,
+            model=load_policy(MODEL),
+            ref_model=load_policy(MODEL),
+            reward_model=judge,
+            value_model=classifier(),
+            train_dataset=Dataset.from_list([{"input_ids": q} for q in questions]),
+        )
+
+        def work() -> int:
+            trainer.train()
+            return updates
+
+        return work
+
+    for name, separate, bar in (
+        ("PPO with a value model, beside TRL 1.12's", True, 1.3),
+        ("PPO with a shared trunk, beside TRL 1.12's", False, 2.0),
+    ):
+        way = partial(ours, separate)
+        yield interleaved(name, way, theirs, "updates/s", bar, runs)
+
+
+BENCHMARKS = {"sampling": sampling, "dpo": dpo, "reward": reward}
+
+
+def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
+    """Run every benchmark, print its rows, and write them to a JSON file.
+
+    Args:
+        out: build/bench.json.
+        trl_ppo: folder that holds TRL 1.12; None leaves PPO out.
+        runs: measurements of each way.
+
+    Raises:
+        FileNotFoundError: `trl_ppo` holds no TRL with PPO; the message says how to.
+    """
+    if trl_ppo is not None and not (trl_ppo / "trl/experimental/ppo").is_dir():
+        raise FileNotFoundError(
+            f"{trl_ppo} does not hold TRL 1.12, the last with PPO: "
+            f"pip install --no-deps --target {trl_ppo} trl==1.12.0"
+        )
+    rows = []
+    with quiet_loading():
+        for benchmark in BENCHMARKS.values():
+            for row in benchmark(runs):
+                print(_line(row), flush=True)
+                rows.append(row)
+    if trl_ppo is None:
+        print("PPO is left out: see `labs bench --help` for how to get its peer")
+    else:
+        rows += _ppo_apart(trl_ppo, runs)
+    versions = here() | {"trl": metadata.version("trl")}
+    found = {
+        "device": versions.pop("device"),
+        "date": versions.pop("date"),
+        "versions": versions,
+        "rows": [asdict(row) for row in rows],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, json.dumps(found, indent=1) + "\n")
+    return rows
+
+
+def _ppo_apart(trl_ppo: Path, runs: int) -> list[Row]:
+    """PPO's rows, from a process that finds the old TRL first."""
+    path = os.pathsep.join([str(trl_ppo.resolve()), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "labs_tools.bench", str(runs)]
+    environment = os.environ | {"PYTHONPATH": path, "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    rows = [
+        Row(**json.loads(line[4:]))
+        for line in done.stdout.splitlines()
+        if line.startswith("row ")
+    ]
+    for row in rows:
+        print(_line(row), flush=True)
+    return rows
+
+
+def _line(row: Row) -> str:
+    reached = "reached" if row.ratio >= row.bar else "MISSED"
+    return (
+        f"{row.name:44} {row.ours:10.4g} {row.theirs:10.4g} {row.unit:10}"
+        f"ratio {row.ratio:.2f}, bar {row.bar:.1f} {reached}"
+    )
+
+
+def _tokenizer() -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(MODEL)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _padded_left(
+    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
+) -> torch.Tensor:
+    width, pad = max(map(len, rows)), tokenizer.pad_token_id
+    return torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+
+
+def _fitted(
+    model: Any, rows: Sequence[data.Preference], objective: Objective
+) -> Callable[[], int]:
+    config = FitConfig(lr=1e-5, batch_size=PAIRS, epochs=1, progress=False)
+
+    def work() -> int:
+        fit(model, rows, objective, config)
+        return len(rows)
+
+    return work
+
+
+def _trainer(kind: Any, settings: Any, **options: Any) -> Callable[[], int]:
+    trainer = kind(args=settings, **options)
+    trainer.remove_callback(PrinterCallback)
+
+    def work() -> int:
+        trainer.train()
+        return PAIRS * STEPS
+
+    return work
+
+
+def _settings(kind: Any, rows: int = PAIRS, **own: Any) -> Any:
+    return trl_config(
+        kind,
+        output_dir=TemporaryDirectory(prefix="bench").name,
+        per_device_train_batch_size=rows,
+        num_train_epochs=1,
+        **own,
+    )
+
+
+if __name__ == "__main__":
+    with quiet_loading():
+        for measured in ppo(int(sys.argv[1])):
+            print("row", json.dumps(asdict(measured)), flush=True)

@@ -1,0 +1,276 @@
+"""Find submissions in a folder, say whose they are, and read them with care.
+
+File names may be anything; the student comes from the name, the folder or a roster.
+What cannot be read is refused with a reason, and takes no other along.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labs_tools.grading.restore import Submitted
+
+LARGEST = 100 << 20
+MOST_CELLS = 5_000
+NOTEBOOK = ".ipynb"
+# What systems and people add to the name of a notebook.
+ADDED = re.compile(
+    r"_?\d+_assignsubmission_file_?|[-_ ]?copy\s?\d*|[-_ ]?kopie|\(\d+\)|"
+    r"(?<![a-z])lab[-_ ]?\d(?!\d)|"
+    r"(?<![a-z])(solved|final|submission|notebook)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A file that somebody handed in.
+
+    Attributes:
+        path: of the file.
+        name: its path in the folder of submissions.
+        student: whose it is, as far as the name says.
+        known: whether a roster names the student; True where there is none.
+    """
+
+    path: Path
+    name: str
+    student: str
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """What a submission holds.
+
+    Attributes:
+        cells: in order.
+        kernel: language and name; empty where it says none.
+        executed: whether a cell has an execution count.
+    """
+
+    cells: tuple[Submitted, ...]
+    kernel: tuple[str, str]
+    executed: bool
+
+
+class Refused(Exception):
+    """A submission that cannot be graded: why, in a few words, and for people."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(f"{name}: {message}")
+        self.name, self.message = name, message
+
+
+class BadRoster(ValueError):
+    """A roster that is no CSV with students."""
+
+
+# Whose it is
+
+
+def collect(
+    folder: Path,
+    roster: Mapping[str, Sequence[str]] | None = None,
+    lab_names: Sequence[str] = (),
+    ignored: Iterable[Path] = (),
+) -> list[Submission]:
+    """List the submissions in a folder, in order of their names.
+
+    Args:
+        folder: is searched with all folders in it; hidden files are left out.
+        roster: of `read_roster`.
+        lab_names: names of the labs' notebooks, which say nothing of a student.
+        ignored: files and folders that are no submissions.
+    """
+    left_out = {path.resolve() for path in ignored}
+    found = []
+    for path in sorted(_files(folder, left_out)):
+        name = _readable(path.relative_to(folder).as_posix())
+        student, known = _student(name, roster, lab_names)
+        found.append(Submission(path, name, student, known))
+    # What lies beside a notebook (figures, data) is no submission of its own.
+    notebooks = [s for s in found if s.path.suffix.lower() == NOTEBOOK]
+    with_notebook = {s.student for s in notebooks}
+    with_notebook |= {s.path.parent for s in notebooks if s.path.parent != folder}
+    return [
+        s
+        for s in found
+        if s in notebooks or not {s.student, s.path.parent} & with_notebook
+    ]
+
+
+def read_roster(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read who may hand in: the first column names students, the others are aliases.
+
+    Aliases (a full name, an e-mail address, a matriculation number) are looked for in
+    the names of files and folders.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file) if any(map(str.strip, row))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadRoster(f"{path} is no CSV in UTF-8: {error}") from None
+    students = {
+        row[0].strip(): tuple(x.strip() for x in row if len(_letters(x)) > 1)
+        for row in rows[1:]
+        if row[0].strip()
+    }
+    if not students:
+        raise BadRoster(f"{path} names no students; it needs a heading and their rows")
+    return students
+
+
+def _files(folder: Path, left_out: set[Path]) -> Iterator[Path]:
+    for path in folder.iterdir():
+        hidden = path.name.startswith((".", "__MACOSX"))
+        if hidden or path.is_symlink() or path.resolve() in left_out:
+            continue
+        if path.is_dir():
+            yield from _files(path, left_out)
+        elif path.is_file():
+            yield path
+
+
+def _readable(name: str) -> str:
+    """Replace what is no text, or would move a terminal's cursor."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _student(
+    name: str,
+    roster: Mapping[str, Sequence[str]] | None,
+    lab_names: Sequence[str],
+) -> tuple[str, bool]:
+    if roster is not None:
+        letters = _letters(name)
+        matches = {
+            student: max(len(_letters(alias)) for alias in own)
+            for student, aliases in roster.items()
+            if (own := [a for a in aliases if _letters(a) in letters])
+        }
+        longest = max(matches.values(), default=0)
+        best = [s for s, length in matches.items() if length == longest]
+        if len(best) == 1:
+            return best[0], True
+    return _from_name(name, lab_names), roster is None
+
+
+def _from_name(name: str, lab_names: Sequence[str]) -> str:
+    """Take from a path what is not the name of a lab; the file first, then folders."""
+    for part in reversed(Path(name).parts):
+        text = part.removesuffix(NOTEBOOK) if part == Path(name).name else part
+        # Moodle's folders: "Ada Lovelace_123456_assignsubmission_file_".
+        text = re.sub(r"_\d+_assignsubmission.*", "", text)
+        for lab_name in lab_names:
+            text = re.sub(re.escape(lab_name), " ", text, flags=re.IGNORECASE)
+        text = ADDED.sub(" ", text)
+        text = re.sub(r"\s+", " ", text).strip(" -_.()[]")
+        if _letters(text):
+            return text[:100]
+    return Path(name).stem[:100]
+
+
+def _letters(text: str) -> str:
+    """Letters and digits alone, in lower case, without accents."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in plain if c.isalnum())
+
+
+# What it holds
+
+
+def digest(path: Path) -> str:
+    """Return a hash of a file's content; what is too large is known by its size."""
+    size = path.stat().st_size
+    if size > LARGEST:
+        return f"large{size}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read(path: Path) -> Notebook:
+    """Read a notebook of any tool and version, as far as there is one."""
+    size = path.stat().st_size
+    if size == 0:
+        raise Refused("empty file", "there is nothing in it.")
+    if size > LARGEST:
+        raise Refused(
+            "too large",
+            f"{size >> 20} MB, and {LARGEST >> 20} are taken. Clear the outputs and "
+            "hand in again.",
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise Refused("empty file", "there is nothing in it.")
+    try:
+        notebook = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        if not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            raise Refused("not a notebook", "the file is something else.") from None
+        raise Refused(
+            "bad JSON", f"the file is cut or damaged ({type(error).__name__}: {error})."
+        ) from None
+    cells = _cells_of(notebook)
+    if cells is None:
+        raise Refused("not a notebook", "the file is JSON without a list of cells.")
+    if len(cells) > MOST_CELLS:
+        raise Refused("too large", f"it has {len(cells)} cells.")
+    counts = [c.get("execution_count") for c in cells if isinstance(c, dict)]
+    return Notebook(
+        cells=tuple(_submitted(cell) for cell in cells if isinstance(cell, dict)),
+        kernel=_kernel(notebook),
+        executed=any(isinstance(count, int) for count in counts),
+    )
+
+
+def _cells_of(notebook: Any) -> list[Any] | None:
+    if not isinstance(notebook, dict):
+        return None
+    cells = notebook.get("cells")
+    if cells is None and isinstance(sheets := notebook.get("worksheets"), list):
+        lists = [s.get("cells") for s in sheets if isinstance(s, dict)]
+        cells = [cell for some in lists if isinstance(some, list) for cell in some]
+    return cells if isinstance(cells, list) else None
+
+
+def _submitted(cell: dict[str, Any]) -> Submitted:
+    metadata = cell.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    marks = metadata.get("nbgrader")
+    outputs = cell.get("outputs")
+    identifier = cell.get("id") or metadata.get("id") or ""
+    return Submitted(
+        code=cell.get("cell_type") == "code",
+        source=joined(cell.get("source", cell.get("input", ""))),
+        id=identifier if isinstance(identifier, str) else "",
+        marks=marks if isinstance(marks, dict) else {},
+        outputs=tuple(outputs) if isinstance(outputs, list) else (),
+    )
+
+
+def joined(text: Any) -> str:
+    """Return the text of a notebook's field: a string or a list of lines."""
+    if isinstance(text, list):
+        text = "".join(line for line in text if isinstance(line, str))
+    text = text if isinstance(text, str) else ""
+    # Halves of a surrogate pair are JSON and no text.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _kernel(notebook: dict[str, Any]) -> tuple[str, str]:
+    metadata = notebook.get("metadata")
+    found = metadata.get("kernelspec") if isinstance(metadata, dict) else None
+    if not isinstance(found, dict):
+        return "", ""
+    info = metadata.get("language_info")
+    info = info if isinstance(info, dict) else {}
+    language = found.get("language") or info.get("name") or ""
+    return str(language)[:40].lower(), str(found.get("name", ""))[:40]

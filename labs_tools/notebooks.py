@@ -1,0 +1,343 @@
+"""Execute lab notebooks, clean them for committing, write HTML.
+
+Each notebook gets a fresh kernel in its own folder, with the profile in its
+environment. What came of it stands in the executed notebook and in results.json, which
+the notebook's last cell writes. Knows nothing of what the labs are about. Student
+versions are made by `release`; what students hand in is graded by `grade`.
+"""
+
+import asyncio
+import contextlib
+import copy
+import os
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+from labs_helpers.common.printable import one_line, printable
+from labs_helpers.course.profile import Profile
+from labs_helpers.course.report import claims_table, text_table
+from labs_helpers.course.results import (
+    Claim,
+    forget_results,
+    read_results,
+    require_writable,
+    write_atomically,
+)
+from labs_tools.endings import Interrupted, install
+from labs_tools.pages import to_html
+from labs_tools.progress import CellProgress, headings
+from labs_tools.release import release
+
+__all__ = ["clean", "execute", "grade", "release", "run", "to_html"]
+
+KERNEL_FAULTS = {
+    DeadKernelError: "the kernel died. Was there enough memory? See `labs doctor`.",
+    NoSuchKernel: f"there is no kernel for Python: {install('lab')}",
+}
+PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|[\d?.]+(it/s|s/it)")
+VIEW = "application/vnd.jupyter.widget-view+json"
+NOTEBOOK_METADATA = ("widgets", "colab", "accelerator")
+CELL_METADATA = ("colab", "outputId", "collapsed", "ExecuteTime")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a notebook did not reach its end."""
+
+    notebook: str
+    cell: int
+    heading: str
+    error: str
+    interrupted: bool = False
+
+    @property
+    def place(self) -> str:
+        """Notebook, cell and heading."""
+        where = f" ({self.heading})" if self.heading else ""
+        return f"{self.notebook}, code cell {self.cell}{where}"
+
+    def __str__(self) -> str:
+        return f"{self.place}:\n  {self.error}"
+
+
+def run(
+    paths: Sequence[Path], profile: Profile, out: Path, in_place: bool = False
+) -> int:
+    """Execute labs one after another; print their claims; return the exit code.
+
+    Args:
+        paths: notebooks whose names begin with the number of their lab.
+        profile: that they run with.
+        out: for executed notebooks, HTML and results.json.
+        in_place: also write each executed notebook back, cleaned.
+
+    Returns:
+        1 if a cell raised, a lab left no results or a judged claim does not hold.
+
+    Raises:
+        Interrupted: by Ctrl-C; what ran until then is in `out` like the rest.
+    """
+    out = Path(os.path.abspath(out))
+    require_writable(out)
+    failures: list[str] = []
+    begun: list[int] = []  # what stands of others is of an earlier run
+    for path in paths:
+        lab = lab_number(path)
+        begun.append(lab)
+        forget_results(out, lab)
+        notebook = read_notebook(path)
+        failure = execute(notebook, path, profile, out)
+        notebook = clean(notebook)
+        _save(notebook, path.stem, out)
+        if failure is not None and failure.interrupted:
+            _print_claims(out, begun)
+            raise Interrupted(
+                f"interrupted in {failure.place}; what ran until then is in "
+                f"{os.path.relpath(out)}"
+            )
+        if failure is not None:
+            failures.append(str(failure))
+        elif str(lab) not in read_results(out).get("labs", {}):
+            failures.append(
+                f"{path.name} left no results:\n  its last cell is to be lab.report()"
+            )
+        elif in_place:
+            write_atomically(path, nbformat.writes(without_times(notebook)) + "\n")
+    failures += _print_claims(out, begun)
+    if failures:
+        print("\nFailed:", *map(printable, failures), sep="\n")
+    print(f"\nExecuted notebooks, HTML and results.json are in {os.path.relpath(out)}.")
+    return 1 if failures else 0
+
+
+def grade(
+    folder: Path,
+    out: Path,
+    sources: Mapping[int, Path],
+    roster: Path | None = None,
+    jobs: int | None = None,
+) -> int:
+    """Grade a folder of submissions; see `labs_tools.grading.grade`."""
+    from labs_tools.grading.grade import grade as grade_all
+
+    return grade_all(folder, out, sources, roster, jobs)
+
+
+def lab_number(path: Path) -> int:
+    """Read the lab's number off a notebook's name."""
+    number = re.match(r"\d+", path.name)
+    if number is None:
+        raise ValueError(f"{path.name} does not begin with the number of a lab")
+    return int(number.group())
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """Read a notebook.
+
+    Raises:
+        ValueError: the file is none; the message names it.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises whatever it stumbles over
+        reason = one_line(str(error), 120)
+        raise ValueError(f"{path} is no notebook: {reason}. Get it anew") from None
+    return notebook
+
+
+def execute(
+    notebook: NotebookNode, path: Path, profile: Profile, out: Path
+) -> Failure | None:
+    """Execute a notebook, which then holds its outputs, and say what went wrong."""
+    cells = notebook.cells
+    running = 0
+
+    def starts(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal running
+        running = cell_index
+        progress.cell_starts(cell_index)
+
+    def ends(cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
+        progress.cell_ends(cell_index)
+
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_notebook_start=lambda notebook: interruption.listen(),
+        on_cell_start=starts,
+        on_cell_executed=ends,
+    )
+    interruption = Interruption(client)
+    with CellProgress(path.stem, cells, _seconds(out / path.name)) as progress:
+        try:
+            client.execute(env=kernel_environment(profile, out))
+        except KeyboardInterrupt:
+            interruption.asked = True
+        except CellExecutionError as error:
+            reason = f"{error.ename}: {one_line(error.evalue)}"
+        except (DeadKernelError, NoSuchKernel) as error:
+            reason = KERNEL_FAULTS[type(error)]
+        else:
+            return None
+    number = sum(cell.cell_type == "code" for cell in cells[: running + 1])
+    if interruption.asked:
+        reason = "interrupted"
+    return Failure(
+        path.name, number, headings(cells)[running], reason, interruption.asked
+    )
+
+
+class Interruption:
+    """Ctrl-C while a notebook runs: the first stops the cell, the second the kernel.
+
+    nbclient would end the kernel at once, and its outputs would be lost on the way.
+    """
+
+    def __init__(self, client: NotebookClient):
+        self.asked = False
+        self._client = client
+
+    def listen(self) -> None:
+        """Take over the signals that end a program, inside nbclient's own loop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Windows has no such handlers, and other threads may not set them.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        manager = self._client.km
+        stop = manager.shutdown_kernel(now=True) if self.asked else None
+        self.asked = True
+        self._stopping = asyncio.ensure_future(stop or manager.interrupt_kernel())
+
+
+def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
+    """Return what the kernel's environment holds."""
+    environment = {
+        **os.environ,
+        "LABS_PROFILE": profile.name,
+        "LABS_STRICT": "1",
+        "LABS_OUT": str(out),
+        "LABS_PROGRESS": "0",  # the bar of the command itself shows the time left
+        # How many rounds a thread spins for another before it sleeps. With none, models
+        # this small take twice as long on quiet cores; with many, ten times as long
+        # beside a busy program.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "2000"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    # Figures belong into the notebook, whatever draws them outside.
+    environment.pop("MPLBACKEND", None)
+    # The kernel works in another folder.
+    for name in ("LABS_MODEL", "LABS_REWARD_MODEL", "LABS_DATA"):
+        if name in environment and Path(environment[name]).exists():
+            environment[name] = str(Path(environment[name]).resolve())
+    return environment
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Copy a notebook without widget state, progress bars and viewers' own metadata.
+
+    Ids, counts, outputs and the cells' times stay.
+    """
+    notebook = copy.deepcopy(notebook)
+    for key in NOTEBOOK_METADATA:
+        notebook.metadata.pop(key, None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    for cell in notebook.cells:
+        for key in CELL_METADATA:
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in map(_clean_output, cell.outputs) if out]
+    return notebook
+
+
+def without_times(notebook: NotebookNode) -> NotebookNode:
+    """Copy a notebook without the times of its cells, which differ in every run."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def _clean_output(output: NotebookNode) -> NotebookNode | None:
+    if output.output_type == "stream":
+        is_bar = output.name == "stderr" and PROGRESS_BAR.search(output.text)
+        return None if is_bar else output
+    data: Mapping[str, Any] = output.get("data", {})
+    if VIEW in data:
+        # Without its state a view draws nothing; the text is what remains.
+        del output.data[VIEW]
+        text = output.data.get("text/plain", "")
+        if not text or PROGRESS_BAR.search(text) or re.match(r"\w+\(", text):
+            return None
+    return output
+
+
+def _save(notebook: NotebookNode, name: str, out: Path) -> None:
+    write_atomically(out / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+    write_atomically(out / f"{name}.html", to_html(notebook, name))
+
+
+def _seconds(executed: Path) -> dict[str, float]:
+    """Read off an executed notebook how long each cell took."""
+    try:
+        cells = read_notebook(executed).cells
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for cell in cells:
+        times = cell.metadata.get("execution", {})
+        begin, end = times.get("iopub.execute_input"), times.get("iopub.status.idle")
+        with contextlib.suppress(TypeError, ValueError):  # not all have times
+            spent = datetime.fromisoformat(end) - datetime.fromisoformat(begin)
+            found[cell.id] = max(spent.total_seconds(), 0.01)
+    return found
+
+
+def _print_claims(out: Path, labs: Sequence[int]) -> list[str]:
+    """Print the tables of claims; return those that do not hold."""
+    results = read_results(out)
+    failed = []
+    for lab in labs:
+        entry = results.get("labs", {}).get(str(lab))
+        if entry is None:
+            continue
+        claims = [Claim.from_json(row) for row in entry["claims"]]
+        points = [
+            sum(x[k] for x in entry["exercises"]) for k in ("points", "max_points")
+        ]
+        memory = entry.get("peak_memory_gb")
+        held = "" if memory is None else f"at most {memory:.1f} GB · "
+        print(
+            f"\nLab {lab} · profile {results['profile']} · {entry['seconds']:.0f} s · "
+            f"{held}{points[0]:g} of {points[1]:g} points"
+        )
+        if claims:
+            print(text_table(*claims_table(claims)))
+        failed += [
+            f"Lab {lab}, claim {claim.id}:\n  {claim.text}: {claim.measured}, wanted "
+            f"{claim.bound}"
+            for claim in claims
+            if claim.fails
+        ]
+    return failed

@@ -1,0 +1,219 @@
+"""An executed notebook as one HTML page that needs nothing else.
+
+A notebook comes in, the text of a page goes out: formulas as MathML, which browsers
+draw by themselves, a table of contents, a description of every figure, code that
+scrolls on a phone and wraps on paper. The page asks no network for anything.
+"""
+
+import copy
+import html
+import re
+import unicodedata
+from functools import cache
+from typing import Any
+
+from jinja2 import pass_context
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+from labs_tools.progress import headings
+
+CONTENTS = "<!-- contents -->"
+# Blocks of nbconvert's "lab" template that ask the network are emptied; figures get
+# what `described` wrote down.
+TEMPLATE = f"""{{%- extends 'index.html.j2' -%}}
+{{% block html_head_js %}}{{% endblock %}}
+{{% block jupyter_widgets %}}{{% endblock %}}
+{{% block html_head_js_mathjax %}}{{% endblock %}}
+{{% block html_head_js_mermaidjs %}}{{% endblock %}}
+{{% block html_head_css %}}<style>{{{{ resources.page_style }}}}</style>
+<script>{{{{ resources.page_script }}}}</script>{{% endblock %}}
+{{% block body_header %}}{{{{ super() }}}}{CONTENTS}{{% endblock %}}
+{{% block data_png scoped %}}{{{{ super() | with_alt(output) }}}}{{% endblock %}}
+{{% block data_jpg scoped %}}{{{{ super() | with_alt(output) }}}}{{% endblock %}}
+{{% block data_svg scoped %}}{{{{ super() | with_alt(output) }}}}{{% endblock %}}
+"""
+IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+STYLE = """
+main { max-width: 62rem; margin: auto; }
+.jp-InputArea, .jp-OutputArea-child { display: flex; }
+.jp-InputArea > *, .jp-OutputArea-child > * { display: block; }
+.jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown {
+  flex: 1; min-width: 0; }
+.jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown,
+math[display=block] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; }
+.jp-InputArea-editor .highlight pre { white-space: pre; }
+.jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; }
+math { font-size: 1.1em; }
+math[display=block] { margin: 0.6em 0; }
+nav.contents { margin: 1rem 2rem; font-family: var(--jp-content-font-family); }
+nav.contents ol { list-style: none; padding-left: 1rem; line-height: 1.6; }
+nav.contents a { text-decoration: none; }
+@media screen and (max-width: 700px) {
+  body.jp-Notebook { padding: 0.3rem; }
+  .jp-InputArea > .jp-InputPrompt, .jp-OutputArea-child > .jp-OutputPrompt {
+    display: none; }
+  nav.contents { margin: 0.5rem; }
+}
+@media print {
+  .jp-InputArea-editor .highlight pre, .jp-OutputArea-output pre {
+    white-space: pre-wrap; overflow-wrap: anywhere; }
+  .jp-InputArea-editor, .jp-OutputArea-output { overflow: visible; }
+  details::details-content { display: block; content-visibility: visible; }
+  img, table { break-inside: avoid; }
+  h1, h2, h3 { break-after: avoid; }
+}
+"""
+# What is folded on a screen is read on paper.
+SCRIPT = """
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.forEach((part) => { part.open = true; });
+});
+addEventListener("afterprint", () => folded.forEach((x) => { x.open = false; }));
+"""
+
+
+def to_html(notebook: NotebookNode, title: str) -> str:
+    """Render a notebook in JupyterLab's style, as one file."""
+    exporter = Page(raw_template=TEMPLATE)
+    exporter.log.setLevel("ERROR")
+    exporter.register_filter("with_alt", _with_alt)
+    resources = {
+        "metadata": {"name": title},
+        "page_style": STYLE,
+        "page_script": SCRIPT,
+    }
+    page = exporter.from_notebook_node(described(notebook), resources)[0]
+    page = _ELSEWHERE.sub(_alt_of, page)
+    return page.replace(CONTENTS, contents(page), 1)
+
+
+class Page(HTMLExporter):
+    """nbconvert's page, with formulas that no script has to draw."""
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """Markdown of a cell, or of an output, as HTML."""
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = Renderer(escape=False, attachments=attachments)
+        whole = _WRAPPED.sub(r"\1 ", source)
+        return MarkdownWithMath(renderer=renderer).render(whole)
+
+
+# A formula that goes on with a minus on the next line is no list.
+_WRAPPED = re.compile(r"(\$[^$\n]+)\n\s*(?=[-+*] [^$\n]*\$)")
+
+
+class Renderer(IPythonRenderer):
+    """Markdown with formulas as MathML."""
+
+    def block_math(self, body: str) -> str:
+        """A formula on lines of its own."""
+        return mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        """A formula within a line."""
+        return mathml(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        """Such as align."""
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+
+@cache
+def mathml(formula: str, display: str) -> str:
+    """A formula in LaTeX as MathML; what cannot be converted stays as it is.
+
+    Args:
+        formula: without dollars.
+        display: "block" or "inline".
+    """
+    try:
+        drawn = convert(formula.strip(), display=display, xmlns="")
+    except Exception:  # whatever a student's own formula runs into
+        return f"<code>{html.escape(formula)}</code>"
+    drawn = _LETTERS.sub(_letter, drawn)
+    space = '<mspace width="0.17em" />'
+    return _BEFORE.sub(space, _AFTER.sub(space, drawn))
+
+
+# Browsers draw ℒ and 𝔼 only where they are written as such.
+_LETTERS = re.compile(r'<mi mathvariant="(double-struck|script)">([A-Z])</mi>')
+# Between a function's name and what stands beside it without brackets.
+_NAMED = "<m[io]>(?:log|exp|max|min|sup|inf)</m[io]>"
+_AFTER = re.compile("(?<=log</mi>|exp</mi>)(?=<m(?:i|frac|sub|sqrt))")
+_BEFORE = re.compile(f"(?<=</mi>|</mn>)(?={_NAMED})")
+
+
+def _letter(found: re.Match[str]) -> str:
+    style, letter = found[1].upper(), found[2]
+    for prefix in ("", "MATHEMATICAL "):
+        try:
+            name = f"{prefix}{style} CAPITAL {letter}"
+            return f"<mi>{unicodedata.lookup(name)}</mi>"
+        except KeyError:
+            continue
+    return found[0]
+
+
+def described(notebook: NotebookNode) -> NotebookNode:
+    """A copy in which every figure says what it shows.
+
+    What the lab wrote into the output's metadata stays; other figures get the heading
+    that they stand under.
+    """
+    notebook = copy.deepcopy(notebook)
+    for cell, heading in zip(notebook.cells, headings(notebook.cells), strict=True):
+        for output in cell.get("outputs", []):
+            for kind in IMAGES:
+                if kind in output.get("data", {}):
+                    about = output.setdefault("metadata", {}).setdefault(kind, {})
+                    about.setdefault(
+                        "alt", f"Figure: {heading}" if heading else "Figure"
+                    )
+    return notebook
+
+
+def _with_alt(drawn: str, output: NotebookNode) -> str:
+    """Put the description of a figure into its element."""
+    about = output.get("metadata", {})
+    alt = next((about[k]["alt"] for k in IMAGES if "alt" in about.get(k, {})), "")
+    return drawn.replace("<img ", f'<img alt="{html.escape(alt)}" ', 1)
+
+
+# Images that are not in the page, such as Colab's badge: their text stands for them.
+_ELSEWHERE = re.compile(r'<img\b(?=[^>]*\bsrc="(?!data:))[^>]*>')
+
+
+def _alt_of(image: re.Match[str]) -> str:
+    alt = re.search(r'\balt="([^"]*)"', image[0])
+    return alt[1] if alt else ""
+
+
+def contents(page: str) -> str:
+    """The table of contents of a page: its headings of the second and third level."""
+    lines, depth = [], 2
+    for level, anchor, text in _HEADING.findall(page):
+        while depth < int(level):
+            lines.append("<ol>")
+            depth += 1
+        while depth > int(level):
+            lines.append("</ol>")
+            depth -= 1
+        lines.append(f'<li><a href="#{anchor}">{text.strip()}</a></li>')
+    lines += ["</ol>"] * (depth - 2)
+    if not lines:
+        return ""
+    return (
+        f'<nav class="contents" aria-label="Contents"><ol>{"".join(lines)}</ol></nav>'
+    )
+
+
+_HEADING = re.compile(
+    r'<h([23]) id="([^"]+)">(.*?)<a class="anchor-link"[^>]*>.*?</a></h[23]>', re.DOTALL
+)

@@ -1,0 +1,185 @@
+"""Studies of Lab 4: what variants of its recipe make of a policy.
+
+The recipe and its measures are `cai_recipe`; nothing here sees a label of a person.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from labs_helpers import constitution as cai
+from labs_helpers import safety
+from labs_helpers.course.profile import load_profile
+from labs_helpers.data import Preference, Prompt
+from labs_helpers.evaluation import RewardJudge, TruthJudge, paired_difference, rate
+from labs_helpers.fit import FitConfig, SoftRewardObjective, fit
+from labs_helpers.models import Policy, RewardModel
+from labs_helpers.world.annotators import Pair, differing
+from labs_helpers.world.gold import Gold
+from labs_helpers.world.prompts import prompts
+from labs_helpers.world.task import town_task
+from labs_tools.studies import Row, Study, columns
+from labs_tools.studies.cai_recipe import BETA, LONGEST, Town, rules
+
+SEEDS = range(3)
+PPO_UPDATES = 40
+
+
+def revision_rounds() -> Iterator[Row]:
+    """What more rounds do to a model trained on revisions, and what the paper's way.
+
+    The paper draws one principle for an answer and revises it whatever the critique.
+    Columns: way, seed, and those of `Measured.row`.
+    """
+    town = Town()
+    ways: dict[str, dict[str, Any]] = {
+        "one round": {},
+        "two rounds": {"rounds": 2},
+        "three rounds": {"rounds": 3},
+        "as in the paper": {"each": 1, "always": True},
+    }
+    for seed in SEEDS:
+        yield {
+            "way": "no revision",
+            "seed": seed,
+            **town.measured(town.sft, seed).row(),
+        }
+        for way, options in ways.items():
+            policy = town.sl_cai(town.sft, seed, **options)
+            yield {"way": way, "seed": seed, **town.measured(policy, seed).row()}
+
+
+def second_iteration() -> Iterator[Row]:
+    """SL-CAI and RL-CAI, and both again from there, by two kinds of critics.
+
+    In the second iteration the policy is critic and judge itself, or the supervised
+    policy still is. Columns: stage, critic, seed, and those of `Measured.row`.
+    """
+    town = Town()
+    for seed in SEEDS:
+        supervised = town.sl_cai(town.sft, seed)
+        aligned = town.rl_cai(supervised, seed)
+        stages = {"SFT": town.sft, "SL-CAI": supervised, "RL-CAI": aligned}
+        found = {(stage, "SFT"): policy for stage, policy in stages.items()}
+        for name, critic in {"SFT": town.sft, "itself": aligned}.items():
+            again = town.sl_cai(aligned, 100 + seed, critic)
+            found["SL-CAI again", name] = again
+            found["RL-CAI again", name] = town.rl_cai(again, 100 + seed, critic)
+        for (stage, critic), policy in found.items():
+            yield {
+                "stage": stage,
+                "critic": critic,
+                "seed": seed,
+                **town.measured(policy, seed).row(),
+            }
+
+
+def rl_cai_ways() -> Iterator[Row]:
+    """RL-CAI by DPO, and by a reward model and PPO, on the same AI labels.
+
+    Both seek the most reward less 0.1 of the KL from SL-CAI. Columns: way, seed, those
+    of `Measured.row`, agrees (with gold, of what the policy was given to go by, on
+    held-out pairs that SL-CAI answers differently) and seconds (of training).
+    """
+    town = Town()
+    for seed in SEEDS:
+        start = town.sl_cai(town.sft, seed)
+        labels = town.ai_labels(start, seed)
+        asked, a, b = _held_out_pairs(town, start, seed)
+        judge = cai.ConstitutionJudge(town.sft, town.tokenizer, rules())
+        began = time.perf_counter()
+        policies = {"SL-CAI": start, "DPO": town.dpo(start, labels, seed)}
+        times = {"SL-CAI": 0.0, "DPO": time.perf_counter() - began}
+        verdicts = dict.fromkeys(policies, judge.compare(asked, a, b))
+        began, way = time.perf_counter(), "reward model and PPO"
+        reward_model = _reward_model(town, labels, seed)
+        policies[way] = _ppo(town, start, reward_model, seed)
+        times[way] = time.perf_counter() - began
+        verdicts[way] = RewardJudge(reward_model).compare(asked, a, b)
+        better = TruthJudge(Gold()).compare(asked, a, b)
+        for way, policy in policies.items():
+            yield {
+                "way": way,
+                "seed": seed,
+                **town.measured(policy, seed).row(),
+                **columns("agrees", rate(verdicts[way] == better)),
+                "seconds": round(times[way], 1),
+            }
+
+
+def _held_out_pairs(
+    town: Town, policy: Policy, seed: int
+) -> tuple[list[Prompt], list[str], list[str]]:
+    """Held-out prompts with two answers of different gold."""
+    asked = prompts("test")
+    texts = safety.answers_of(policy, town.tokenizer, asked, 2, seed=60 + seed)
+    pairs = [Pair(p, *texts[2 * i : 2 * i + 2]) for i, p in enumerate(asked)]
+    kept = differing(pairs)
+    return [x.prompt for x in kept], [x.a for x in kept], [x.b for x in kept]
+
+
+def _reward_model(town: Town, rows: Sequence[Preference], seed: int) -> RewardModel:
+    torch.manual_seed(seed)
+    model = RewardModel.from_policy(town.sft, request=town_task().self_check)
+    config = FitConfig(lr=1e-3, batch_size=32, epochs=2, seed=seed, progress=False)
+    fit(model, rows, SoftRewardObjective(model), config)
+    return model
+
+
+def _ppo(town: Town, start: Policy, reward_model: RewardModel, seed: int) -> Policy:
+    from labs_helpers.rl import RLConfig, model_reward, train
+
+    policy = town.copy_of(start)
+    torch.manual_seed(seed)
+    config = RLConfig(
+        updates=PPO_UPDATES,
+        max_new_tokens=LONGEST,
+        kl_weight=BETA,
+        seed=seed,
+        progress=False,
+    )
+    reward = model_reward(reward_model)
+    train(policy, town.red_team(seed), reward, config, tokenizer=town.tokenizer)
+    return policy
+
+
+def rl_cai_seeds() -> Iterator[Row]:
+    """The lab's RL-CAI with its own sizes on town-s, five seeds.
+
+    Columns: seed; attack, over_refusal, helpfulness, capability and the rest of
+    `Measured.row`; sft_attack; attack_beyond_half (attack success less half of SFT's),
+    helpfulness_change, capability_change, paired with SFT.
+    """
+    sizes = load_profile("tiny").sizes(4)
+    town = Town("town-s", others=sizes.train_prompts, pairs=sizes.pairs)
+    for seed in range(5):
+        policy = town.rl_cai(town.sl_cai(town.sft, seed), seed)
+        before, after = (
+            town.measured(p, seed, sizes.use_samples) for p in (town.sft, policy)
+        )
+        changes = {
+            "attack_beyond_half": (
+                after.attacks.per_item(),
+                before.attacks.per_item() / 2,
+            ),
+            "helpfulness_change": (after.helpfulness, before.helpfulness),
+            "capability_change": (after.capability, before.capability),
+        }
+        row = {
+            "seed": seed,
+            **after.row(),
+            **columns("sft_attack", before.attacks.overall()),
+        }
+        for name, pair in changes.items():
+            row |= columns(name, paired_difference(*pair))
+        yield row
+
+
+STUDIES: dict[str, Study] = {
+    "revision_rounds": revision_rounds,
+    "second_iteration": second_iteration,
+    "rl_cai_ways": rl_cai_ways,
+    "rl_cai_seeds": rl_cai_seeds,
+}

@@ -1,0 +1,216 @@
+"""Studies of Lab 3: what goes wrong on purpose, and whether the monitor names it.
+
+Reward hacking with its mitigations, and every instability that the monitor knows, on
+town-xs. Judged by gold on the held-out prompts, which the monitor never sees; where a
+reward model is optimised, it sees a second opinion on them, by the one of Lab 1.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from labs_helpers.course.profile import MODELS
+from labs_helpers.fit import FitConfig, RewardObjective, fit
+from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.rl import (
+    RLConfig,
+    SecondOpinion,
+    alarms,
+    ensemble,
+    length_penalised,
+    model_reward,
+    standardised,
+)
+from labs_helpers.sampling import Rollout, rollout_kl, sample
+from labs_helpers.world import recorded
+from labs_helpers.world.annotators import BIASED, label
+from labs_helpers.world.task import town_task
+from labs_tools.studies import Row, Study
+from labs_tools.studies.lab3 import LONGEST, RECIPE, Trained, held_out, random_values
+
+# Instabilities show soon, or not at all.
+SHORT = replace(RECIPE, updates=30)
+HACKING_RATE = 5e-4  # to go farther than is good, and soon
+
+
+def _trained(config: RLConfig, reward: Callable | None, **options: Any) -> Trained:
+    """On the prompts that have recorded answers: what goes wrong needs no more."""
+    asked = town_task().prompts("train")
+    return Trained("town-xs", config, reward, asked=asked, **options)
+
+
+@cache
+def biased_reward(seed: int = 0, comparisons: int = 100):
+    """A reward model from few comparisons by somebody who likes length and flattery.
+
+    On the scale of what town-s says before it is trained: mean 0, variance 1.
+    """
+    torch.manual_seed(seed)
+    policy, task = load_policy(MODELS / "town-s"), town_task()
+    model = RewardModel.from_policy(policy, request=task.self_check)
+    rows = label(recorded.pairs("train", comparisons, seed=seed), [BIASED], seed)
+    config = FitConfig(lr=1e-3, batch_size=16, epochs=10, seed=seed, progress=False)
+    fit(model, rows, RewardObjective(model), config)
+    asked = [p for p, _ in recorded.recorded_answers("validation")]
+    said = [answers[0] for _, answers in recorded.recorded_answers("validation")]
+    return standardised(model_reward(model), asked, said)
+
+
+def hacking() -> Iterator[Row]:
+    """PPO on town-xs under a biased reward model: proxy, gold and KL along the way.
+
+    Columns: mitigation, seed, update (0 is the start), kl, proxy, second (the second
+    opinion), gold (held-out, one answer each), alarm (the monitor's first alarm that is
+    up by then, or "none").
+    """
+    for seed in range(2):
+        biased = biased_reward(seed)
+        several = [biased, biased_reward(seed + 10), biased_reward(seed + 20)]
+        mitigations = {
+            "none": (biased, 0.0),
+            "KL weight 0.1": (biased, 0.1),
+            "KL weight 0.3": (biased, 0.3),
+            "ensemble of three": (ensemble(several), 0.0),
+            "worst of three": (ensemble(several, "worst"), 0.0),
+            "length penalty": (length_penalised(biased, 0.1, free=10), 0.0),
+        }
+        for name, (reward, weight) in mitigations.items():
+            config = replace(
+                RECIPE,
+                updates=48,
+                lr=HACKING_RATE,
+                kl_weight=weight,
+                evaluate_every=4,
+                seed=seed,
+            )
+            look = _along("town-xs", reward)
+            start = {"step": 0, **look(load_policy(MODELS / "town-xs"))}
+            run = _trained(config, reward, along=look)
+            yield from _trajectory(name, seed, start, run)
+
+
+def _along(model: str, proxy: Callable) -> Callable:
+    """What is measured on the way: gold, KL, proxy and second opinion, held out."""
+    task, tokenizer = town_task(), load_tokenizer(MODELS / model)
+    asked, reference = task.prompts("test"), load_policy(MODELS / model)
+
+    def answers(policy: nn.Module) -> Rollout:
+        return sample(policy, tokenizer, asked, max_new_tokens=LONGEST, seed=6)
+
+    start = answers(reference).texts
+    opinions = SecondOpinion(proxy, second_judge(), asked, start, tokenizer)
+
+    def evaluate(policy: nn.Module) -> dict[str, float]:
+        rollout = answers(policy)
+        return {
+            "held_out_gold": float(task.truth.scores(asked, rollout.texts).mean()),
+            "held_out_kl": float(rollout_kl(policy, reference, rollout).mean()),
+            **opinions.about(rollout.texts),
+        }
+
+    return evaluate
+
+
+@cache
+def second_judge():
+    """The reward model that Lab 1 ends with: many comparisons, no bias."""
+    return model_reward(RewardModel.from_pretrained(MODELS / "town-s-reward"))
+
+
+def _trajectory(mitigation: str, seed: int, start: dict, run: Trained) -> Iterator[Row]:
+    raised = alarms(run.history)
+    for row in [start, *run.history.rows]:
+        if "held_out_gold" in row:
+            up = [alarm.name for alarm in raised if alarm.step <= row["step"]]
+            yield {
+                "mitigation": mitigation,
+                "seed": seed,
+                "update": int(row["step"]),
+                "kl": round(row["held_out_kl"], 4),
+                "proxy": round(row["held_out_reward"], 4),
+                "second": round(row["second_opinion"], 4),
+                "gold": round(row["held_out_gold"], 4),
+                "alarm": up[0] if up else "none",
+            }
+
+
+def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
+    """Instabilities by the monitor's name: how each is provoked, and the run."""
+
+    def xs(reward: Callable | None = None, prepare=None, **settings):
+        def run(seed: int) -> Trained:
+            config = replace(SHORT, seed=seed, **settings)
+            return _trained(config, reward, prepare=prepare)
+
+        return run
+
+    def hacked(seed: int) -> Trained:
+        config = replace(SHORT, seed=seed, lr=HACKING_RATE, evaluate_every=3, **free)
+        reward = biased_reward(seed)
+        return _trained(config, reward, along=_along("town-xs", reward))
+
+    def of_texts(pays: Callable[[str], float]):
+        return lambda prompts, answers: [pays(answer) for answer in answers]
+
+    free = {"kl_weight": 0.0}
+    long = {"missing_end_penalty": 0.0, **free}
+    words = of_texts(lambda text: len(text.split()) / 20)
+    return {
+        "learning rate too high": ("learning rate 1e-2", xs(lr=1e-2)),
+        "entropy collapse": (
+            "the entropy bonus with the wrong sign, no KL penalty",
+            xs(entropy_weight=-3.0, lr=1e-3, schedule="constant", **free),
+        ),
+        "values do not fit": (
+            "values start large and random",
+            xs(prepare=partial(random_values, size=10.0)),
+        ),
+        "dead reward": ("a constant reward", xs(of_texts(lambda text: 0.5))),
+        "no end of sequence": (
+            "a reward for words, no penalty for a missing end",
+            xs(words, lr=1e-3, **long),
+        ),
+        "repetition": (
+            'a reward for the word "the"',
+            xs(of_texts(lambda text: text.split().count("the") / 5), lr=1e-3, **long),
+        ),
+        "length drift": (
+            "a penalty for words",
+            xs(of_texts(lambda text: -len(text.split()) / 10), lr=1e-3, **free),
+        ),
+        "reward hacking": (
+            "a reward model from 100 biased comparisons, no KL penalty",
+            hacked,
+        ),
+    }
+
+
+def instabilities() -> Iterator[Row]:
+    """Every instability that the monitor knows, provoked on town-xs, two seeds.
+
+    Columns: provoked, how, seed, alarms (all, in order), update (of the alarm that is
+    right, 0 if there is none), gold.
+    """
+    for seed in range(2):
+        for name, (how, runs) in provoked().items():
+            run = runs(seed)
+            right = [a.step for a in alarms(run.history) if a.name == name]
+            gold, _ = held_out(run.policy, "town-xs", n=1)
+            yield {
+                "provoked": name,
+                "how": how,
+                "seed": seed,
+                "alarms": run.alarms,
+                "update": right[0] if right else 0,
+                "gold": round(float(gold.mean()), 4),
+            }
+
+
+STUDIES: dict[str, Study] = {
+    "rl_hacking": hacking,
+    "rl_instabilities": instabilities,
+}

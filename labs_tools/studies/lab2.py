@@ -1,0 +1,203 @@
+"""What the studies of Lab 2 share: preferences for a goal, training, and measures.
+
+All on town-s, judged by gold on held-out prompts and phrasings. The studies stand in
+`recipes` (goals and the optimum) and `preferences` (beta, labels, data, losses).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from labs_helpers.course.profile import MODELS
+from labs_helpers.data import Preference, Prompt
+from labs_helpers.evaluation import Estimate, WinRate, mean, paired_difference, win_rate
+from labs_helpers.fit import FitConfig, Objective, PairObjective, Reference, fit
+from labs_helpers.models import Policy, load_policy, load_tokenizer
+from labs_helpers.sampling import Rollout, rollout_kl, sample
+from labs_helpers.world.annotators import Annotator, label
+from labs_helpers.world.goals import Goal, other_pairs, sampled_pairs
+from labs_helpers.world.gold import DIMENSIONS, score
+from labs_helpers.world.prompts import lot, practice_prompts, prompts
+from labs_tools.studies import Row, columns
+
+MODEL = MODELS / "town-s"
+BATCH = 32
+# Held-out answers that are compared, at least two to each prompt of the goal.
+COMPARISONS = 2048
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How preferences for a goal are made, and how a policy is trained on them.
+
+    Attributes:
+        prompts: of the goal that are answered, or all if there are fewer.
+        answers: that are sampled to each.
+        pairs: of answers that differ in the goal's dimension.
+        others: recorded pairs about everything else.
+        fresh: prompts about everything else that the policy answers twice; answers
+            that differ in gold are pairs too.
+        temperature: of the simulated annotator; 0.25 is the careful one of the panel.
+        beta: of the loss.
+        lr: highest learning rate of the schedule; it falls from round to round.
+        epochs: passes over the pairs, in each round.
+        rounds: each samples from the policy that the one before has trained.
+    """
+
+    prompts: int = 300
+    answers: int = 8
+    pairs: int = 200
+    others: int = 800
+    fresh: int = 0
+    temperature: float = 0.25
+    beta: float = 0.1
+    lr: float = 3e-4
+    epochs: float = 1.5
+    rounds: int = 1
+
+    @property
+    def annotator(self) -> Annotator:
+        """Who compares."""
+        return Annotator("annotator", self.temperature)
+
+    def config(self, seed: int = 0) -> FitConfig:
+        """How it is trained."""
+        return FitConfig(self.lr, BATCH, self.epochs, seed=seed, progress=False)
+
+
+@cache
+def sft_policy() -> tuple[Policy, Any, Reference]:
+    """The policy that everything starts from, its tokenizer, and its memory."""
+    policy = load_policy(MODEL)
+    return policy, load_tokenizer(MODEL), Reference(policy)
+
+
+def answers(policy: Policy, asked: Sequence[Prompt], n: int, seed: int) -> Rollout:
+    """What a policy says, n answers to each prompt."""
+    tokenizer = sft_policy()[1]
+    return sample(policy, tokenizer, asked, max_new_tokens=64, n=n, seed=seed)
+
+
+def scores(asked: Sequence[Prompt], texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Every dimension and gold of answers, equally many to each prompt."""
+    each = len(texts) // len(asked)
+    found = [score(asked[i // each], text) for i, text in enumerate(texts)]
+    return {name: np.array([row[name] for row in found]) for name in found[0]}
+
+
+def trained(rows: Sequence[Any], objective: Objective, config: FitConfig) -> Policy:
+    """A fresh copy of the SFT policy, trained."""
+    policy = load_policy(MODEL)
+    fit(policy, rows, objective, config)
+    return policy
+
+
+def pairwise(loss: Callable[..., Any], **options: Any) -> PairObjective:
+    """A loss of pairs as an objective, with the SFT policy as the reference."""
+    _, tokenizer, reference = sft_policy()
+    return PairObjective(tokenizer, reference, partial(loss, **options))
+
+
+# Preference sets
+
+
+def goal_rows(
+    goal: Goal, recipe: Recipe, seed: int = 0, policy: Policy | None = None
+) -> list[Preference]:
+    """Answers of a policy (the SFT policy), compared in the goal's dimension."""
+    asked = goal.prompts("train", recipe.prompts)
+    texts = answers(policy or sft_policy()[0], asked, recipe.answers, seed + 1).texts
+    per_prompt = -(-3 * recipe.pairs // (2 * len(asked)))
+    pairs = sampled_pairs(asked, texts, goal.dimension, per_prompt, seed)
+    return label(pairs[: recipe.pairs], [recipe.annotator], seed, goal.dimension)
+
+
+def other_rows(
+    goal: Goal, recipe: Recipe, seed: int = 0, policy: Policy | None = None
+) -> list[Preference]:
+    """Pairs about everything else, recorded and fresh ones, compared as a whole."""
+    pairs = other_pairs(goal, recipe.others, seed)
+    if recipe.fresh:
+        asked = [p for p in practice_prompts() if p.meta["type"] not in goal.kinds]
+        asked = lot("fresh", seed).sample(asked, recipe.fresh)
+        texts = answers(policy or sft_policy()[0], asked, 2, seed + 2).texts
+        pairs += sampled_pairs(asked, texts, per_prompt=1, seed=seed)
+    return label(pairs, [recipe.annotator], seed)
+
+
+# Measures
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a policy's held-out answers are worth, beside the SFT policy's.
+
+    The ceiling is the win rate of somebody who always answers perfectly: where the SFT
+    policy is perfect, they can only tie.
+    """
+
+    win: WinRate
+    ceiling: WinRate
+    kl: Estimate
+    gain: Estimate
+    falls: dict[str, Estimate]
+
+    @property
+    def row(self) -> Row:
+        """As columns of a study."""
+        found = {
+            **columns("win", self.win),
+            **columns("decided", self.win.without_ties),
+            **columns("ceiling", self.ceiling),
+            **columns("kl", self.kl),
+            **columns("gain", self.gain),
+        }
+        for name, estimate in self.falls.items():
+            found |= columns(f"change_{name}", estimate)
+        return found
+
+
+@cache
+def _baseline(asked: tuple[Prompt, ...], n: int, seed: int) -> dict[str, np.ndarray]:
+    return scores(asked, answers(sft_policy()[0], asked, n, seed).texts)
+
+
+def measured(
+    policy: Policy, goal: Goal, wide: bool = True, split: str = "test"
+) -> Measured:
+    """Win rate and gain on the goal, KL there, other dimensions on all prompts.
+
+    Args:
+        policy: that was trained.
+        goal: on whose prompts and dimension it is to win.
+        wide: look at the other dimensions too, which takes the longest.
+        split: of the prompts; settings are chosen on "validation".
+    """
+    asked = tuple(goal.prompts(split))
+    n = max(2, COMPARISONS // len(asked))
+    drawn = answers(policy, asked, n, seed=5)
+    cluster = np.repeat(np.arange(len(asked)), n)
+    own = scores(asked, drawn.texts)[goal.dimension]
+    start = _baseline(asked, n, 1005)[goal.dimension]
+    outcomes = 0.5 + 0.5 * np.sign(own - start)
+    kl = rollout_kl(policy, sft_policy()[0], drawn).numpy()
+    falls = {}
+    if wide:
+        everything, n = tuple(prompts(split)), 4
+        new = scores(everything, answers(policy, everything, n, seed=6).texts)
+        old = _baseline(everything, 8, 1006)
+        for name in (*DIMENSIONS, "gold"):
+            of_prompt = [
+                x[name].reshape(len(everything), -1).mean(1) for x in (new, old)
+            ]
+            falls[name] = paired_difference(*of_prompt)
+    return Measured(
+        win_rate(outcomes, cluster),
+        win_rate(np.where(start < 1, 1.0, 0.5), cluster),
+        mean(kl, cluster),
+        paired_difference(own, start, cluster),
+        falls,
+    )

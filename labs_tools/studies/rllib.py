@@ -1,0 +1,173 @@
+"""Ray RLlib's PPO beside ours: the same token task, the same model, the same settings.
+
+Needs the extra `rl` to run. The task is the probe "masking": to the prompt "a" the
+answer "c" pays most, other answers that begin with "c" pay a little.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from labs_helpers.models import PolicyWithValue
+from labs_helpers.rl import PROBES, WORDS, probe_policy, solve
+from labs_tools.studies import Row, Study
+
+TASK = next(task for task in PROBES if task.name == "masking")
+END = WORDS.index("<end>")
+LONGEST = TASK.settings["max_new_tokens"]
+UPDATES, ANSWERS, EPOCHS = 30, 64, 4
+
+
+def token_env() -> Any:
+    """Text generation as a Gymnasium environment: an action is a token."""
+    import gymnasium
+
+    class Tokens(gymnasium.Env):
+        action_space = gymnasium.spaces.Discrete(len(WORDS))
+        observation_space = gymnasium.spaces.Box(
+            0, len(WORDS) - 1, (1 + LONGEST,), np.int64
+        )
+
+        def __init__(self, config: Any = None):
+            self.prompt = TASK.prompts[0]
+
+        def seen(self) -> np.ndarray:
+            """Prompt and answer so far; end tokens fill the rest."""
+            ids = [WORDS.index(self.prompt), *self.answer]
+            padding = [END] * (1 + LONGEST - len(ids))
+            return np.array(ids + padding, np.int64)
+
+        def reset(self, *, seed: int | None = None, options: Any = None):
+            super().reset(seed=seed)
+            self.answer: list[int] = []
+            return self.seen(), {}
+
+        def step(self, action: int):
+            ended = action == END
+            if not ended:
+                self.answer.append(int(action))
+            cut = not ended and len(self.answer) == LONGEST
+            reward = 0.0
+            if ended or cut:
+                words = " ".join(WORDS[i] for i in self.answer if i)
+                reward = TASK.pays(self.prompt, words)
+                reward -= cut * TASK.settings["missing_end_penalty"]
+            return self.seen(), reward, ended or cut, False, {}
+
+    return Tokens
+
+
+def _language_module() -> Any:
+    """RLlib's idea of a model, around the probes' language model with its values."""
+    from ray.rllib.core.columns import Columns
+    from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+    from ray.rllib.core.rl_module.torch import TorchRLModule
+
+    class Language(TorchRLModule, ValueFunctionAPI):
+        def setup(self) -> None:
+            """Build the model that ours trains, too."""
+            self.language = PolicyWithValue.from_policy(probe_policy()[0])
+
+        def _read(self, batch: dict) -> Any:
+            tokens = batch[Columns.OBS].long()
+            output = self.language(tokens)
+            rows, last = torch.arange(len(tokens)), (tokens != END).sum(dim=1) - 1
+            return output.logits[rows, last], output.values[rows, last]
+
+        def _forward(self, batch: dict, **_: Any) -> dict:
+            return {Columns.ACTION_DIST_INPUTS: self._read(batch)[0]}
+
+        def compute_values(self, batch: dict, embeddings: Any = None) -> torch.Tensor:
+            """The value of every state."""
+            return self._read(batch)[1]
+
+    return Language
+
+
+def rllib() -> Iterator[Row]:
+    """Mean reward by update of RLlib's PPO and ours, three seeds.
+
+    RLlib's env runner samples and its learner learns, as its algorithm would have them
+    do, but without the cluster that the algorithm starts.
+
+    Columns: library, seed, update, tokens, reward.
+    """
+    for seed in range(3):
+        yield from _theirs(seed)
+        for row in _ours(seed).history.rows:
+            yield {
+                "library": "ours",
+                "seed": seed,
+                "update": int(row["step"]),
+                "tokens": int(row["tokens"]),
+                "reward": round(row["reward"], 4),
+            }
+
+
+def _ours(seed: int) -> Any:
+    return solve(
+        TASK,
+        "ppo",
+        seed,
+        updates=UPDATES,
+        samples=ANSWERS,
+        epochs=EPOCHS,
+        lam=0.95,
+        lr=3e-3,
+    )
+
+
+def _theirs(seed: int) -> Iterator[Row]:
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core import DEFAULT_MODULE_ID
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+    config = (
+        PPOConfig()
+        .environment(token_env())
+        .env_runners(num_env_runners=0)
+        .learners(num_learners=0)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=_language_module()))
+        .training(
+            num_epochs=EPOCHS,
+            lr=3e-3,
+            gamma=1.0,
+            lambda_=0.95,
+            clip_param=0.2,
+            vf_loss_coeff=0.25,  # theirs is the squared error, ours half of it
+            vf_clip_param=float("inf"),
+            entropy_coeff=0.0,
+            use_kl_loss=False,
+            grad_clip=1.0,
+        )
+        .debugging(seed=seed)
+    )
+    torch.manual_seed(seed)
+    runner = SingleAgentEnvRunner(config=config)
+    learner = config.build_learner(env=token_env()())
+    tokens = 0
+    for update in range(1, UPDATES + 1):
+        trained = learner.module[DEFAULT_MODULE_ID].unwrapped()
+        runner.module.load_state_dict(trained.state_dict())
+        episodes = runner.sample(num_episodes=ANSWERS)
+        tokens += sum(len(episode) for episode in episodes)
+        learner.update(
+            episodes=episodes,
+            timesteps={"num_env_steps_sampled_lifetime": tokens},
+            num_epochs=EPOCHS,
+            minibatch_size=sum(len(episode) for episode in episodes),
+        )
+        earned = [episode.get_return() for episode in episodes]
+        yield {
+            "library": "RLlib",
+            "seed": seed,
+            "update": update,
+            "tokens": tokens,
+            "reward": round(float(np.mean(earned)), 4),
+        }
+
+
+STUDIES: dict[str, Study] = {"rl_rllib": rllib}

@@ -1,0 +1,1 @@
+"""How the town is made: corpus, models, suites, and what they can do."""

@@ -1,0 +1,240 @@
+"""The command line: finding labs, doctor's findings, errors for people."""
+
+import pytest
+
+from labs_helpers.course.profile import load_profile
+from labs_tools import cli, doctor
+from labs_tools.endings import install
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("1_a.ipynb", "3_c.ipynb", "notes.ipynb"):
+        (folder / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_all_notebooks_by_default(project):
+    names = [path.name for path in cli.find_notebooks([])]
+    assert names == ["1_a.ipynb", "3_c.ipynb"]
+
+
+def test_chosen_notebooks_in_order(project):
+    assert [p.name for p in cli.find_notebooks([3, 1, 3])] == ["1_a.ipynb", "3_c.ipynb"]
+
+
+def test_lab_that_is_not_there(project, capsys):
+    assert cli.main(["run", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "no lab 2" in error
+    assert "there is 1, 3" in error
+
+
+def test_run_hands_over_its_options(project, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "labs_tools.notebooks.run", lambda *args: calls.append(args) or 0
+    )
+    out = tmp_path / "elsewhere"
+    code = cli.main(["run", "3", "--profile", "tiny", "--out", str(out), "--in-place"])
+    assert code == 0
+    paths, profile, folder, in_place = calls[0]
+    assert [path.name for path in paths] == ["3_c.ipynb"]
+    assert (profile.name, folder, in_place) == ("tiny", out, True)
+
+
+def test_unknown_profile_is_one_line(project, capsys):
+    assert cli.main(["run", "--profile", "big"]) == 1
+    error = capsys.readouterr().err
+    assert "'big'" in error
+    assert error.count("\n") == 1
+
+
+def test_missing_extra_says_what_to_install(project, monkeypatch, capsys):
+    monkeypatch.delattr("labs_tools.notebooks", raising=False)
+    monkeypatch.setitem(
+        __import__("sys").modules, "labs_tools.notebooks", None
+    )
+    assert cli.main(["run"]) == 1
+    assert install("lab") in capsys.readouterr().err
+
+
+def works(monkeypatch, project):
+    """A project with one notebook that could be executed."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), project / "1_a.ipynb")
+    monkeypatch.setattr(
+        "labs_tools.notebooks.execute", lambda *_: pytest.fail("was executed")
+    )
+
+
+def one_line_of(capsys) -> str:
+    error = capsys.readouterr().err
+    assert error.startswith("labs: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("out", "part"),
+    [
+        ("file", "choose another"),
+        ("file/below", "choose another"),
+        ("x" * 300, "shorter name"),
+        ("loop", "choose another"),
+        ("/proc/no", ""),
+        ("/dev/null/no", "choose another"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_one_line(
+    project, monkeypatch, tmp_path, capsys, out, part
+):
+    works(monkeypatch, project)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.main(["run", "1", "--profile", "smoke", "--out", out]) == 1
+    assert part in one_line_of(capsys)
+
+
+def test_a_bench_that_could_not_be_saved_is_not_begun(
+    project, monkeypatch, tmp_path, capsys
+):
+    # An import of this ends in another line.
+    monkeypatch.setitem(__import__("sys").modules, "labs_tools.bench", None)
+    (tmp_path / "file").write_text("")
+    assert cli.main(["bench", "--out", str(tmp_path / "file" / "bench.json")]) == 1
+    assert "choose another" in one_line_of(capsys)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "{bad", '{"nbformat": 9}', "\xff"])
+def test_a_broken_notebook_is_one_line_with_its_name(project, capsys, content):
+    (project / "1_a.ipynb").write_bytes(content.encode("latin-1"))
+    assert cli.main(["run", "1", "--profile", "smoke"]) == 1
+    assert "1_a.ipynb is no notebook" in one_line_of(capsys)
+
+
+def test_notebooks_of_other_names_are_left_alone(project):
+    for name in ("2.5_x.ipynb", "4a_x.ipynb", "_5.ipynb"):
+        (project / name).write_text("{}")
+    assert [p.name for p in cli.find_notebooks([])] == ["1_a.ipynb", "3_c.ipynb"]
+
+
+@pytest.mark.slow
+def test_unknown_study_is_one_line(capsys):
+    assert cli.main(["study", "nothing"]) == 1
+    assert "no study 'nothing'" in one_line_of(capsys)
+
+
+def test_unknown_settings_are_one_line(capsys, tmp_path):
+    assert cli.main(["train", "ppo", "--config", str(tmp_path)]) == 1
+    assert str(tmp_path) in one_line_of(capsys)
+
+
+def findings(monkeypatch, requirements):
+    return {f.name: f for f in doctor.packages(requirements)}
+
+
+def test_doctor_tells_versions(monkeypatch):
+    found = findings(monkeypatch, ["numpy>=2.0", "torch>=99", "no-such-package>=1"])
+    assert found["numpy"].state == "ok"
+    assert found["torch"].state == "missing"
+    assert "wanted >=99" in found["torch"].text
+    assert "not installed" in found["no-such-package"].text
+    assert found["no-such-package"].remedy == install("lab")
+
+
+def test_doctor_groups_what_only_some_people_need(monkeypatch):
+    found = findings(
+        monkeypatch,
+        [
+            "no-such-a; extra == 'grade'",
+            "no-such-b; extra == 'grade'",
+            "no-such-c; extra == 'lab'",
+        ],
+    )
+    assert found["[grade]"].state == "note"
+    assert "no-such-a, no-such-b" in found["[grade]"].text
+    assert found["no-such-c"].state == "missing"
+    assert found["no-such-c"].remedy == install("lab")
+
+
+def test_doctor_tells_a_wrong_path_from_what_the_hub_has(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_MODEL", str(tmp_path / "none"))
+    monkeypatch.setenv("LABS_DATA", "nobody/has-this")
+    found = {f.name: f for f in doctor._profile_needs(load_profile("small"))}
+    assert found["model"].state == "missing"
+    assert "LABS_MODEL" in found["model"].remedy
+    assert found["data"].state == "note"
+
+
+def test_doctor_exit_code_and_text(monkeypatch, capsys):
+    good = doctor.Finding("ok", "cores", "2")
+    note = doctor.Finding("note", "memory", "1 GB", "buy some")
+    bad = doctor.Finding("missing", "torch", "not installed", "pip install it")
+    monkeypatch.setattr(doctor, "examine", lambda: iter([good, note]))
+    assert cli.main(["doctor"]) == 0
+    monkeypatch.setattr(doctor, "examine", lambda: iter([good, bad]))
+    assert cli.main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    assert "-> buy some" in printed
+    assert "-> pip install it" in printed
+    assert "cannot run yet" in printed
+
+
+def test_doctor_looks_at_everything(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    names = {finding.name for finding in doctor.examine()}
+    wanted = {"Python", "torch", "device", "cores", "memory", "profile", "results"}
+    wanted.add("bubblewrap")
+    assert wanted | {"town-xs", "town-s"} <= names
+
+
+def test_doctor_names_an_unknown_profile(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    monkeypatch.setenv("LABS_PROFILE", "big")
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert found["profile"].state == "missing"
+    assert "tiny" in found["profile"].text
+
+
+def test_doctor_says_where_a_real_model_comes_from(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    monkeypatch.setenv("LABS_MODEL", str(tmp_path))
+    monkeypatch.setenv("LABS_DATA", "nobody/has-this-one")
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert found["model"].state == "ok"
+    assert found["data"].state == "note"
+    assert "LABS_DATA" in found["data"].remedy
+
+
+def test_doctor_notices_a_folder_that_it_cannot_write(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    finding = doctor._folder(tmp_path / "file")
+    assert finding.state == "missing"
+    assert "LABS_OUT" in finding.remedy
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("count", ["0", "-2", "two", "1.5"])
+@pytest.mark.parametrize(
+    "command", [["bench", "--runs"], ["grade", "in", "--out", "x.csv", "--jobs"]]
+)
+def test_a_count_is_a_number_from_one_on(command, count, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*command[:-1], f"{command[-1]}={count}"])
+    assert f"expected a number from 1 on, got '{count}'" in capsys.readouterr().err
+
+
+def test_a_bench_that_cannot_be_written_is_refused_at_once(capsys):
+    assert cli.main(["bench", "--out", "."]) == 1
+    assert "is a folder" in capsys.readouterr().err
