@@ -1,7 +1,8 @@
 """Run a function on inputs and write down what happens; compare two such notes.
 
 Observes values, shapes, dtypes, gradients, exceptions, printed text and changes to the
-inputs. Knows nothing of right and wrong.
+inputs. Knows nothing of right and wrong. Grading runs this file alone, beside the code
+of a submission: it imports nothing of the package.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import copy
 import io
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labs_helpers.course.exercises.exercise import Function
-
+Function = Callable[..., Any]
 RTOL = 1e-5
+MOST_PRINTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Observation:
         error: raised by the function.
         gradient_error: raised only when the inputs want gradients.
         changed: inputs that were modified in place.
-        printed: what it wrote to the screen.
+        printed: the beginning of what it wrote to the screen.
+        printed_count: characters that it wrote.
         atol: what the inputs' dtypes leave of a number near 0.
     """
 
@@ -46,6 +48,7 @@ class Observation:
     gradient_error: BaseException | None = None
     changed: tuple[str, ...] = ()
     printed: str = ""
+    printed_count: int = 0
     atol: float = 1e-9
 
     @property
@@ -59,31 +62,54 @@ class Observation:
         return all(np.isfinite(value).all() for value in self.values)
 
 
+class Printed(io.TextIOBase):
+    """Keeps the beginning of what is printed, and counts."""
+
+    def __init__(self) -> None:
+        self.text, self.count = "", 0
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Count, and keep what fits."""
+        self.count += len(text)
+        self.text += text[: max(0, MOST_PRINTED - len(self.text))]
+        return len(text)
+
+
 def observe(
     function: Function, inputs: Mapping[str, Any], wanted: tuple[str, ...] = ()
 ) -> Observation:
     """Call a function and note what it does.
 
     Args:
-        function: is called with copies of the inputs, by name.
+        function: is called with copies of the inputs, by name. One that runs in
+            another process is observed there: it has `observes_itself`, and takes
+            `inputs` and `wanted`.
         inputs: tensors, arrays, numbers or lists.
         wanted: inputs whose gradients are noted, in a second call.
     """
+    if getattr(function, "observes_itself", False):
+        return function(inputs, wanted)
     given = {name: _copy(value) for name, value in inputs.items()}
     atol = 1e-6 if any("32" in _dtype(value) for value in inputs.values()) else 1e-9
-    printed = io.StringIO()
+    printed = Printed()
     with _quiet(printed):
         try:
             kind, leaves = _leaves(function(**given))
             values = tuple(map(_array, leaves))
         except (Exception, SystemExit) as error:
-            return Observation(error=error, printed=printed.getvalue(), atol=atol)
+            said = {"printed": printed.text, "printed_count": printed.count}
+            return Observation(error=error, atol=atol, **said)
     changed = tuple(
         name for name, value in inputs.items() if not _identical(value, given[name])
     )
     gradients, gradient_error = None, None
     if wanted and values:
-        gradients, gradient_error = _gradients(function, inputs, wanted)
+        with _quiet(printed):
+            gradients, gradient_error = _gradients(function, inputs, wanted)
     return Observation(
         kind=kind,
         values=values,
@@ -91,7 +117,8 @@ def observe(
         gradients=gradients,
         gradient_error=gradient_error,
         changed=changed,
-        printed=printed.getvalue(),
+        printed=printed.text,
+        printed_count=printed.count,
         atol=atol,
     )
 
@@ -148,7 +175,7 @@ def undisturbed_randomness() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(printed: io.StringIO) -> Iterator[None]:
+def _quiet(printed: Printed) -> Iterator[None]:
     with (
         contextlib.redirect_stdout(printed),
         warnings.catch_warnings(),
@@ -164,19 +191,16 @@ def _gradients(
     given = {name: _copy(value) for name, value in inputs.items()}
     leaves = {name: given[name].requires_grad_() for name in wanted if name in given}
     nothing = dict.fromkeys(leaves)
-    with _quiet(io.StringIO()):
-        try:
-            result = function(**given)
-            if not isinstance(result, Tensor) or not result.requires_grad:
-                return nothing, None
-            # Different weights, or a wrong row would look like the right one.
-            weights = torch.linspace(1, 2, max(result.numel(), 1))[: result.numel()]
-            total = (result * weights.reshape(result.shape).to(result.dtype)).sum()
-            arrived = torch.autograd.grad(
-                total, list(leaves.values()), allow_unused=True
-            )
-        except (Exception, SystemExit) as error:
-            return nothing, error
+    try:
+        result = function(**given)
+        if not isinstance(result, Tensor) or not result.requires_grad:
+            return nothing, None
+        # Different weights, or a wrong row would look like the right one.
+        weights = torch.linspace(1, 2, max(result.numel(), 1))[: result.numel()]
+        total = (result * weights.reshape(result.shape).to(result.dtype)).sum()
+        arrived = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    except (Exception, SystemExit) as error:
+        return nothing, error
     return {
         name: None if gradient is None else _array(gradient)
         for name, gradient in zip(leaves, arrived, strict=True)
