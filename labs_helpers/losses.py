@@ -3,7 +3,7 @@
 B sequences, T response tokens, V tokens in the vocabulary; a mask is 1 where a
 response token counts, the end-of-sequence token included. A loss is the mean over what
 counts. What is masked matters neither to the value nor to the gradient, not even a NaN
-there. Knows nothing of models, tokenizers or data.
+there.
 """
 
 from typing import Literal, NamedTuple
@@ -12,19 +12,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-
-__all__ = [
-    "PreferenceLoss",
-    "bradley_terry_loss",
-    "dpo_loss",
-    "ipo_loss",
-    "kto_loss",
-    "mismatched_kl",
-    "reinforce_loss",
-    "sequence_logprobs",
-    "slic_loss",
-    "soft_dpo_loss",
-]
 
 
 def bradley_terry_loss(
@@ -35,12 +22,9 @@ def bradley_terry_loss(
 ) -> Float[Tensor, ""]:
     """Negative log-likelihood of preferences under Bradley and Terry's model (1952).
 
-    mean(-log sigmoid(chosen - rejected - margin)), where P(chosen is preferred) =
-    sigmoid(chosen - rejected); the margin as in Llama 2 (arXiv 2307.09288, eq. 2).
-    Preferences leave the rewards' zero open: centring adds
+    mean(-log sigmoid(chosen - rejected - margin)), the margin as in Llama 2 (arXiv
+    2307.09288, eq. 2). Preferences leave the rewards' zero open: centring adds
     center_weight * mean((chosen + rejected)^2) (arXiv 2312.09244, section 2).
-
-    Equal rewards know nothing, which costs ln 2:
 
     >>> bradley_terry_loss(torch.zeros(3), torch.zeros(3))
     tensor(0.6931)
@@ -49,10 +33,9 @@ def bradley_terry_loss(
     if margin is not None:
         difference = difference - margin
     loss = -F.logsigmoid(difference).mean()
-    if center_weight:
-        center = (chosen_rewards + rejected_rewards).square().mean()
-        loss = loss + center_weight * center
-    return loss
+    if not center_weight:
+        return loss
+    return loss + center_weight * (chosen_rewards + rejected_rewards).square().mean()
 
 
 def sequence_logprobs(
@@ -63,21 +46,15 @@ def sequence_logprobs(
     """Log-probability of each response: the sum over its tokens, not their mean.
 
     Args:
-        logits: Already aligned: logits[:, t] predict tokens[:, t]. Of a model's output
-            over a whole sequence these are output[:, :-1] for sequence[:, 1:].
-        tokens: What was answered; where masked, any number (-100, say).
-        mask: 1 at response tokens.
-
-    Two tokens out of four equally likely ones: 2 ln 1/4.
+        logits: Aligned: logits[:, t] predict tokens[:, t]. Of a model's output over a
+            whole sequence these are output[:, :-1] for sequence[:, 1:].
+        tokens: Where masked, any number (-100, say).
 
     >>> tokens, mask = torch.tensor([[0, 3]]), torch.ones(1, 2)
     >>> sequence_logprobs(torch.zeros(1, 2, 4), tokens, mask)
     tensor([-2.7726])
     """
-    counts = mask.bool()
-    logits = torch.where(counts[:, :, None], logits, 0.0)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits, counts = _kept_scores(mask, logits), mask.bool()
     tokens = torch.where(counts, tokens, 0).long()
     chosen = logits.gather(dim=2, index=tokens[:, :, None])[:, :, 0]
     logprobs = chosen - logits.logsumexp(dim=2)
@@ -97,19 +74,14 @@ def reinforce_loss(
     >>> reinforce_loss(torch.tensor([[-2.0]]), torch.tensor([[0.5]]), torch.ones(1, 1))
     tensor(1.)
     """
-    counts = mask.bool()
-    return _masked_mean(
-        -torch.where(counts, advantages.detach(), 0.0)
-        * torch.where(counts, logprobs, 0.0),
-        counts,
-    )
+    logprobs, advantages = _kept(mask, logprobs, advantages.detach())
+    return _masked_mean(-advantages * logprobs, mask)
 
 
 class PolicyLoss(NamedTuple):
     """PPO's loss and what tells how far the policy has moved from the one sampled.
 
     Attributes:
-        loss: to minimise.
         clip_fraction: share of the tokens whose ratio lies outside 1 -+ clip.
         approx_kl: KL from the old policy to the new, nats per token (k3 estimate).
         ratio: new over old probability of each token, detached; 1 where masked.
@@ -140,20 +112,16 @@ def ppo_loss(
     >>> ppo_loss(torch.full((1, 1), 1.5).log(), old, torch.ones(1, 1), mask).loss
     tensor(-1.2000)
     """
-    counts = mask.bool()
-    log_ratio = torch.where(counts, logprobs, 0.0) - torch.where(
-        counts, old_logprobs.detach(), 0.0
+    logprobs, old_logprobs, advantages = _kept(
+        mask, logprobs, old_logprobs.detach(), advantages.detach()
     )
-    advantages = torch.where(counts, advantages.detach(), 0.0)
-    ratio = log_ratio.exp()
-    surrogate = torch.min(
-        ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
-    )
+    ratio = (logprobs - old_logprobs).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    loss = _masked_mean(-torch.min(ratio * advantages, clipped * advantages), mask)
     with torch.no_grad():
         outside = ((ratio - 1).abs() > clip).to(ratio.dtype)
-        clip_fraction = _masked_mean(outside, counts)
-        approx_kl = _masked_mean(ratio - 1 - log_ratio, counts)
-    loss = _masked_mean(-surrogate, counts)
+        clip_fraction = _masked_mean(outside, mask)
+        approx_kl = _masked_mean(kl_estimate(old_logprobs, logprobs), mask)
     return PolicyLoss(loss, clip_fraction, approx_kl, ratio.detach())
 
 
@@ -173,13 +141,12 @@ def value_loss(
     >>> value_loss(0 * one, 0 * one, 2 * one, mask)
     tensor(2.)
     """
-    counts = mask.bool()
-    values = torch.where(counts, values, 0.0)
-    old_values = torch.where(counts, old_values.detach(), 0.0)
-    returns = torch.where(counts, returns.detach(), 0.0)
+    values, old_values, returns = _kept(
+        mask, values, old_values.detach(), returns.detach()
+    )
     near = old_values + (values - old_values).clamp(-clip, clip)
     error = torch.max((values - returns).square(), (near - returns).square())
-    return _masked_mean(error, counts) / 2
+    return _masked_mean(error, mask) / 2
 
 
 def entropy(
@@ -190,14 +157,10 @@ def entropy(
     >>> entropy(torch.zeros(1, 1, 4), torch.ones(1, 1))  # ln 4
     tensor(1.3863)
     """
-    counts = mask.bool()
-    logits = torch.where(counts[:, :, None], logits, 0.0)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    logprobs = logits.log_softmax(dim=2)
+    logprobs = _kept_scores(mask, logits).log_softmax(dim=2)
     # An impossible token has p log p = 0, where the product alone would be NaN.
     possible = torch.where(logprobs.isfinite(), logprobs, 0.0)
-    return _masked_mean(-(logprobs.exp() * possible).sum(dim=2), counts)
+    return _masked_mean(-(logprobs.exp() * possible).sum(dim=2), mask)
 
 
 def kl_estimate(
@@ -221,22 +184,14 @@ def kl_estimate(
     if kind == "k2":
         return difference.square() / 2
     if kind == "k3":
-        return (-difference).exp() - 1 + difference
+        return torch.expm1(-difference) + difference
     raise ValueError(f"kind is 'k1', 'k2' or 'k3', got {kind!r}")
 
 
-def _masked_mean(
-    x: Float[Tensor, "B T"], counts: Shaped[Tensor, "B T"]
-) -> Float[Tensor, ""]:
-    """Mean over what counts; 0 where nothing does."""
-    return torch.where(counts, x, 0.0).sum() / counts.sum().clamp(min=1)
-
-
 class PreferenceLoss(NamedTuple):
-    """A loss, and the rewards that the policy implies (to be looked at: no gradient).
+    """A loss, and the rewards beta * log(policy / reference) that the policy implies.
 
-    The implied reward is beta * log(policy / reference), up to a constant a prompt
-    (arXiv 2305.18290, eq. 5).
+    They are true up to a constant a prompt (arXiv 2305.18290, eq. 5); no gradient.
     """
 
     loss: Float[Tensor, ""]
@@ -260,10 +215,7 @@ def dpo_loss(
     reference * exp(reward / beta).
 
     Args:
-        policy_chosen: log-probs under the policy, (B,); so are the other three.
-        policy_rejected: see above.
-        reference_chosen: see above, under the frozen reference.
-        reference_rejected: see above.
+        policy_chosen: log-probs of the answers, summed; so are the other three.
         beta: what a nat of KL costs, in units of reward.
         label_smoothing: the share of labels that are taken to be flipped: conservative
             DPO (Mitchell, "A note on DPO with noisy preferences", 2023).
@@ -303,12 +255,7 @@ def soft_dpo_loss(
     Labels of 1 make it `dpo_loss` (arXiv 2212.08073 trains its reward model so).
 
     Args:
-        policy_a: log-probs under the policy, (B,); so are the other three.
-        policy_b: see above.
-        reference_a: see above, under the frozen reference.
-        reference_b: see above.
         labels: the probability that a is better.
-        beta: what a nat of KL costs, in units of reward.
 
     >>> start, undecided = torch.tensor([-5.0, -9.0]), torch.tensor([0.5, 0.5])
     >>> soft_dpo_loss(start, start - 1, start, start - 1, undecided).loss
@@ -354,17 +301,13 @@ def slic_loss(
 ) -> Float[Tensor, ""]:
     """Sequence likelihood calibration (arXiv 2305.10425, section 2): no reference.
 
-    mean max(0, delta - chosen + rejected) - weight * mean(target_logprobs): a pair that
-    is ranked by a margin of delta nats trains nothing more, and a term of supervised
-    learning keeps the policy on the ground in the reference's stead.
+    mean max(0, delta - chosen + rejected) - weight * mean(target_logprobs): a pair
+    ranked by a margin of delta nats trains nothing more, and a supervised term keeps
+    the policy on the ground in the reference's stead.
 
     Args:
-        policy_chosen: log-probs under the policy, (B,).
-        policy_rejected: the same of the rejected answers.
         target_logprobs: of what is to stay likely, one number an answer as in the
             paper, or one a token (the usual supervised loss, as in TRL's CPO).
-        delta: the margin.
-        weight: of the supervised term.
 
     Equal log-probs pay the margin:
 
@@ -372,14 +315,14 @@ def slic_loss(
     tensor(2.)
     """
     loss = F.relu(delta - policy_chosen + policy_rejected).mean()
-    if weight:
-        if target_logprobs is None:
-            raise ValueError(
-                f"weight={weight} needs target_logprobs: the policy's log-probs of "
-                "the answers that are to stay likely"
-            )
-        loss = loss - weight * target_logprobs.mean()
-    return loss
+    if not weight:
+        return loss
+    if target_logprobs is None:
+        raise ValueError(
+            f"weight={weight} needs target_logprobs: the policy's log-probs of the "
+            "answers that are to stay likely"
+        )
+    return loss - weight * target_logprobs.mean()
 
 
 def mismatched_kl(
@@ -412,14 +355,12 @@ def kto_loss(
     counted from what an answer is worth on average, beta * kl (the paper's z_0).
 
     Args:
-        policy: log-probs of the answers under the policy, (B,).
-        reference: the same under the frozen reference.
-        desirable: true (or 1) for good answers, (B,).
+        policy: log-probs of the answers, summed, as are the reference's.
+        desirable: true (or 1) for good answers.
         kl: in nats, at least 0, a constant (`mismatched_kl`).
         beta: how fast gains and losses saturate.
         desirable_weight: times the number of desirable answers, 1 to 4/3 of the same
             product for undesirable ones, says the paper.
-        undesirable_weight: see above.
 
     At the start every answer pays half of its weight:
 
@@ -433,3 +374,26 @@ def kto_loss(
     value = torch.sigmoid(torch.where(good, gain, -gain))
     weight = torch.where(good, desirable_weight, undesirable_weight)
     return (weight * (1 - value)).mean()
+
+
+def _kept(
+    mask: Shaped[Tensor, "B T"], *parts: Float[Tensor, "B T"]
+) -> list[Float[Tensor, "B T"]]:
+    """Each part where it counts, elsewhere 0, which has no gradient."""
+    return [torch.where(mask.bool(), part, 0.0) for part in parts]
+
+
+def _kept_scores(
+    mask: Shaped[Tensor, "B T"], logits: Float[Tensor, "B T V"]
+) -> Float[Tensor, "B T V"]:
+    """Vocabulary scores where they count, elsewhere 0; half precision as float32."""
+    logits = torch.where(mask.bool()[:, :, None], logits, 0.0)
+    return logits.float() if logits.dtype.itemsize == 2 else logits
+
+
+def _masked_mean(
+    x: Float[Tensor, "B T"], mask: Shaped[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """Mean over what counts; 0 where nothing does."""
+    counts = mask.bool()
+    return torch.where(counts, x, 0.0).sum() / counts.sum().clamp(min=1)
