@@ -1,8 +1,8 @@
-"""Settings that are checked where they are made: types, bounds, choices, names.
+"""Settings that are checked where they are made, and the words for what is wrong.
 
 `@settings` makes a frozen dataclass whose values pydantic validates, from Python as
 from a file: text that is a number becomes one, and what cannot be meant is a
-ValueError of one sentence. Knows no setting.
+ValueError of one sentence.
 """
 
 import difflib
@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails, PydanticKnownError
 
 MANY = 1_000_000  # of steps, samples, tokens: more is a slip of the finger
 T = TypeVar("T")
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("is a number")
+        raise PydanticKnownError("float_type")
     return value
 
 
@@ -92,6 +93,41 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     return f": did you mean {found[0]}?" if found else ""
 
 
+def expected(found: ErrorDetails) -> str:
+    """What pydantic expected, as "at least 1", or what our own validator raised."""
+    kind, context = found["type"], found.get("ctx", {})
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        limit = context[bound]
+        return f"{words} {limit:,}" if isinstance(limit, int) else f"{words} {limit:g}"
+    if kind == "literal_error":
+        choices = context["expected"].replace(" or ", ", ").replace("'", "")
+        return f"one of {choices}"
+    known = _EXPECTED.get(kind.split("_")[0])
+    return known or str(context.get("error", found["msg"]))
+
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "text or a path",
+    "dict": "a table",
+    "list": "a list",
+    "tuple": "a list",
+    "model": "an object",
+    "dataclass": "an object",
+}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
 def _unknown(name: Any, known: list[str]) -> str:
     shown = name if isinstance(name, str) and len(name) < 60 else short(name)
     near = nearest(name, known).removeprefix(": ")
@@ -108,8 +144,8 @@ def _sentence(error: ValidationError, names: list[str]) -> str:
     return "; ".join(list(said.values())[:5])
 
 
-def _complaint(name: str, found: Any, names: list[str]) -> str:
-    kind, context = found["type"], found.get("ctx", {})
+def _complaint(name: str, found: ErrorDetails, names: list[str]) -> str:
+    kind, words = found["type"], expected(found)
     if kind == "unexpected_keyword_argument":
         return _unknown(name, names)
     if kind == "unexpected_positional_argument":
@@ -117,37 +153,8 @@ def _complaint(name: str, found: Any, names: list[str]) -> str:
     if kind.startswith("missing"):
         return f"{name} is missing: it has no default"
     if kind == "value_error" and not name:  # of several settings together
-        return str(context["error"])
-    got = found["input"]
+        return words
     if kind == "literal_error":
-        choices = context["expected"].replace(" or ", ", ").replace("'", "")
-        near = nearest(got, choices.split(", "))
-        return f"{name} is one of {choices}; got {short(got)}{near}"
-    return f"{name} {_expected(kind, context, found['msg'])}, got {short(got)}"
-
-
-_EXPECTED = {
-    "int": "is a whole number",
-    "float": "is a number",
-    "finite": "is a finite number",
-    "bool": "is true or false",
-    "string": "is text",
-    "path": "is text or a path",
-    "dict": "is a table",
-}
-_BOUNDS = {
-    "greater_than": ("is above", "gt"),
-    "greater_than_equal": ("is at least", "ge"),
-    "less_than": ("is below", "lt"),
-    "less_than_equal": ("is at most", "le"),
-}
-
-
-def _expected(kind: str, context: dict[str, Any], message: str) -> str:
-    if kind in _BOUNDS:
-        words, bound = _BOUNDS[kind]
-        limit = context[bound]
-        return f"{words} {limit:,}" if isinstance(limit, int) else f"{words} {limit:g}"
-    if kind == "value_error":
-        return str(context["error"])
-    return _EXPECTED.get(kind.split("_")[0], f"cannot be used ({message})")
+        near = nearest(found["input"], words.removeprefix("one of ").split(", "))
+        return f"{name} is {words}; got {short(found['input'])}{near}"
+    return f"{name} is {words}, got {short(found['input'])}"

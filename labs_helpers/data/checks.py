@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labs_helpers.data.files import NumberedRow, read_rows
 from labs_helpers.data.messages import BadMessages, Message, a_kind, as_messages
 from labs_helpers.data.report import BadPreferences, Finding, PreferenceReport
-from labs_helpers.data.row_files import NumberedRow, read_rows
 from labs_helpers.data.row_formats import explicit
 
 PAIRED = ("prompt", "chosen", "rejected")

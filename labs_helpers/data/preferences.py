@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labs_helpers.data.checks import check_rows, unwritable
+from labs_helpers.data.files import SUFFIXES, read_rows
 from labs_helpers.data.messages import (
     BadMessages,
     Message,
@@ -24,7 +25,6 @@ from labs_helpers.data.messages import (
     as_messages,
 )
 from labs_helpers.data.report import BadPreferences, Finding, PreferenceReport
-from labs_helpers.data.row_files import SUFFIXES, read_rows
 from labs_helpers.data.row_formats import dialogue, explicit
 from labs_helpers.data.rows import (
     Preference,

@@ -6,10 +6,9 @@ Text or messages come out, each one checked. Knows nothing of what is done with 
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.data.files import BadFile, read_text_lines
+from labs_helpers.data.files import SUFFIXES, BadFile, read_rows, read_text_lines
 from labs_helpers.data.messages import BadMessages, Message, as_messages
 from labs_helpers.data.report import PreferenceReport
-from labs_helpers.data.row_files import SUFFIXES, read_rows
 from labs_helpers.data.row_formats import explicit
 
 

@@ -1,13 +1,24 @@
-"""What a report on a set of rows looks like: its findings, with place and remedy.
+"""Values from files against what they should be: findings with file, line and remedy.
 
-Knows neither files nor rows.
+What should stand there is a pydantic model (or any type); the description of a field
+is the remedy where its value does not fit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from labs_helpers.common.printable import printable
+from labs_helpers.common.settings import expected, short
 
 SHOWN_OF_A_KIND = 10
+T = TypeVar("T")
 
 
 class BadPreferences(ValueError):
@@ -66,6 +77,92 @@ class PreferenceReport:
                     where = f"{len(rest)} more like the last, to line {rest[-1].line}"
                     lines.append(f"{title}: {where}.")
         return printable("\n".join(lines))
+
+
+def validated(
+    model: type[T], value: Any, file: str, line: int | yaml.Node
+) -> tuple[T | None, list[Finding]]:
+    """What a model makes of a value from a file, or None and all that does not fit.
+
+    Args:
+        model: a pydantic model or dataclass, or a type that pydantic knows. A validator
+            may raise a ValueError; its `place`, `problem` and `remedy`, if it has them
+            as `BadMessages` has, go into the finding.
+        value: as JSON, YAML or TOML gave it.
+        file: that it stands in.
+        line: on which it stands, or the YAML node that it was read from.
+    """
+    try:
+        return _adapter(model).validate_python(value), []
+    except ValidationError as error:
+        found: dict[str, Finding] = {}  # a union complains once for each of its types
+        for details in error.errors(include_url=False):
+            finding = _finding(model, value, details, file, line)
+            found.setdefault(finding.field, finding)
+        return None, list(found.values())
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter:
+    return TypeAdapter(model)
+
+
+def _finding(
+    model: Any, value: Any, details: ErrorDetails, file: str, line: int | yaml.Node
+) -> Finding:
+    """Follow the error's path through value, model and nodes, as far as they go."""
+    kind, name, fields, rule = details["type"], "", _fields(model), None
+    for step in details["loc"]:
+        if isinstance(step, str) and isinstance(value, Mapping):
+            if step not in value and kind != "missing":
+                break  # of a union's branch
+            name += f".{step:.40}"
+            given, value = value, value.get(step)
+            known, rule = fields, fields.get(step)
+            fields = _fields(rule.annotation if rule else None)
+        elif isinstance(step, int) and isinstance(value, list | tuple):
+            name, value = f"{name}[{step}]", value[step]
+        else:
+            break
+        line = _node(line, step)
+    if kind == "missing":
+        close = get_close_matches(step, [x for x in given if x not in known], n=1)
+        problem, remedy = "is missing", rule.description or _fields_are(known)
+        if close:
+            remedy = f"Rename {close[0]!r} to {step!r}"
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        problem, remedy = "is no field", _fields_are(known)
+    else:
+        cause = details.get("ctx", {}).get("error")
+        name += getattr(cause, "place", "")
+        shown = "null" if value is None else short(value)
+        problem = str(cause) if cause else f"is {shown}, expected {expected(details)}"
+        problem = getattr(cause, "problem", problem).rstrip(".")
+        remedy = getattr(cause, "remedy", None) or (rule and rule.description)
+        optional = ", or leave it out" if rule and not rule.is_required() else ""
+        remedy = remedy or f"Correct it{optional}"
+    line = line if isinstance(line, int) else line.start_mark.line + 1
+    return Finding(file, line, name.removeprefix("."), problem, remedy)
+
+
+def _fields(model: Any) -> Mapping[str, Any]:
+    """The fields of a model, of the items of a list of it, or of what may be None."""
+    found = getattr(model, "model_fields", None)  # a dataclass has the other
+    found = found or getattr(model, "__pydantic_fields__", None)
+    return found or next(filter(None, map(_fields, get_args(model))), {})
+
+
+def _fields_are(known: Mapping[str, Any]) -> str:
+    return f"Fields are {', '.join(known)}"
+
+
+def _node(line: int | yaml.Node, step: str | int) -> int | yaml.Node:
+    """The YAML node at a step; a mapping's key where its value is not to be found."""
+    if isinstance(line, yaml.SequenceNode) and isinstance(step, int):
+        return line.value[step]
+    if isinstance(line, yaml.MappingNode):
+        return next((v for k, v in line.value if k.value == step), line)
+    return line
 
 
 def _count(findings: list[Finding], noun: str) -> str:

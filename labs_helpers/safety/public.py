@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from labs_helpers.data import BadFile, PreferenceReport, Prompt
-from labs_helpers.data.files import read_text
+from labs_helpers.data.files import read_rows, read_text
 from labs_helpers.data.messages import a_kind
-from labs_helpers.data.row_files import read_rows
 from labs_helpers.safety.suites import BadSuite, Item, Suite
 
 Row = dict[str, Any]

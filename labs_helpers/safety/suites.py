@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from labs_helpers.data import BadMessages, PreferenceReport, Prompt, as_messages
+from labs_helpers.data.files import read_rows
 from labs_helpers.data.report import Finding
-from labs_helpers.data.row_files import read_rows
 
 Kind = Literal["harmful", "safe", "question"]
 FIELDS = {
