@@ -28,8 +28,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 
 from labs_helpers import data
+from labs_helpers.common.files import write_atomically
 from labs_helpers.course.profile import MODELS
-from labs_helpers.course.results import write_atomically
 from labs_helpers.course.trl import trl_config
 from labs_helpers.fit import (
     FitConfig,

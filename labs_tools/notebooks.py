@@ -24,15 +24,15 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from labs_helpers.common.printable import one_line, printable
+from labs_helpers.common.files import write_atomically
+from labs_helpers.common.printable import one_line, printable, text_table
 from labs_helpers.course.profile import Profile
-from labs_helpers.course.report import claims_table, text_table
 from labs_helpers.course.results import (
     Claim,
+    claims_table,
     forget_results,
     read_results,
     require_writable,
-    write_atomically,
 )
 from labs_tools.endings import Interrupted, install
 from labs_tools.pages import to_html

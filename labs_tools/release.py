@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from labs_helpers.course.results import write_atomically
+from labs_helpers.common.files import write_atomically
 from labs_tools.colab import with_colab
 
 FOLDER = "student"

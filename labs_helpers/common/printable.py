@@ -6,6 +6,7 @@ characters and those that turn the direction of writing. Knows nothing of HTML.
 """
 
 import re
+from collections.abc import Sequence
 
 # ECMA-48: CSI ... final; OSC, DCS, SOS, PM, APC up to ST or BEL; two-byte escapes.
 _ESCAPES = re.compile(
@@ -34,3 +35,20 @@ def one_line(text: str, longest: int = 400) -> str:
     """The same on one line, cut where it gets too long."""
     line = " ".join(printable(text).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def text_table(
+    headings: Sequence[object], rows: Sequence[Sequence[object]], widest: int = 60
+) -> str:
+    """Align columns; what is wider than `widest` is cut.
+
+    >>> print(text_table(("name", "shape"), [("values", "(2, 3)"), ("n", "()")]))
+    name    shape
+    values  (2, 3)
+    n       ()
+    """
+    lines = [[one_line(str(cell), widest) for cell in row] for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines
+    )

@@ -35,9 +35,10 @@ from labs_helpers.course.exercises import (
 )
 from labs_helpers.course.needs import require
 from labs_helpers.course.profile import Profile, load_profile
-from labs_helpers.course.report import ExerciseResult, Report
 from labs_helpers.course.results import (
     Claim,
+    ExerciseResult,
+    Report,
     merge_results,
     number,
     peak_memory_gb,
@@ -302,15 +303,7 @@ class Lab:
             "seconds": round(seconds, 1),
             "peak_memory_gb": memory,
             "claims": [claim.to_json() for claim in self._claims.values()],
-            "exercises": [
-                {
-                    "id": row.id,
-                    "points": row.points,
-                    "max_points": row.max_points,
-                    "diagnosis": row.diagnosis,
-                }
-                for row in exercises
-            ],
+            "exercises": [row.to_json() for row in exercises],
         }
         header = {
             "profile": self.profile.name,

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from labs_helpers.common.files import ROOT
+
 MODELS = ROOT / "data" / "models"
 PROFILES = Path(__file__).with_name("profiles.toml")
 

@@ -1,4 +1,4 @@
-"""Claims, and the file that the results of all labs are gathered in.
+"""What a lab showed: claims, the table at its end, and the file of all labs' results.
 
 A claim is a sentence about a measured value and the bound that it must clear. Knows
 nothing of notebooks, tasks or checks.
@@ -10,14 +10,23 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from labs_helpers.course.profile import ROOT
+from labs_helpers.common.files import ROOT, write_atomically
+from labs_helpers.common.html import render, table
+from labs_helpers.common.printable import printable, text_table
 
 RESULTS = "results.json"
+COLOURS = {
+    "holds": "#1b7837",
+    "does not hold": "#b2182b",
+    "goal not reached": "#b35806",
+    "correct": "#1b7837",
+}
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Claim:
         """Whether the interval's near end clears the bound; None if not judged."""
         if not self.judged:
             return None
-        low, high = self.ci if self.ci is not None else (self.value, self.value)
+        low, high = self.ci or (self.value, self.value)
         # NaN clears nothing.
         enough = self.at_least is None or low >= self.at_least
         little = self.at_most is None or high <= self.at_most
@@ -87,7 +96,7 @@ class Claim:
         return ", ".join(f"{word} {number(x)}" for word, x in bounds if x is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the claim as results.json has it."""
+        """The claim as results.json has it; numbers that JSON lacks are text there."""
         bounds = {"at_least": self.at_least, "at_most": self.at_most}
         return {
             "id": self.id,
@@ -104,15 +113,23 @@ class Claim:
         """Read a claim back from results.json."""
         ci = row.get("ci")
         return cls(
-            id=row["id"],
-            text=row["text"],
-            value=_from_json_number(row["value"]),
-            ci=None if ci is None else tuple(map(_from_json_number, ci)),
-            at_least=row.get("at_least"),
-            at_most=row.get("at_most"),
+            row["id"],
+            row["text"],
+            float(row["value"]),
+            None if ci is None else (float(ci[0]), float(ci[1])),
+            row.get("at_least"),
+            row.get("at_most"),
             judged=row["holds"] is not None,
             goal=row.get("goal", False),
         )
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """Return headings and one row for each claim."""
+    return (
+        ("claim", "measured", "bound", "verdict"),
+        [(c.text, c.measured, c.bound, c.verdict) for c in claims],
+    )
 
 
 def number(value: float) -> str:
@@ -122,6 +139,81 @@ def number(value: float) -> str:
     ('0.9532', '3.333e-07', '12,346', '2')
     """
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+# The table at a lab's end
+
+
+@dataclass(frozen=True)
+class ExerciseResult:
+    """What an exercise earned, and what its check said last."""
+
+    id: str
+    title: str
+    points: float
+    max_points: float
+    diagnosis: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of results.json."""
+        return {name: x for name, x in asdict(self).items() if name != "title"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a lab showed and what the student did, as text and as HTML."""
+
+    title: str
+    claims: Sequence[Claim]
+    exercises: Sequence[ExerciseResult]
+    predictions: Sequence[tuple[str, str, str]]
+    closing: str
+
+    def tables(self) -> dict[str, Table]:
+        """Headings and rows by caption, without the empty tables."""
+        points = sum(row.points for row in self.exercises)
+        max_points = sum(row.max_points for row in self.exercises)
+        exercises = [
+            (x.id, x.title, f"{x.points:g} of {x.max_points:g}", x.diagnosis)
+            for x in self.exercises
+        ]
+        headings = ("", "exercise", "points", "check")
+        tables = {
+            "Claims": claims_table(self.claims),
+            f"Exercises: {points:g} of {max_points:g} points": (headings, exercises),
+            "Predictions": (("", "you said", "it was"), self.predictions),
+        }
+        return {caption: table for caption, table in tables.items() if table[1]}
+
+    def __repr__(self) -> str:
+        tables = [f"{name}\n{text_table(*x)}" for name, x in self.tables().items()]
+        return printable("\n\n".join([self.title, *tables, self.closing]))
+
+    def _repr_html_(self) -> str:
+        tables = {
+            caption: table(headings, [[*map(_coloured, row)] for row in rows])
+            for caption, (headings, rows) in self.tables().items()
+        }
+        return render(
+            "<h3>{{ title }}</h3>{% for caption, table in tables.items() %}"
+            "<h4>{{ caption }}</h4>{{ table }}{% endfor %}<p>{{ closing }}</p>",
+            title=self.title,
+            tables=tables,
+            closing=self.closing,
+        )
+
+
+def _coloured(text: str) -> str:
+    if text not in COLOURS:
+        return text
+    return render('<b style="color:{{ c }}">{{ t }}</b>', c=COLOURS[text], t=text)
+
+
+# Where results are
 
 
 def peak_memory_gb() -> float | None:
@@ -160,7 +252,12 @@ def read_results(folder: Path) -> dict[str, Any]:
         ValueError: the file holds something else; the message says what to do.
     """
     try:
-        return _parsed((folder / RESULTS).read_bytes())
+        results = json.loads((folder / RESULTS).read_bytes())
+        labs = results.get("labs", {}) if isinstance(results, dict) else None
+        if not isinstance(labs, dict) or not all(
+            isinstance(entry, dict) for entry in labs.values()
+        ):
+            raise ValueError("expected an object with the entry of every lab in 'labs'")
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:
@@ -168,15 +265,6 @@ def read_results(folder: Path) -> dict[str, Any]:
             f"{folder / RESULTS} is not readable ({error}). Delete it and run the "
             "labs again."
         ) from None
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    results = json.loads(content)
-    labs = results.get("labs", {}) if isinstance(results, dict) else None
-    if not isinstance(labs, dict) or not all(
-        isinstance(x, dict) for x in labs.values()
-    ):
-        raise ValueError("expected an object with the entry of every lab in 'labs'")
     return results
 
 
@@ -221,14 +309,18 @@ def _read_or_set_aside(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def _write(folder: Path, results: Mapping[str, Any]) -> Path:
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / RESULTS, text)
+    return folder / RESULTS
+
+
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process changes the results in a folder."""
     try:
         import fcntl
-    except (
-        ImportError
-    ):  # Windows: two labs that end in the same instant are on their own
+    except ImportError:  # Windows: labs that end in the same instant are on their own
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -238,34 +330,3 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _write(folder: Path, results: Mapping[str, Any]) -> Path:
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / RESULTS, text)
-    return folder / RESULTS
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees it before or after, never in between."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".labs.")
-    try:
-        # Half a surrogate pair, which models come up with, is no text.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        mode = path.stat().st_mode if path.exists() else 0o644
-        os.chmod(temporary, mode & 0o777)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _json_number(value: float) -> float | str:
-    # JSON has no NaN and no infinity.
-    value = float(value)
-    return value if math.isfinite(value) else str(value)
-
-
-def _from_json_number(value: float | str) -> float:
-    return float(value)

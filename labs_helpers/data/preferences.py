@@ -8,12 +8,12 @@ and answers are messages always. Knows nothing of models, and of the world as li
 import gzip
 import json
 import logging
-import os
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labs_helpers.common.files import write_atomically
 from labs_helpers.data.checks import check_rows, unwritable
 from labs_helpers.data.files import SUFFIXES, read_rows
 from labs_helpers.data.messages import (
@@ -150,10 +150,7 @@ def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
     content = "".join(lines).encode("utf-8")
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    write_atomically(path, content)
 
 
 def _line(i: int, row: dict[str, Any]) -> str:

@@ -7,13 +7,14 @@ trained.
 """
 
 import csv
-import os
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from labs_helpers.common.files import write_atomically
 from labs_helpers.data import BadFile
 from labs_helpers.data.files import read_text
 
@@ -57,18 +58,14 @@ class History:
 
     def save(self, path: str | Path) -> None:
         """Write the rows as CSV, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
         rows = [dict(row) for row in self.rows]
         if rows:
             rows[0][COUNT] = len(rows)
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            columns = [*self.columns, COUNT]
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(unfinished, path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*self.columns, COUNT], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(Path(path), text.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> "History":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from labs_helpers.course.results import write_atomically
+from labs_helpers.common.files import write_atomically
 from labs_tools.grading import reports, sandbox
 from labs_tools.grading.assignment import Assignment, read_assignment
 from labs_tools.grading.execute import Limits

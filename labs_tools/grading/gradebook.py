@@ -28,7 +28,7 @@ from nbgrader.preprocessors import (
 )
 from traitlets.config import Config
 
-from labs_helpers.course.results import write_atomically
+from labs_helpers.common.files import write_atomically
 from labs_tools.grading.assignment import ORDINARY, Assignment
 from labs_tools.grading.scoring import Result
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from labs_helpers.course.results import write_atomically
+from labs_helpers.common.files import write_atomically
 from labs_helpers.plots.style import COLOURS, GREY, new_figure, style
 from labs_tools.grading.scoring import BY_HAND, Result, Score
 

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
+from labs_helpers.common.printable import text_table
 from labs_helpers.course.exercises import Diagnosis, check, exercises_of
 from labs_helpers.course.exercises.symptoms.generic import PLACES
-from labs_helpers.course.report import text_table
 
 from .second_bank import SECOND_BANK, Wrong
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labs_helpers.course.report import text_table
+from labs_helpers.common.printable import text_table
 
 Function = Callable[..., Any]
 Inputs = dict[str, Any]
