@@ -4,6 +4,7 @@ Arrays of outcomes come in, numbers with 95 % intervals go out.
 """
 
 # fmt: off
+from labs_helpers.data import Judge
 from labs_helpers.evaluation.judges import (
     BothOrders, LanguageModelJudge, RecordedJudge, RewardJudge, TruthJudge,
 )
@@ -15,17 +16,14 @@ from labs_helpers.evaluation.estimates import (
     Estimate, bootstrap, mean, paired_difference, proportion, rate,
 )
 from labs_helpers.evaluation.comparisons import (
-    bradley_terry_ratings, comparisons_needed, length_controlled_win_rate,
-    win_rate_power,
+    bradley_terry_ratings, cohen_kappa, comparisons_needed, krippendorff_alpha,
+    length_controlled_win_rate, win_rate_power,
 )
-from labs_helpers.evaluation.agreement import cohen_kappa, krippendorff_alpha
 from labs_helpers.evaluation.calibration import (
     ReliabilityBin, brier, brier_floor, fit_temperature, probability_gap, reliability,
 )
 from labs_helpers.evaluation.optimum import (
-    Optimum, OveroptimisationFit, best_of_n, best_of_n_kl, optimal_policy,
-    optimum_from_samples, overoptimisation_fit,
-)
-from labs_helpers.evaluation.frontier import (
-    distance_covered, kl_per_answer, optimal_frontier,
+    Optimum, OveroptimisationFit, best_of_n, best_of_n_kl, distance_covered,
+    kl_per_answer, optimal_frontier, optimal_policy, optimum_from_samples,
+    overoptimisation_fit,
 )

@@ -24,9 +24,8 @@ class ReliabilityBin:
 def fit_temperature(margins: ArrayLike, labels: ArrayLike) -> float:
     """Find the T for which sigmoid(margin / T) is most likely, given the labels.
 
-    A logistic regression through the origin. Where the data want no finite T (all
-    pairs right, or no better than chance), it stays within a factor of 10,000 of the
-    margins' size.
+    Where the data want no finite T (all pairs right, or no better than chance), it
+    stays within a factor of 10,000 of the margins' size.
     """
     margins, labels = np.asarray(margins, float), np.asarray(labels, float)
     if margins.shape != labels.shape:

@@ -1,18 +1,21 @@
-"""What comparisons of policies prove: power, ratings, and win rates at equal length.
+"""What comparisons prove: power, ratings, win rates at equal length, agreement.
 
 Outcomes of comparisons come in as arrays, 1 a win of the first side, 0.5 a tie, 0 a
-loss. Knows nothing of who judged and who answered.
+loss; ratings by annotators with NaN for what is missing.
 """
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import choix
+import krippendorff
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.special import expit
+from sklearn.metrics import cohen_kappa_score
 
 from labs_helpers.evaluation.estimates import Estimate, Z, bootstrap
 
@@ -25,11 +28,9 @@ def win_rate_power(rate: float, n: ArrayLike, ties: float = 0.0) -> np.ndarray:
     >>> print(win_rate_power(0.6, [50, 100, 200, 400]).round(2))
     [0.29 0.52 0.81 0.98]
     """
-    null, true = _variances(rate, ties)
-    n = np.asarray(n, float)
-    gap = abs(rate - 0.5) * np.sqrt(n)
-    power = stats.norm.cdf((gap - Z * math.sqrt(null)) / math.sqrt(true))
-    return np.asarray(power)
+    null, true = _deviations(rate, ties)
+    gap = abs(rate - 0.5) * np.sqrt(np.asarray(n, float))
+    return np.asarray(stats.norm.cdf((gap - Z * null) / true))
 
 
 def comparisons_needed(rate: float, power: float = 0.8, ties: float = 0.0) -> int:
@@ -43,24 +44,24 @@ def comparisons_needed(rate: float, power: float = 0.8, ties: float = 0.0) -> in
     >>> comparisons_needed(0.65), comparisons_needed(0.55)
     (85, 783)
     """
-    null, true = _variances(rate, ties)
+    null, true = _deviations(rate, ties)
     if rate == 0.5:
         raise ValueError("no number of comparisons proves 1/2 to differ from 1/2")
     if not 0 < power < 1:
         raise ValueError(f"power is a probability between 0 and 1, got {power}")
-    needed = Z * math.sqrt(null) + stats.norm.ppf(power) * math.sqrt(true)
+    needed = Z * null + stats.norm.ppf(power) * true
     return math.ceil((needed / (rate - 0.5)) ** 2)
 
 
-def _variances(rate: float, ties: float) -> tuple[float, float]:
-    """Variance of an outcome where neither side is better, and at the true rate."""
-    true = rate * (1 - rate) - ties / 4
+def _deviations(rate: float, ties: float) -> tuple[float, float]:
+    """Deviation of an outcome where neither side is better, and at the true rate."""
     if not (0 <= ties < 1 and ties / 2 <= rate <= 1 - ties / 2):
         raise ValueError(
             f"with a share of ties of {ties}, which count half, a win rate lies "
             f"between {ties / 2:.3g} and {1 - ties / 2:.3g}; got {rate}"
         )
-    return (1 - ties) / 4, max(true, 1e-12)
+    true = max(rate * (1 - rate) - ties / 4, 1e-12)
+    return math.sqrt((1 - ties) / 4), math.sqrt(true)
 
 
 def length_controlled_win_rate(
@@ -144,55 +145,84 @@ def bradley_terry_ratings(
             f"no comparison names the baseline {baseline!r}; there are "
             f"{', '.join(names)}"
         )
+    _require_connected(outcomes, names)
     table = [np.asarray(column, float) for column in outcomes.values()]
     if len({column.shape for column in table}) != 1 or table[0].ndim != 1:
         raise ValueError(
             "all comparisons are over the same prompts; their numbers are "
             f"{ {pair: np.size(o) for pair, o in outcomes.items()} }"
         )
-    sides = np.array([[names.index(name) for name in pair] for pair in outcomes])
-    _require_connected(sides, names)
     wins = np.stack(table, axis=1)
     prompts = len(wins)
+    first, second = np.array([[names.index(n) for n in pair] for pair in outcomes]).T
+
+    def ratings(points: np.ndarray) -> np.ndarray:
+        won = np.zeros((len(names), len(names)))
+        np.add.at(won, (first, second), points + 0.5)
+        np.add.at(won, (second, first), prompts - points + 0.5)
+        found = choix.ilsr_pairwise_dense(won)
+        return found - (found[names.index(baseline)] if baseline else found.mean())
+
     random = np.random.default_rng(seed)
     drawn = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=samples)
-    resampled = [
-        _ratings(sides, counts @ wins, prompts, names, baseline) for counts in drawn
-    ]
-    lows, highs = np.quantile(resampled, [0.025, 0.975], axis=0)
-    values = _ratings(sides, wins.sum(axis=0), prompts, names, baseline)
-    counts = prompts * np.bincount(sides.ravel(), minlength=len(names))
-    columns = zip(names, values, lows, highs, counts, strict=True)
+    resampled = [ratings(counts @ wins) for counts in drawn]
+    ends = np.quantile(resampled, [0.025, 0.975], axis=0)
+    columns = np.stack([ratings(wins.sum(axis=0)), *ends], axis=1).tolist()
+    counts = prompts * np.bincount(np.concatenate([first, second]))
     return {
-        name: Estimate(float(value), float(low), float(high), int(count))
-        for name, value, low, high, count in columns
+        name: Estimate(*column, int(n))
+        for name, column, n in zip(names, columns, counts, strict=True)
     }
 
 
-def _ratings(
-    sides: np.ndarray,
-    points: np.ndarray,
-    prompts: int,
-    names: list[str],
-    baseline: str | None,
-) -> np.ndarray:
-    wins = np.zeros((len(names), len(names)))
-    np.add.at(wins, (sides[:, 0], sides[:, 1]), points + 0.5)
-    np.add.at(wins, (sides[:, 1], sides[:, 0]), prompts - points + 0.5)
-    ratings = choix.ilsr_pairwise_dense(wins)
-    zero = ratings.mean() if baseline is None else ratings[names.index(baseline)]
-    return ratings - zero
-
-
-def _require_connected(sides: np.ndarray, names: list[str]) -> None:
-    compared = np.zeros((len(names), len(names)))
-    compared[sides[:, 0], sides[:, 1]] = 1
-    groups, group = connected_components(compared, directed=False)
-    if groups > 1:
-        parts = [
-            ", ".join(np.array(names)[group == number]) for number in range(groups)
-        ]
+def _require_connected(pairs: Mapping[tuple[str, str], ArrayLike], names: list) -> None:
+    groups = DisjointSet(names)
+    for pair in pairs:
+        groups.merge(*pair)
+    if groups.n_subsets > 1:
+        parts = (", ".join(sorted(x, key=names.index)) for x in groups.subsets())
         raise ValueError(
             "ratings need comparisons that join all policies; none joins "
             + " with ".join(f"({part})" for part in parts)
         )
+
+
+def krippendorff_alpha(
+    ratings: ArrayLike,
+    level: Literal["nominal", "ordinal", "interval", "ratio"] = "nominal",
+) -> float:
+    """Agreement of any number of raters: 1 is perfect, 0 is chance.
+
+    Args:
+        ratings: one row a rater, one column an item.
+        level: what the ratings' numbers mean.
+
+    Returns:
+        Alpha, or NaN where all ratings are alike and chance cannot be told apart.
+    """
+    ratings = np.asarray(ratings, float)
+    if ratings.ndim != 2:
+        raise ValueError(
+            "ratings have one row a rater and one column an item; got an array of "
+            f"shape {ratings.shape}"
+        )
+    shared = ratings[:, (~np.isnan(ratings)).sum(0) > 1]
+    if len(np.unique(shared[~np.isnan(shared)])) < 2:
+        return float("nan")
+    return float(krippendorff.alpha(shared, level_of_measurement=level))
+
+
+def cohen_kappa(a: ArrayLike, b: ArrayLike) -> float:
+    """Agreement of two raters on the items that both rated.
+
+    Returns:
+        Kappa, or NaN where no item is shared or both gave one and the same rating.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape:
+        raise ValueError(f"both rate the same items; shapes are {a.shape}, {b.shape}")
+    both = ~(np.isnan(a) | np.isnan(b))
+    values, classes = np.unique(np.stack([a[both], b[both]]), return_inverse=True)
+    if len(values) < 2:
+        return float("nan")
+    return float(cohen_kappa_score(*classes.reshape(2, -1)))

@@ -2,7 +2,7 @@
 
 Arrays of measurements come in, an `Estimate` with its 95 % interval goes out. Answers
 to one prompt are not independent: give `clusters`, the prompt's number of every value,
-where there are several. Knows nothing of models or preferences.
+where there are several.
 """
 
 import math
@@ -51,15 +51,13 @@ def mean(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     0.500 (95 % 0.09 to 0.91, n = 4)
     """
     values = _values(values)
-    deviations = values - values.mean()
+    value, deviations = float(values.mean()), values - values.mean()
     if clusters is not None:
         deviations = np.bincount(_cluster_numbers(clusters, values), deviations)
-    count = len(deviations)
-    if count < 2:
-        return Estimate(float(values.mean()), math.nan, math.nan, len(values))
-    error = math.sqrt(count / (count - 1) * float(deviations @ deviations))
-    half = stats.t.ppf(0.975, count - 1) * error / len(values)
-    value = float(values.mean())
+    count, half = len(deviations), math.nan
+    if count > 1:
+        error = math.sqrt(count / (count - 1) * float(deviations @ deviations))
+        half = stats.t.ppf(0.975, count - 1) * error / len(values)
     return Estimate(value, value - half, value + half, len(values))
 
 
@@ -86,24 +84,10 @@ def proportion(successes: float, n: int) -> Estimate:
     >>> print(proportion(120, 120))
     1.000 (95 % 0.97 to 1.00, n = 120)
     """
-    return score_interval(successes, n, ties=0)
-
-
-def score_interval(points: float, n: int, ties: float) -> Estimate:
-    """Wilson's interval where some outcomes are ties that count half.
-
-    With a share t of ties the variance of an outcome is p (1 - p) - t / 4. A sample of
-    nothing but ties must not look certain: t is shrunk as Wilson shrinks p.
-    """
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    value, width = points / n, Z**2 / n
-    quarter_ties = ties / (n + Z**2) / 4
-    centre = (value + width / 2) / (1 + width)
-    constant = (value**2 + width * quarter_ties) / (1 + width)
-    half = math.sqrt(max(0.0, centre**2 - constant))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Estimate(float(value), min(low, value), max(high, value), int(n))
+    value = float(successes / n)
+    return Estimate(value, *_wilson(value, n), int(n))
 
 
 def rate(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
@@ -121,9 +105,9 @@ def rate(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     1.000 (95 % 0.34 to 1.00, n = 4)
     """
     values = np.asarray(values, dtype=float)
-    n = len(values)
+    n = worth = len(values)
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return proportion(0, 0)
     # Shares of probability may pass 1 by a rounding error.
     if values.min() < -1e-6 or values.max() > 1 + 1e-6:
         raise ValueError(
@@ -131,18 +115,15 @@ def rate(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
             f"{values.min():g} to {values.max():g}"
         )
     values = values.clip(0, 1)
-    if clusters is None:
-        ties = 4 * n * max(0.0, values.mean() * (1 - values.mean()) - values.var())
-        return score_interval(float(values.sum()), n, ties)
-    found = mean(values, clusters)
-    items = len(np.unique(np.asarray(clusters)))
-    error = (found.high - found.low) / 2 / Z
-    worth = items
-    if error > 0 and math.isfinite(error):
-        worth = round(min(max(values.var() / error**2, 1), n))
-    ties = 4 * worth * max(0.0, found.value * (1 - found.value) - values.var())
-    wide = score_interval(found.value * worth, worth, ties)
-    return Estimate(found.value, wide.low, wide.high, n)
+    value, variance = float(values.mean()), float(values.var())
+    if clusters is not None:
+        found = mean(values, clusters)
+        error = (found.high - found.low) / 2 / Z
+        worth = len(np.unique(np.asarray(clusters)))
+        if 0 < error < math.inf:
+            worth = round(min(max(variance / error**2, 1), n))
+    less = max(0.0, value * (1 - value) - variance)
+    return Estimate(value, *_wilson(value, worth, less), n)
 
 
 def bootstrap(
@@ -167,9 +148,8 @@ def bootstrap(
     numbers = np.arange(n)
     if clusters is not None:
         numbers = _cluster_numbers(clusters, columns[0])
-    members = np.split(
-        np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1]
-    )
+    order, counts = np.argsort(numbers, kind="stable"), np.bincount(numbers)
+    members = np.split(order, np.cumsum(counts)[:-1])
     random = np.random.default_rng(seed)
     resampled = []
     for _ in range(samples):
@@ -179,6 +159,19 @@ def bootstrap(
         resampled.append(statistic(*(column[drawn] for column in columns)))
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(float(statistic(*columns)), float(low), float(high), n)
+
+
+def _wilson(value: float, n: int, less: float = 0.0) -> tuple[float, float]:
+    """Wilson's interval of a share of n outcomes, some of which are ties.
+
+    Ties that count half take a quarter of their share from the variance p (1 - p) of an
+    outcome: that is `less`. A sample of nothing but ties must not look certain, so it
+    is shrunk as Wilson shrinks p.
+    """
+    width, less = Z**2 / n, less * n / (n + Z**2)
+    centre = (value + width / 2) / (1 + width)
+    half = math.sqrt(max(0.0, centre**2 - (value**2 + width * less) / (1 + width)))
+    return min(max(0.0, centre - half), value), max(min(1.0, centre + half), value)
 
 
 def _values(values: ArrayLike) -> np.ndarray:

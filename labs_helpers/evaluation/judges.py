@@ -1,42 +1,39 @@
 """Who says which answer is better: the truth, a reward model, a language model, people.
 
-A judge compares answers pair by pair. It does not know where the answers come from,
-and win rates are not its business (see `evaluation`).
+A judge compares answers pair by pair: prompts and two answers to each come in, outcomes
+go out, 1 where the first wins, 0.5 for a tie, 0 where the second wins.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress, permutations
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.data import BadFile, Judge, Truth, as_messages
+from labs_helpers.data import BadFile, Truth, as_messages
 from labs_helpers.data.files import read_json_lines
 from labs_helpers.data.messages import a_kind, answer_text
 from labs_helpers.data.row_formats import explicit
-from labs_helpers.evaluation.estimates import Estimate, mean, proportion
-from labs_helpers.models import Policy, RewardModel
+from labs_helpers.evaluation.estimates import Estimate, mean, rate
+from labs_helpers.evaluation.win_rates import outcomes_of
+from labs_helpers.models import Policy, RewardModel, logits_and_hidden, pad_right
 from labs_helpers.models.chat import encode_answers
-from labs_helpers.sampling import response_logprobs
+from labs_helpers.models.limits import check_fits
+from labs_helpers.sampling.logprobs import _each, sequence_scores
 
-__all__ = [
-    "BothOrders",
-    "Judge",
-    "LanguageModelJudge",
-    "RecordedJudge",
-    "RewardJudge",
-    "TruthJudge",
-]
-
+Prompts, Texts = Sequence[Any], Sequence[str]
 COMPARISON = (
     "Question: {prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\n"
     "Which answer is better? Reply with A or B only."
 )
+_JUDGEMENT = 'Write {"prompt": ..., "chosen": ..., "rejected": ...}, or mend the file'
 
 
 @dataclass(frozen=True)
@@ -46,15 +43,11 @@ class TruthJudge:
     truth: Truth
     dimension: str = "gold"
 
-    def compare(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Prompts, a: Texts, b: Texts) -> np.ndarray:
         """Compare answers: 1 where `a` wins, 0.5 for equal scores, 0 where `b` wins."""
-        _require_pairs(prompts, a, b)
-        scores_a, scores_b = (
-            self.truth.scores(prompts, answers, self.dimension) for answers in (a, b)
-        )
-        return _outcomes(scores_a - scores_b, tie_margin=0.0)
+        require_pairs(prompts, a, b)
+        scores = [self.truth.scores(prompts, x, self.dimension) for x in (a, b)]
+        return outcomes_of(scores[0] - scores[1])
 
 
 @dataclass(frozen=True)
@@ -71,11 +64,9 @@ class RewardJudge:
     head: str | int = 0
     tie_margin: float = 0.0
 
-    def compare(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Prompts, a: Texts, b: Texts) -> np.ndarray:
         """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
-        _require_pairs(prompts, a, b)
+        require_pairs(prompts, a, b)
         heads = self.reward_model.heads
         if self.head not in (*heads, *range(len(heads))):
             raise ValueError(
@@ -84,8 +75,8 @@ class RewardJudge:
             )
         head = heads.index(self.head) if isinstance(self.head, str) else self.head
         rewards = self.reward_model.score([*prompts, *prompts], [*a, *b])[:, head]
-        rewards_a, rewards_b = rewards.double().numpy().reshape(2, -1)
-        return _outcomes(rewards_a - rewards_b, self.tie_margin)
+        of_a, of_b = rewards.double().numpy().reshape(2, -1)
+        return outcomes_of(of_a - of_b, self.tie_margin)
 
 
 @dataclass(frozen=True)
@@ -103,20 +94,22 @@ class BothOrders:
     @property
     def outcomes(self) -> Float[np.ndarray, " pairs"]:
         """1 where `a` wins in both orders, 0 where `b` does, else 0.5."""
-        wins = (self.a_first > 0.5) & (self.a_second > 0.5)
-        losses = (self.a_first < 0.5) & (self.a_second < 0.5)
-        return 0.5 + 0.5 * (wins.astype(float) - losses.astype(float))
+        first, second = (
+            outcomes_of(self.a_first - 0.5),
+            outcomes_of(self.a_second - 0.5),
+        )
+        return np.where(first == second, first, 0.5)
 
     @property
     def position_bias(self) -> Estimate:
         """How often the answer shown first wins, whichever it is: 0.5 is no bias."""
         first = np.stack([self.a_first, 1 - self.a_second])
-        return mean((0.5 + 0.5 * np.sign(first - 0.5)).mean(axis=0))
+        return mean(outcomes_of(first - 0.5).mean(axis=0))
 
     @property
     def disagreement(self) -> Estimate:
         """Share of pairs in which the verdict depends on the order."""
-        return proportion(float((self.outcomes == 0.5).sum()), len(self.a_first))
+        return rate(self.outcomes == 0.5)
 
 
 @dataclass(frozen=True)
@@ -139,54 +132,25 @@ class LanguageModelJudge:
     request: str | Callable[[Any, str, str], Any] = COMPARISON
     choices: tuple[str, str] = ("A", "B")
 
-    def compare(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Prompts, a: Texts, b: Texts) -> np.ndarray:
         """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
         return self.both_orders(prompts, a, b).outcomes
 
-    def both_orders(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
-    ) -> BothOrders:
+    def both_orders(self, prompts: Prompts, a: Texts, b: Texts) -> BothOrders:
         """Compare answers and keep what was said in either order."""
-        _require_pairs(prompts, a, b)
+        require_pairs(prompts, a, b)
         triples = [*zip(prompts, a, b, strict=True), *zip(prompts, b, a, strict=True)]
         asked = [self._ask(*triple) for triple in triples]
-        self._require_different_choices()
-        logprobs = response_logprobs(
-            self.policy,
-            self.tokenizer,
-            [request for request in asked for _ in self.choices],
-            [*self.choices] * len(asked),
-            end=False,
-        )
-        first, second = logprobs.double().numpy().reshape(-1, 2).T
-        shown_first = 1 / (1 + np.exp(second - first))
-        a_first, b_first = shown_first.reshape(2, -1)
+        said = reply_logprobs(self.policy, self.tokenizer, asked, self.choices)
+        a_first, b_first = (1 / (1 + np.exp(said[:, 1] - said[:, 0]))).reshape(2, -1)
         return BothOrders(a_first, 1 - b_first)
-
-    def _require_different_choices(self) -> None:
-        """A reply that another one begins with is always the likelier of the two."""
-        replies = encode_answers(
-            self.tokenizer, ["Which?"] * 2, self.choices, end=False
-        )
-        said = [list(compress(*reply)) for reply in replies]
-        if any(a == b[: len(a)] for a, b in permutations(said, 2)):
-            raise ValueError(
-                f"choices are two different replies, got {self.choices}: by their "
-                f"tokens, {said}, one begins with the other, which could never win"
-            )
 
     def _ask(self, prompt: Any, first: str, second: str) -> Any:
         first, second = answer_text(first), answer_text(second)
         if not isinstance(self.request, str):
             return self.request(prompt, first, second)
-        turns = as_messages(prompt)
-        text = turns[0]["content"]
-        if len(turns) > 1:
-            text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
         try:
-            return self.request.format(prompt=text, a=first, b=second)
+            return self.request.format(prompt=question(prompt), a=first, b=second)
         except (LookupError, ValueError, AttributeError) as error:
             raise ValueError(
                 "request is text with {prompt}, {a} and {b}, in which other braces are "
@@ -200,26 +164,13 @@ class RecordedJudge:
     Args:
         rows: `Preference`s, or rows as in a preference file; a row with two "answers"
             and the choice "tie" in its `meta` is a tie, any other without "chosen" is
-            left out.
-            Where a pair was judged more than once, the majority counts.
+            left out. Where a pair was judged more than once, the majority counts.
     """
 
     def __init__(self, rows: Iterable[Any]):
-        self._points: dict[str, list[float]] = {}
+        self._points: dict[str, float] = {}
         for row in rows:
-            row = explicit(row.in_file(False) if hasattr(row, "in_file") else row)
-            if not isinstance(row, Mapping):
-                raise TypeError(f"a judgement is an object, got {a_kind(row)}")
-            meta = row.get("meta")
-            tied = isinstance(meta, Mapping) and meta.get("choice") == "tie"
-            if "chosen" in row:
-                first, second, points = row["chosen"], row.get("rejected"), 1.0
-            elif tied and len(row.get("answers") or ()) == 2:
-                first, second, points = *row["answers"], 0.0
-            else:
-                continue
-            key, sign = _pair_key(row.get("prompt"), first, second)
-            self._points.setdefault(key, []).append(points * sign)
+            self._record(row)
 
     @classmethod
     def read(cls, *paths: str | Path) -> "RecordedJudge":
@@ -229,28 +180,23 @@ class RecordedJudge:
             raise FileNotFoundError(
                 f"no judgements are recorded in {', '.join(map(str, paths))}"
             )
-        rows = []
+        judge = cls([])
         for path in found:
             for line, row in read_json_lines(path):
                 try:
-                    cls([row])
+                    judge._record(row)
                 except (TypeError, ValueError) as error:
                     problem = f"is no judgement: {error}".rstrip(".")
                     raise BadFile(path, line, problem, _JUDGEMENT) from None
-                rows.append(row)
-        return cls(rows)
+        return judge
 
-    def knows(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def knows(self, prompts: Prompts, a: Texts, b: Texts) -> np.ndarray:
         """Say of each pair whether a judgement is recorded, in either order."""
-        _require_pairs(prompts, a, b)
-        triples = zip(prompts, a, b, strict=True)
-        return np.array([_pair_key(*t)[0] in self._points for t in triples], dtype=bool)
+        require_pairs(prompts, a, b)
+        pairs = zip(prompts, a, b, strict=True)
+        return np.array([_pair_key(*x)[0] in self._points for x in pairs], dtype=bool)
 
-    def compare(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Prompts, a: Texts, b: Texts) -> np.ndarray:
         """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
         known = self.knows(prompts, a, b)
         if not known.all():
@@ -258,12 +204,23 @@ class RecordedJudge:
                 f"{(~known).sum()} of {len(known)} pairs were never judged. Judge them "
                 "too, or leave them out: knows(prompts, a, b) says which are recorded"
             )
-        keys = [_pair_key(*triple) for triple in zip(prompts, a, b, strict=True)]
-        margins = [sign * sum(self._points[key]) for key, sign in keys]
-        return _outcomes(np.array(margins), tie_margin=0.0)
+        keys = [_pair_key(*pair) for pair in zip(prompts, a, b, strict=True)]
+        return outcomes_of([sign * self._points[key] for key, sign in keys])
 
-
-_JUDGEMENT = 'Write {"prompt": ..., "chosen": ..., "rejected": ...}, or mend the file'
+    def _record(self, row: Any) -> None:
+        row = explicit(row.in_file(False) if hasattr(row, "in_file") else row)
+        if not isinstance(row, Mapping):
+            raise TypeError(f"a judgement is an object, got {a_kind(row)}")
+        meta = row.get("meta")
+        tied = isinstance(meta, Mapping) and meta.get("choice") == "tie"
+        if "chosen" in row:
+            pair, points = (row["chosen"], row.get("rejected")), 1.0
+        elif tied and len(row.get("answers") or ()) == 2:
+            pair, points = row["answers"], 0.0
+        else:
+            return
+        key, sign = _pair_key(row.get("prompt"), *pair)
+        self._points[key] = self._points.get(key, 0.0) + points * sign
 
 
 def _pair_key(prompt: Any, first: Any, second: Any) -> tuple[str, float]:
@@ -273,14 +230,65 @@ def _pair_key(prompt: Any, first: Any, second: Any) -> tuple[str, float]:
     return json.dumps([as_messages(prompt), sorted(texts)]), sign
 
 
-def _outcomes(margins: np.ndarray, tie_margin: float) -> np.ndarray:
-    wins, losses = margins > tie_margin, margins < -tie_margin
-    return 0.5 + 0.5 * (wins.astype(float) - losses.astype(float))
+def question(prompt: Any) -> str:
+    """A prompt as one text, for a judge: a conversation is told turn by turn."""
+    turns = as_messages(prompt)
+    if len(turns) == 1:
+        return turns[0]["content"]
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def _require_pairs(prompts: Sequence, a: Sequence, b: Sequence) -> None:
+def require_pairs(prompts: Prompts, a: Texts, b: Texts) -> None:
+    """Refuse anything but one answer of each side for each prompt."""
     if not len(prompts) == len(a) == len(b):
         raise ValueError(
             "a judge compares one answer of each side for each prompt; there are "
             f"{len(prompts)} prompts, {len(a)} answers a and {len(b)} answers b"
         )
+
+
+def reply_logprobs(
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Any],
+    replies: tuple[str, str],
+) -> Float[np.ndarray, "requests 2"]:
+    """Log-probs of two replies to every request, without the end of the turn.
+
+    Where they differ in their last token alone ("Answer A", "Answer B"), one pass
+    through the model tells both.
+
+    Raises:
+        ValueError: one reply begins with the other, or a request does not fit the model
+            or its template.
+    """
+    rows, others = (
+        encode_answers(tokenizer, requests, [reply] * len(requests), end=False)
+        for reply in replies
+    )
+    for encoded in (rows, others):
+        check_fits(policy, tokenizer, [tokens for tokens, _ in encoded])
+    pairs = zip(rows, others, strict=True)
+    said = {tuple(tuple(compress(*row)) for row in pair) for pair in pairs}
+    for one, other in said:
+        if one == other[: len(one)] or other == one[: len(other)]:
+            raise ValueError(
+                f"choices are two different replies, got {replies}: by their tokens, "
+                f"{one} and {other}, one begins with the other, which could never win"
+            )
+    if len(said) != 1 or one[:-1] != other[:-1]:
+        scores = [sequence_scores(policy, encoded) for encoded in (rows, others)]
+        return torch.stack(scores, dim=1).double().numpy()
+
+    def both(batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        tokens, answer = (
+            pad_right(x)[0].to(policy.device) for x in zip(*batch, strict=True)
+        )
+        scores = logits_and_hidden(policy, tokens[:, :-1], answer[:, 1:].bool())[0]
+        scores = scores.float().log_softmax(1).reshape(len(batch), len(one), -1)
+        total = scores[:, -1, [one[-1], other[-1]]]
+        for place, token in enumerate(one[:-1]):
+            total = total + scores[:, place, [token]]
+        return total
+
+    return _each(policy, rows, both, batch_size=64).double().numpy()

@@ -1,17 +1,23 @@
-"""How far a reward can be pushed, and what it costs: best of n, limits, optimum.
+"""How far a reward can be pushed, what it costs, and the share that a policy covers.
 
-Rewards come as (prompts, samples) arrays of answers drawn from a reference policy;
-distances are in nats or, where said so, their square root.
+Rewards come as (prompts, samples) arrays of answers drawn from a reference policy, from
+which KL is measured, in nats of whole answers. Only `optimal_frontier` samples itself.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, logsumexp, softmax, xlogy
 from scipy.stats import rankdata
+from transformers import PreTrainedTokenizerBase
+
+from labs_helpers.evaluation.estimates import Estimate, bootstrap, mean
+from labs_helpers.models import Policy, load_tokenizer
+from labs_helpers.sampling import sample
 
 
 def best_of_n(
@@ -45,9 +51,9 @@ def best_of_n(
 
 def _share_of_subsets(n: int, samples: int) -> np.ndarray:
     """C(r, n) / C(samples, n) for r = 0 .. samples."""
-    r = np.arange(n, samples + 1)
-    log_share = gammaln(r + 1) - gammaln(r - n + 1)
-    return np.concatenate([np.zeros(n), np.exp(log_share - log_share[-1])])
+    r = np.arange(samples + 1)
+    log_share = gammaln(r + 1) - gammaln(r - n + 1)  # 1 / (negative)! is 0
+    return np.exp(log_share - log_share[-1])
 
 
 def best_of_n_kl(n: ArrayLike) -> np.ndarray:
@@ -152,3 +158,96 @@ def optimum_from_samples(
 def _require_positive(kl_weight: float) -> None:
     if kl_weight <= 0:
         raise ValueError(f"the KL weight must be above 0, got {kl_weight}")
+
+
+def optimal_frontier(
+    reference: Policy,
+    prompts: Sequence[Any],
+    reward: Callable[[Sequence[Any], Sequence[str]], ArrayLike],
+    kl_weights: Sequence[float],
+    samples: int = 512,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+) -> list[Optimum]:
+    """Estimate the best attainable E[r] - w KL for each weight w, prompt by prompt.
+
+    Args:
+        reference: the policy that KL is measured from.
+        prompts: what it is asked.
+        reward: takes prompts and as many answers, gives a number for each.
+        kl_weights: each above 0; the smaller, the farther the optimum.
+        samples: answers to a prompt; fewer bias the objective low.
+        tokenizer: by default that of the folder that the reference came from.
+        max_new_tokens: longest answer.
+        seed: of the sampling.
+    """
+    tokenizer = tokenizer or load_tokenizer(reference.config.name_or_path)
+    options = {"max_new_tokens": max_new_tokens, "n": samples, "seed": seed}
+    texts = sample(reference, tokenizer, prompts, **options).texts
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+    rewards = np.asarray(reward(asked, texts), float).reshape(len(prompts), samples)
+    return [optimum_from_samples(rewards, weight) for weight in kl_weights]
+
+
+def kl_per_answer(
+    logprobs: ArrayLike,
+    reference_logprobs: ArrayLike,
+    clusters: ArrayLike | None = None,
+) -> Estimate:
+    """KL of a policy from its reference, from answers that the policy sampled.
+
+    The mean of log(policy / reference) over answers. Single answers may lie below 0;
+    `sampling.rollout_kl` has the same mean and a far narrower interval.
+
+    Args:
+        logprobs: under the policy, of answers (B,) or of their tokens (B, T), 0 where
+            masked.
+        reference_logprobs: of the same under the reference.
+        clusters: the prompt's number, where there are several answers to a prompt.
+
+    >>> print(kl_per_answer([-1.0, -3.0, -2.0], [-2.0, -3.0, -4.0]).value)
+    1.0
+    """
+    both = (np.asarray(x, float) for x in (logprobs, reference_logprobs))
+    policy, reference = (x.reshape(len(x), -1).sum(axis=1) for x in both)
+    if len(policy) != len(reference):
+        raise ValueError(
+            "both log-probs are of the same answers; the policy's are "
+            f"{len(policy)} and the reference's {len(reference)}"
+        )
+    return mean(policy - reference, clusters)
+
+
+def distance_covered(
+    policy: ArrayLike,
+    start: ArrayLike,
+    optimum: ArrayLike,
+    clusters: ArrayLike | None = None,
+) -> Estimate:
+    """The share of the way from start to optimum: (J - J_start) / (J* - J_start).
+
+    The interval is by bootstrap over prompts, the three values of a prompt together.
+
+    Args:
+        policy: its objective E[r] - w KL, prompt by prompt (or answer by answer).
+        start: that of the policy that training began with, whose KL is 0: its reward.
+        optimum: the best attainable (`Optimum.objective`), for the same w.
+        clusters: the prompt's number, where there are several answers to a prompt.
+
+    >>> distance_covered([0.6, 0.7], [0.2, 0.3], [1.0, 1.1]).value
+    0.5
+    """
+
+    def share(policy: np.ndarray, start: np.ndarray, optimum: np.ndarray) -> float:
+        return (policy.mean() - start.mean()) / (optimum.mean() - start.mean())
+
+    gain = np.mean(np.asarray(optimum, float)) - np.mean(np.asarray(start, float))
+    if not gain > 0:
+        raise ValueError(
+            f"the optimum is no better than the start (by {gain:.3g}): there is no way "
+            "to cover. Are both of the same prompts, and is the optimum's KL weight w "
+            "the policy's? Fewer than some 512 samples a prompt bias it low"
+        )
+    return bootstrap(share, policy, start, optimum, clusters=clusters)

@@ -1,8 +1,8 @@
-"""Win rates and accuracies against what is attainable, and all other measures.
+"""Win rates, and accuracies of pairs against the Bayes ceiling.
 
-Arrays of outcomes come in, numbers with 95 % intervals go out; no model is run here.
-Intervals are made in `estimates`, the other rooms are `agreement`, `calibration`,
-`comparisons`, `frontier` and `optimum`; every name of theirs can be imported from here.
+Arrays of outcomes, reward margins and probabilities come in, numbers with 95 %
+intervals go out. Everywhere `clusters` are the prompts' numbers, where there are
+several answers (or pairs) to a prompt.
 """
 
 from dataclasses import dataclass
@@ -10,81 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labs_helpers.evaluation.agreement import cohen_kappa, krippendorff_alpha
-from labs_helpers.evaluation.calibration import (
-    ReliabilityBin,
-    brier,
-    brier_floor,
-    fit_temperature,
-    probability_gap,
-    reliability,
-)
-from labs_helpers.evaluation.comparisons import (
-    bradley_terry_ratings,
-    comparisons_needed,
-    length_controlled_win_rate,
-    win_rate_power,
-)
-from labs_helpers.evaluation.estimates import (
-    Estimate,
-    bootstrap,
-    mean,
-    paired_difference,
-    proportion,
-    rate,
-)
-from labs_helpers.evaluation.frontier import (
-    distance_covered,
-    kl_per_answer,
-    optimal_frontier,
-)
-from labs_helpers.evaluation.optimum import (
-    Optimum,
-    OveroptimisationFit,
-    best_of_n,
-    best_of_n_kl,
-    optimal_policy,
-    optimum_from_samples,
-    overoptimisation_fit,
-)
-
-__all__ = [
-    "Estimate",
-    "Optimum",
-    "OveroptimisationFit",
-    "ReliabilityBin",
-    "WinRate",
-    "bayes_ceiling",
-    "best_of_n",
-    "best_of_n_kl",
-    "bootstrap",
-    "bradley_terry_ratings",
-    "brier",
-    "brier_floor",
-    "cohen_kappa",
-    "comparisons_needed",
-    "distance_covered",
-    "expected_right",
-    "fit_temperature",
-    "kl_per_answer",
-    "krippendorff_alpha",
-    "length_controlled_win_rate",
-    "mean",
-    "optimal_frontier",
-    "optimal_policy",
-    "optimum_from_samples",
-    "overoptimisation_fit",
-    "pair_accuracy",
-    "paired_difference",
-    "pairs_right",
-    "probability_gap",
-    "proportion",
-    "rate",
-    "reliability",
-    "toward_ceiling",
-    "win_rate",
-    "win_rate_power",
-]
+from labs_helpers.evaluation.estimates import Estimate, bootstrap, rate
 
 
 @dataclass(frozen=True)
@@ -98,11 +24,7 @@ class WinRate(Estimate):
 
 
 def win_rate(outcomes: ArrayLike, clusters: ArrayLike | None = None) -> WinRate:
-    """Average outcomes of comparisons: 1 a win, 0.5 a tie, 0 a loss.
-
-    Args:
-        outcomes: what a judge's `compare` gives.
-        clusters: the prompt's number, where there are several answers to a prompt.
+    """Average outcomes of comparisons, as a judge gives them: 1, 0.5 (a tie) or 0.
 
     >>> print(win_rate([1] * 60 + [0.5] * 20 + [0] * 20))
     0.700 (95 % 0.61 to 0.77, n = 100); without ties 0.750 (95 % 0.65 to 0.83, n = 80)
@@ -111,16 +33,20 @@ def win_rate(outcomes: ArrayLike, clusters: ArrayLike | None = None) -> WinRate:
     unknown = sorted(set(outcomes.tolist()) - {0.0, 0.5, 1.0})
     if unknown:
         raise ValueError(f"outcomes are 1, 0.5 or 0; got also {unknown[:5]}")
-    if clusters is not None and np.shape(clusters) != outcomes.shape:
-        raise ValueError(
-            f"clusters must name one for each of the {outcomes.size} outcomes; their "
-            f"shape is {np.shape(clusters)}"
-        )
-    decided = outcomes != 0.5
-    overall = rate(outcomes, clusters)
+    overall, decided = rate(outcomes, clusters), outcomes != 0.5
     of_decided = None if clusters is None else np.asarray(clusters)[decided]
-    rest = rate(outcomes[decided], of_decided)
-    return WinRate(overall.value, overall.low, overall.high, overall.n, rest)
+    return WinRate(**vars(overall), without_ties=rate(outcomes[decided], of_decided))
+
+
+def outcomes_of(margins: ArrayLike, tie_margin: float = 0.0) -> np.ndarray:
+    """Outcomes of comparisons by score: 1 and 0, and 0.5 within the tie margin.
+
+    >>> outcomes_of([0.3, -2.0, 0.0])
+    array([1. , 0. , 0.5])
+    """
+    margins = np.asarray(margins, float)
+    wins = (margins > tie_margin).astype(float)
+    return 0.5 + 0.5 * (wins - (margins < -tie_margin))
 
 
 def pairs_right(margins: ArrayLike, outcomes: ArrayLike = 1.0) -> np.ndarray:
@@ -131,14 +57,12 @@ def pairs_right(margins: ArrayLike, outcomes: ArrayLike = 1.0) -> np.ndarray:
         outcomes: 1 where the first is better, 0 where the second is. By default the
             first always is, as for chosen and rejected.
     """
-    margins, outcomes = np.broadcast_arrays(
-        np.asarray(margins, float), np.asarray(outcomes, float)
-    )
+    outcomes = np.asarray(outcomes, float)
     if not np.isin(outcomes, (0.0, 1.0)).all():
         raise ValueError(
             "an accuracy needs pairs that differ: outcomes are 1 or 0. Leave ties out"
         )
-    return 0.5 + 0.5 * np.sign(margins) * np.sign(outcomes - 0.5)
+    return expected_right(margins, outcomes)
 
 
 def expected_right(margins: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
@@ -160,8 +84,7 @@ def pair_accuracy(
     clusters: ArrayLike | None = None,
 ) -> Estimate:
     """Share of pairs that are ordered rightly, equal rewards counting half."""
-    right = pairs_right(margins, outcomes)
-    return rate(right, clusters)
+    return rate(pairs_right(margins, outcomes), clusters)
 
 
 def bayes_ceiling(probabilities: ArrayLike) -> float:

@@ -1,6 +1,7 @@
-"""What comparisons prove: power, win rates at equal length, ratings."""
+"""What comparisons prove: power, win rates at equal length, ratings, agreement."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,16 +10,13 @@ from scipy.special import expit, logit
 
 from labs_helpers.evaluation import (
     bradley_terry_ratings,
+    cohen_kappa,
     comparisons_needed,
+    krippendorff_alpha,
     length_controlled_win_rate,
     win_rate,
     win_rate_power,
 )
-
-
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
 
 
 class TestPower:
@@ -157,3 +155,36 @@ class TestRatings:
             bradley_terry_ratings({("a", "b"): [1.0]}, baseline="x")
         with pytest.raises(ValueError, match="over the same prompts"):
             bradley_terry_ratings({("a", "b"): [1.0], ("b", "c"): [1.0, 0.0]})
+
+
+class TestAgreement:
+    def test_krippendorffs_own_example(self):
+        # Krippendorff (2011), "Computing Krippendorff's alpha-reliability", example C.
+        missing = np.nan
+        ratings = [
+            [1, 2, 3, 3, 2, 1, 4, 1, 2, missing, missing, missing],
+            [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, missing, 3],
+            [missing, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, missing],
+            [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, missing],
+        ]
+        assert krippendorff_alpha(ratings) == pytest.approx(0.743, abs=5e-4)
+
+    def test_alpha_of_one_value_is_unknown(self):
+        assert math.isnan(krippendorff_alpha([[1, 1, 1], [1, 1, 1]]))
+
+    def test_alpha_needs_a_table(self):
+        with pytest.raises(ValueError, match="one row a rater"):
+            krippendorff_alpha([1, 0, 1])
+
+    def test_kappa_by_hand(self):
+        # 4 of 5 agree; chance is 0.6 * 0.4 + 0.4 * 0.6.
+        assert cohen_kappa([1, 1, 1, 0, 0], [1, 1, 0, 0, 0]) == pytest.approx(
+            (0.8 - 0.48) / 0.52
+        )
+
+    def test_kappa_takes_halves_and_leaves_out_what_is_missing(self):
+        a, b = [1, 0.5, 0, np.nan, 1], [1, 0.5, 0, 1, np.nan]
+        assert cohen_kappa(a, b) == 1.0
+
+    def test_kappa_of_one_value_is_unknown(self):
+        assert math.isnan(cohen_kappa([1, 1], [1, 1]))

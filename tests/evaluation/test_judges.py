@@ -110,12 +110,10 @@ class TestLanguageModelJudge:
         The request is a tuple here: prompt, first and second answer.
         """
 
-        def response_logprobs(policy, tokenizer, requests, replies, end):
-            assert not end
-            said = zip(requests, replies, strict=True)
-            return torch.tensor([margin(*q) * (r == "A") for q, r in said])
+        def reply_logprobs(policy, tokenizer, requests, replies):
+            return np.array([[float(margin(*asked)), 0.0] for asked in requests])
 
-        monkeypatch.setattr(judges, "response_logprobs", response_logprobs)
+        monkeypatch.setattr(judges, "reply_logprobs", reply_logprobs)
 
         def build(policy, tokenizer):
             return LanguageModelJudge(policy, tokenizer, lambda *asked: asked)
