@@ -1,7 +1,6 @@
 """Constitutional AI (arXiv 2212.08073): principles, critique, revision, AI feedback.
 
-Works with any policy, tokenizer and principles in words. Every public name of the rooms
-can be imported from here.
+Works with any policy, tokenizer and principles in words.
 """
 
 # fmt: off
@@ -13,6 +12,5 @@ from labs_helpers.constitution.revision import (
 )
 from labs_helpers.constitution.feedback import (
     Comparisons, ConstitutionJudge, compare_by_principles, judge_by_principles,
-    principle_scores,
+    preferences_from, principle_scores,
 )
-from labs_helpers.fit.soft_labels import preferences_from

@@ -10,8 +10,9 @@ a good answer can only lose. `always=True` revises all, as in the paper.
 import difflib
 import html
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -23,7 +24,7 @@ from labs_helpers.constitution.principles import Constitution, Principle
 from labs_helpers.data import Message, Unpaired, as_messages
 from labs_helpers.models import Policy
 from labs_helpers.models.chat import encode_conversation
-from labs_helpers.sampling import sample
+from labs_helpers.sampling import Rollout, sample
 
 
 @dataclass(frozen=True)
@@ -75,47 +76,45 @@ class Transcript:
 
     def messages(self) -> list[Message]:
         """The conversation: prompt, answer, critique request, critique, and so on."""
-        talk = [*as_messages(self.prompt), _said(self.first)]
+        talk = [*as_messages(self.prompt), said(self.first)]
         for each in self.rounds:
-            talk += [_asked(each.principle.critique), _said(each.critique)]
+            talk += [asked(each.principle.critique), said(each.critique)]
             if each.revision is not None:
-                talk += [_asked(each.principle.revision), _said(each.revision)]
+                talk += [asked(each.principle.revision), said(each.revision)]
         return talk
 
     def __str__(self) -> str:
-        lines = [f"user      {as_messages(self.prompt)[-1]['content']}"]
-        lines.append(f"answer    {self.first}")
-        answer = self.first
-        for each in self.rounds:
-            lines.append(f"critique  {each.principle.id}: {each.critique}")
-            if each.revision is not None:
-                marks = {"same": "{}", "out": "[-{}-]", "in": "{{+{}+}}"}
-                changed = word_diff(answer, each.revision)
-                lines.append(
-                    "revision  " + " ".join(marks[k].format(t) for k, t in changed)
-                )
-                answer = each.revision
+        marks = {"same": "{}", "out": "[-{}-]", "in": "{{+{}+}}"}
+        lines = [
+            f"{name:10}{rule.id + ': ' if rule else ''}{_marked(pieces, marks)}"
+            for name, rule, pieces in self._lines()
+        ]
         return printable("\n".join(lines))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A table for notebooks: what was cut is struck through, what is new bold."""
-        rows = [("user", html.escape(as_messages(self.prompt)[-1]["content"]))]
-        rows.append(("answer", html.escape(self.first)))
+        marks = {"same": "{}", "out": "<del>{}</del>", "in": "<b>{}</b>"}
+        rows = []
+        for name, rule, pieces in self._lines():
+            escaped = [(kind, html.escape(text)) for kind, text in pieces]
+            rule_text = f"<i>{html.escape(rule.text)}?</i> " if rule else ""
+            cells = (f"<b>{name}</b>", rule_text + _marked(escaped, marks))
+            cells = (f'<td style="text-align:left">{cell}</td>' for cell in cells)
+            rows.append(f"<tr>{''.join(cells)}</tr>")
+        return f"<table>{''.join(rows)}</table>"
+
+    def _lines(self) -> Iterator[tuple[str, Principle | None, list[tuple[str, str]]]]:
+        """What is said, by which principle, and its pieces as in `word_diff`."""
+        yield "user", None, [("same", as_messages(self.prompt)[-1]["content"])]
+        yield "answer", None, [("same", self.first)]
         answer = self.first
         for each in self.rounds:
-            said = f"<i>{html.escape(each.principle.text)}?</i> "
-            rows.append(("critique", said + html.escape(each.critique)))
+            yield "critique", each.principle, [("same", each.critique)]
             if each.revision is not None:
-                rows.append(("revision", _html_diff(answer, each.revision)))
+                yield "revision", None, word_diff(answer, each.revision)
                 answer = each.revision
-        cells = [
-            f'<tr><td style="text-align:left"><b>{name}</b></td>'
-            f'<td style="text-align:left">{text}</td></tr>'
-            for name, text in rows
-        ]
-        return f"<table>{''.join(cells)}</table>"
 
 
 def critique_and_revise(
@@ -133,6 +132,9 @@ def critique_and_revise(
     seed: int = 0,
 ) -> list[Transcript]:
     """Hold answers against principles, one after the other, and have them mended.
+
+    Each principle meets an answer afresh, without the rounds before: the conversation
+    stays short, and an earlier rule does not colour the next verdict.
 
     Args:
         policy: critiques and revises; usually the one that answered.
@@ -155,18 +157,25 @@ def critique_and_revise(
         )
     transcripts = [Transcript(p, a) for p, a in zip(prompts, answers, strict=True)]
     draw = random.Random(seed)
-    plans = [_plan(constitution, each, rounds, draw) for _ in prompts]
-    for step in range(max(map(len, plans), default=0)):
-        _step(
-            policy,
-            tokenizer,
+    plans = [_plan(list(constitution), each, rounds, draw) for _ in prompts]
+    for step, principles in enumerate(zip(*plans, strict=True)):
+        found = _round(
             transcripts,
-            [plan[step] for plan in plans],
+            principles,
             kept=None if always else constitution.kept,
-            max_new_tokens=max_new_tokens,
+            say=partial(
+                sample,
+                policy,
+                tokenizer,
+                max_new_tokens=max_new_tokens,
+                seed=seed + 1000 * step,
+            ),
             temperature=temperature,
-            seed=seed + 1000 * step,
         )
+        transcripts = [
+            replace(old, rounds=(*old.rounds, new))
+            for old, new in zip(transcripts, found, strict=True)
+        ]
     return transcripts
 
 
@@ -178,10 +187,7 @@ def revised_answers(transcripts: Sequence[Transcript]) -> list[Unpaired]:
     """
     return [
         Unpaired(
-            as_messages(t.prompt),
-            [_said(t.last)],
-            label=True,
-            meta=dict(getattr(t.prompt, "meta", {})),
+            as_messages(t.prompt), t.last, True, dict(getattr(t.prompt, "meta", {}))
         )
         for t in transcripts
     ]
@@ -197,8 +203,8 @@ def turn_tokens(
     """
     talk = transcript.messages()
     first = len(as_messages(transcript.prompt))
-    tokens, said = encode_conversation(tokenizer, talk, first=first)
-    turns = groupby(zip(tokens, said, strict=True), key=itemgetter(1))
+    tokens, marks = encode_conversation(tokenizer, talk, first=first)
+    turns = groupby(zip(tokens, marks, strict=True), key=itemgetter(1))
     return [[token for token, _ in turn] for _, turn in turns]
 
 
@@ -213,82 +219,62 @@ def word_diff(before: str, after: str) -> list[tuple[str, str]]:
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     for kind, i, j, k, m in matcher.get_opcodes():
         if kind == "equal":
-            pieces.append(("same", " ".join(old[i:j])))
-            continue
-        if j > i:
-            pieces.append(("out", " ".join(old[i:j])))
-        if m > k:
-            pieces.append(("in", " ".join(new[k:m])))
-    return pieces
+            pieces.append(("same", old[i:j]))
+        else:
+            pieces += [("out", old[i:j]), ("in", new[k:m])]
+    return [(kind, " ".join(words)) for kind, words in pieces if words]
 
 
-def _step(
-    policy: Policy,
-    tokenizer: PreTrainedTokenizerBase,
-    transcripts: list[Transcript],
-    principles: list[Principle],
+def said(content: str) -> Message:
+    """A turn of the assistant."""
+    return {"role": "assistant", "content": content}
+
+
+def asked(content: str) -> Message:
+    """A turn of the user."""
+    return {"role": "user", "content": content}
+
+
+def until_critique(prompt: Any, answer: str, principle: Principle) -> list[Message]:
+    """The conversation in which an answer is held against a principle."""
+    return [*as_messages(prompt), said(answer), asked(principle.critique)]
+
+
+def _round(
+    transcripts: Sequence[Transcript],
+    principles: Sequence[Principle],
     *,
     kept: str | None,
-    max_new_tokens: int,
+    say: Callable[..., Rollout],
     temperature: float,
-    seed: int,
-) -> None:
-    """Add one round to every transcript.
-
-    Each principle meets the answer afresh, without the rounds before: the conversation
-    stays short, and an earlier rule does not colour the next verdict.
-    """
-
-    def ask(talks: list[list[Message]], temperature: float) -> list[str]:
-        if not talks:
-            return []
-        return sample(
-            policy,
-            tokenizer,
-            talks,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        ).texts
-
+) -> list[Round]:
+    """Put one principle to each answer."""
     talks = [
-        [*as_messages(t.prompt), _said(t.last), _asked(p.critique)]
-        for t, p in zip(transcripts, principles, strict=True)
+        until_critique(t.prompt, t.last, principle)
+        for t, principle in zip(transcripts, principles, strict=True)
     ]
-    critiques = ask(talks, 0)
+    critiques = say(talks, temperature=0).texts
     faulty = [
         i
-        for i, said in enumerate(critiques)
-        if kept is None or not said.lower().startswith(kept.lower())
+        for i, critique in enumerate(critiques)
+        if kept is None or not critique.lower().startswith(kept.lower())
     ]
-    revisions = dict.fromkeys(range(len(talks)))
     again = [
-        [*talks[i], _said(critiques[i]), _asked(principles[i].revision)] for i in faulty
+        [*talks[i], said(critiques[i]), asked(principles[i].revision)] for i in faulty
     ]
-    revisions |= dict(zip(faulty, ask(again, temperature), strict=True))
-    for i, (old, principle) in enumerate(zip(transcripts, principles, strict=True)):
-        new = Round(principle, critiques[i], revisions[i])
-        transcripts[i] = Transcript(old.prompt, old.first, (*old.rounds, new))
+    mended = say(again, temperature=temperature).texts if again else []
+    revisions = dict(zip(faulty, mended, strict=True))
+    pairs = zip(principles, critiques, strict=True)
+    return [Round(*pair, revisions.get(i)) for i, pair in enumerate(pairs)]
 
 
 def _plan(
-    constitution: Constitution, each: int | None, rounds: int, draw: random.Random
+    principles: list[Principle], each: int | None, rounds: int, draw: random.Random
 ) -> list[Principle]:
-    principles = list(constitution)
     if each is None:
         return principles * rounds
     return [p for _ in range(rounds) for p in draw.sample(principles, each)]
 
 
-def _html_diff(before: str, after: str) -> str:
-    marks = {"same": "{}", "out": "<del>{}</del>", "in": "<b>{}</b>"}
-    pieces = word_diff(before, after)
-    return " ".join(marks[kind].format(html.escape(text)) for kind, text in pieces)
-
-
-def _said(content: str) -> Message:
-    return {"role": "assistant", "content": content}
-
-
-def _asked(content: str) -> Message:
-    return {"role": "user", "content": content}
+def _marked(pieces: list[tuple[str, str]], marks: Mapping[str, str]) -> str:
+    return " ".join(marks[kind].format(text) for kind, text in pieces)

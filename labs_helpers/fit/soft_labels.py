@@ -9,50 +9,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from labs_helpers.data import Preference, as_messages
+from labs_helpers.data import Preference
 from labs_helpers.fit.objectives import Encoded, RewardObjective, share_right
 from labs_helpers.fit.preferences import PairObjective, Reference
 from labs_helpers.losses import PreferenceLoss, soft_dpo_loss
 from labs_helpers.models import Policy, RewardModel
-
-
-def preferences_from(
-    prompts: Sequence[Any],
-    a: Sequence[str],
-    b: Sequence[str],
-    probabilities: Sequence[float] | np.ndarray,
-    annotator: str = "AI feedback",
-) -> list[Preference]:
-    """Pairs with soft labels as preferences: the likelier answer is the chosen one.
-
-    The label stands in `meta["probability"]`, at least 1/2; a file of these rows is a
-    preference file like any other. Pairs of one and the same answer are left out.
-    """
-    rows = []
-    for prompt, *pair, p in zip(prompts, a, b, probabilities, strict=True):
-        if pair[0] == pair[1]:
-            continue
-        chosen, rejected = pair if p >= 0.5 else reversed(pair)
-        meta = {
-            **getattr(prompt, "meta", {}),
-            "probability": float(max(p, 1 - p)),
-        }
-        rows.append(
-            Preference(
-                as_messages(prompt),
-                [{"role": "assistant", "content": chosen}],
-                [{"role": "assistant", "content": rejected}],
-                annotator=annotator,
-                meta=meta,
-            )
-        )
-    return rows
 
 
 class SoftPairObjective:

@@ -15,7 +15,7 @@ from labs_helpers.constitution import (
     preferences_from,
     principle_scores,
 )
-from labs_helpers.constitution.feedback import _replies
+from labs_helpers.evaluation.judges import reply_logprobs
 from labs_helpers.fit import (
     FitConfig,
     PairObjective,
@@ -74,7 +74,7 @@ def test_critiques_of_both_answers_stand_before_the_comparison(
         seen.extend(requests)
         return np.zeros((len(requests), 2))
 
-    monkeypatch.setattr("labs_helpers.constitution.feedback._replies", replies)
+    monkeypatch.setattr("labs_helpers.constitution.feedback.reply_logprobs", replies)
     compare_by_principles(
         tiny_policy(), tiny_tokenizer, PROMPTS, A, B, RULES, critiques_first=True
     )
@@ -93,7 +93,7 @@ def test_critiques_of_both_answers_stand_before_the_comparison(
 def test_replies_are_scored_as_responses_are(replies, tiny_policy, tiny_tokenizer):
     requests = ["Who?", "Why not today, if I may ask?", "Is it?"]
     policy = tiny_policy()
-    found = _replies(policy, tiny_tokenizer, requests, replies)
+    found = reply_logprobs(policy, tiny_tokenizer, requests, replies)
     for column, reply in zip(found.T, replies, strict=True):
         expected = response_logprobs(
             policy, tiny_tokenizer, requests, [reply] * 3, end=False
