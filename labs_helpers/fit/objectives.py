@@ -179,7 +179,6 @@ class RewardObjective:
             "rejected": rejected,
             "head": self._head(row),
             "margin": row.margin if self.margin else 0.0,
-            "testimony": self._testimony(row),
             "length": max(len(chosen), len(rejected)),
         }
 
@@ -206,11 +205,7 @@ class RewardObjective:
         tokens, lengths = pad_right(sequences)
         device = next(model.parameters()).device
         heads = torch.tensor([row["head"] for row in batch], device=device)
-        read = [tokens.to(device), lengths.to(device)]
-        if self.reward_model.witness is not None:
-            said = [row["testimony"][side] for side in (0, 1) for row in batch]
-            read.append(torch.stack(said).to(device))
-        rewards = model(*read).float()
+        rewards = model(tokens.to(device), lengths.to(device)).float()
         chosen, rejected = rewards.gather(1, heads.repeat(2)[:, None])[:, 0].chunk(2)
         return chosen, rejected
 
@@ -218,11 +213,6 @@ class RewardObjective:
         self, prompt: str | list[Message], answer: str | list[Message]
     ) -> list[int]:
         return self.reward_model.encode(*_asked_and_said(prompt, answer))
-
-    def _testimony(self, row: Preference) -> Tensor | None:
-        """What the witness says of the chosen and of the rejected answer, if any."""
-        pair = [_asked_and_said(row.prompt, x) for x in (row.chosen, row.rejected)]
-        return self.reward_model.testimony(*zip(*pair, strict=True))
 
     def _head(self, row: Preference) -> int:
         heads = self.reward_model.heads

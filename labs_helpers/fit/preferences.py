@@ -29,7 +29,7 @@ from labs_helpers.losses import (
 from labs_helpers.models import Policy
 from labs_helpers.models.limits import positions
 from labs_helpers.sampling import answer_logprobs
-from labs_helpers.sampling.logprobs import Marked, sequence_scores
+from labs_helpers.sampling.logprobs import Masked, sequence_scores
 
 Metrics = dict[str, float]
 
@@ -52,7 +52,7 @@ class Reference:
         self._known: dict[bytes, float] = {}
         self._start: AtStart | None = None
 
-    def scores(self, model: nn.Module, rows: Sequence[Marked]) -> list[float]:
+    def scores(self, model: nn.Module, rows: Sequence[Masked]) -> list[float]:
         """Log-prob of each answer, from memory where it has been asked before."""
         with self.active(model) as policy:
             keys = [_key(row) for row in rows]
@@ -285,7 +285,7 @@ class KTOObjective:
         return loss * (len(batch) / rows), metrics
 
     def _ratio(
-        self, model: nn.Module, rows: list[Marked]
+        self, model: nn.Module, rows: list[Masked]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         policy = answer_logprobs(model, rows)[0].sum(dim=1)
         with self.reference.active(model) as frozen:
@@ -320,15 +320,15 @@ def _check_pairs(
         check_encoded(model, answers.tokenizer, rows, sequences)
 
 
-def _both_sides(rows: Sequence[Encoded]) -> list[Marked]:
+def _both_sides(rows: Sequence[Encoded]) -> list[Masked]:
     return [row[side] for side in ("chosen", "rejected") for row in rows]
 
 
-def _marked(row: Encoded) -> Marked:
+def _marked(row: Encoded) -> Masked:
     return row["tokens"], row["answer"]
 
 
-def _key(row: Marked) -> bytes:
+def _key(row: Masked) -> bytes:
     """The sequence and where its answer begins, in few bytes."""
     tokens, answer = row
     return torch.tensor([*tokens, *answer], dtype=torch.int32).numpy().tobytes()
@@ -342,7 +342,7 @@ def _require_others(rows: int) -> None:
         )
 
 
-def _mismatched(batch: list[Encoded], longest: int | None) -> list[Marked]:
+def _mismatched(batch: list[Encoded], longest: int | None) -> list[Masked]:
     """Each row's prompt with the answer of the row before it, as TRL matches them.
 
     What exceeds the longest sequence that the model reads is cut off.

@@ -104,20 +104,25 @@ def load_adapter(
     return adapted
 
 
-def with_lora(model: PreTrainedModel, lora: int | PeftConfig, task: str) -> PeftModel:
+def with_lora(
+    model: PreTrainedModel, lora: int | PeftConfig | None, task: str
+) -> PreTrainedModel | PeftModel:
     """Add an adapter of this rank to all linear layers, or the one configured.
 
     Args:
         model: Is changed: it holds the adapter then.
-        lora: A rank from 1, or a configuration of any adapter that changes weights.
+        lora: A rank, or a configuration of any adapter that changes weights. None and 0
+            add none.
         task: CAUSAL_LM is saved as an adapter; any other is saved merged.
 
     Raises:
         ValueError: peft refuses the configuration, or what it gives could not be
             saved and loaded, or merged, exactly.
     """
+    if not lora:
+        return model
     if isinstance(lora, int):
-        if lora < 1:
+        if lora < 0:
             raise ValueError(
                 f"lora is the rank of an adapter, at least 1, got {lora}. None trains "
                 "all weights"
@@ -164,6 +169,14 @@ def merged_copy(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
             )
         return fresh_copy(model.base_model)
     return _merge(_independent(model))
+
+
+def save_trunk(trunk: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Save a trunk, its adapter merged."""
+    if isinstance(trunk, PeftModel):
+        trunk = merged_copy(trunk)
+    with quiet_loading():
+        trunk.save_pretrained(folder)
 
 
 def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:

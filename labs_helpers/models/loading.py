@@ -21,7 +21,7 @@ from huggingface_hub.utils import (
     get_session,
 )
 from jinja2 import TemplateSyntaxError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -233,6 +233,11 @@ def read_weights(module: nn.Module, file: Path) -> None:
                 file.parent, f"{file.name} holds {given}, expected {expected}"
             )
         module.load_state_dict(weights)
+
+
+def save_weights(module: nn.Module, file: Path) -> None:
+    """Save the weights of a module that `read_weights` is to fill."""
+    save_file({n: w.detach().cpu() for n, w in module.state_dict().items()}, file)
 
 
 def read_json(file: Path) -> dict[str, Any]:

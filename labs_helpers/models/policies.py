@@ -4,21 +4,23 @@ In go names or folders of Hugging Face models; out come ordinary Hugging Face ob
 which save with `save_pretrained`. Knows nothing of rewards, sampling or training.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from labs_helpers.common import progress
 from labs_helpers.data import Message
 from labs_helpers.models.adapters import (
     adapter_config,
@@ -134,28 +136,26 @@ def load_policy(
         ValueError: No causal language model, or an adapter that would not come back
             from disk as it was; `lora` for a folder that has an adapter.
     """
-    hardware = default_device_and_dtype()
-    name, lora = str(name_or_dir), lora or None
+    hardware, name = default_device_and_dtype(), str(name_or_dir)
     adapter = adapter_config(name)
-    if adapter is not None and lora is not None:
+    if adapter is not None and lora:
         raise ValueError(
             f"{name!r} holds an adapter already, and lora={lora!r:.40} asks for a new "
             "one: leave lora out to go on training the one it has, or merge that "
             "(load_policy(...).merge_and_unload()), save it, and put lora on the result"
         )
     if dtype is None:
-        whole = lora is None and adapter is None
-        dtype = torch.float32 if whole else hardware.dtype
+        dtype = hardware.dtype if lora or adapter else torch.float32
     if adapter is None:
         policy = read_model(AutoModelForCausalLM, name, dtype)
     else:
         policy = _read_base(name, adapter.base_model_name_or_path, dtype)
     policy = policy.to(device or hardware.device).eval()
     require_causal(policy)
-    if adapter is not None:
-        policy = load_adapter(policy, name, adapter)
-    if lora is not None:
+    if adapter is None:
         policy = with_lora(policy, lora, task="CAUSAL_LM")
+    else:
+        policy = load_adapter(policy, name, adapter)
     return policy.to(device or hardware.device).eval()
 
 
@@ -223,6 +223,34 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+def in_batches(
+    model: nn.Module,
+    rows: Sequence[tuple[Sequence[int], ...]],
+    compute: Callable[[Sequence[Any]], Tensor],
+    batch_size: int,
+    what: str = "log-probs",
+) -> Tensor:
+    """Compute something of rows without gradient, in batches of similar length.
+
+    Args:
+        model: Is put into evaluation mode meanwhile.
+        rows: Tuples, their tokens first.
+        compute: Gives a result for each row of a batch.
+        what: The progress bar's name.
+
+    Returns:
+        The results in the order of the rows, on the CPU; (0,) for no rows.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+    results = []
+    with evaluating(model), progress.bar(len(rows), what) as bar:
+        for start in range(0, len(rows), batch_size):
+            batch = [rows[i] for i in order[start : start + batch_size]]
+            results.append(compute(batch).cpu())
+            bar.update(len(batch))
+    return torch.cat(results)[torch.tensor(order).argsort()] if rows else torch.zeros(0)
+
+
 def logits_and_hidden(
     policy: Policy,
     tokens: Int[Tensor, "B L"],
@@ -285,6 +313,5 @@ def pad_right(
 
     A causal model's tokens never see what stands to their right: any pad will do.
     """
-    longest = max(map(len, rows))
-    tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+    tokens = pad_sequence([torch.tensor(row) for row in rows], True, pad)
     return tokens, torch.tensor([len(row) for row in rows])

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from peft import PeftConfig, PeftModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from labs_helpers.models.adapters import merged_copy, with_lora
-from labs_helpers.models.loading import quiet_loading, read_model, read_weights
+from labs_helpers.models.adapters import merged_copy, save_trunk, with_lora
+from labs_helpers.models.loading import read_model, read_weights, save_weights
 from labs_helpers.models.policies import (
     Policy,
     hidden_width,
@@ -88,7 +87,6 @@ class PolicyWithValue(nn.Module):
         trunk = None
         if separate:
             trunk = merged_copy(policy).eval()
-        if lora:
             trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         return cls(policy, trunk).eval()
 
@@ -129,17 +127,12 @@ class PolicyWithValue(nn.Module):
             ValueError: The policy is an adapter on a model that came from no folder.
         """
         folder = Path(folder)
-        trunk = self.value_trunk
-        if isinstance(trunk, PeftModel):
-            trunk = merged_copy(trunk)
-        with quiet_loading():
-            save_policy(self.policy, folder)
-            if trunk is not None:
-                trunk.save_pretrained(folder / TRUNK_FOLDER)
-            elif (folder / TRUNK_FOLDER).exists():  # of values saved here before
-                shutil.rmtree(folder / TRUNK_FOLDER)
-        head = {n: p.detach().cpu() for n, p in self.value_head.named_parameters()}
-        save_file(head, folder / HEAD_FILE)
+        save_policy(self.policy, folder)
+        if self.value_trunk is not None:
+            save_trunk(self.value_trunk, folder / TRUNK_FOLDER)
+        elif (folder / TRUNK_FOLDER).exists():  # of values saved here before
+            shutil.rmtree(folder / TRUNK_FOLDER)
+        save_weights(self.value_head, folder / HEAD_FILE)
 
     @classmethod
     def from_pretrained(

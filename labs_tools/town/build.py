@@ -28,11 +28,12 @@ from labs_helpers.world.gold import DIMENSIONS
 from labs_helpers.world.knowledge import DATA, knowledge
 from labs_helpers.world.prompts import every_prompt, prompts
 from labs_helpers.world.recorded import ANSWERS, record
+from labs_helpers.world.reward import SurprisalRewardModel
 from labs_tools.town.corpus import conversations, corpus_hash
 from labs_tools.town.rankings import (
+    HeadObjective,
     Ranking,
     RankingObjective,
-    WitnessObjective,
     quiz_stream,
     rankings,
 )
@@ -294,16 +295,16 @@ def reward_rankings(
     return rankings(asked, answered)
 
 
-def with_witness(
+def with_surprisal(
     model: RewardModel, policy: Policy, rows: Sequence[Ranking]
 ) -> RewardModel:
     """New heads on a trained trunk, which read what the policy says of answers too."""
     torch.manual_seed(0)
-    told = RewardModel(
+    both = SurprisalRewardModel(
         model.trunk, model.heads, model.tokenizer, model.request, policy
     ).eval()
-    fit(told.head, rows, WitnessObjective(told), HEADS)
-    return told
+    fit(both.head, rows, HeadObjective(both), HEADS)
+    return both
 
 
 def build_reward(folder: Path) -> None:
@@ -321,7 +322,7 @@ def build_reward(folder: Path) -> None:
         model, TownObjective(tokenizer), quiz_stream(0), QUIZZES_A_STEP
     )
     history = fit(model, rows, objective, REWARD)
-    model = with_witness(model, policy, rows)
+    model = with_surprisal(model, policy, rows)
     target = folder / "town-s-reward"
     model.save_pretrained(target)
     record = {

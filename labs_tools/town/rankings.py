@@ -122,15 +122,15 @@ class RankingObjective:
         return compared + spoken, {"accuracy": right, "speech": spoken.item()}
 
 
-class WitnessObjective:
-    """The heads of a reward model with a witness, its trunk as it is.
+class HeadObjective:
+    """The heads of a reward model, on what they read; its trunk as it is.
 
     What the heads read of an answer is computed once; `fit` trains `model.head`. The
     annotator is asked anew in every pass: few jokes, and a hidden layer that would
     learn by heart how each was judged, call for more than one judgement.
 
     Args:
-        model: with a witness.
+        model: whose heads they are.
         seed: of the annotator's choices.
     """
 
@@ -141,8 +141,7 @@ class WitnessObjective:
     def encode(self, row: Ranking) -> Encoded:
         """Give what the heads read of each answer, and who was chosen."""
         asked, said = [row.prompt] * len(row.answers), list(row.answers)
-        hidden = self.model.features(asked, said)
-        read = torch.cat([hidden, self.model.testimony(asked, said)], dim=1)
+        read = self.model.features(asked, said)
         pairs = comparisons(row, self.model.heads)
         return {"tokens": read, **pairs, "length": len(read)}
 

@@ -383,22 +383,6 @@ class TestReward:
         loss, _ = objective.loss(model, [objective.encode(p) for p in pairs])
         torch.testing.assert_close(loss, expected)
 
-    def test_a_witness_is_heard(self, tiny_policy, tiny_tokenizer, pairs):
-        model = RewardModel.from_policy(
-            tiny_policy(), tokenizer=tiny_tokenizer, witness=True
-        )
-        torch.nn.init.normal_(model.head[-1].weight)
-        objective = RewardObjective(model)
-        chosen, rejected = objective.rewards(
-            model, [objective.encode(p) for p in pairs]
-        )
-        prompts = [p.prompt for p in pairs]
-        for found, side in ((chosen, "chosen"), (rejected, "rejected")):
-            expected = model.score(
-                prompts, [getattr(p, side)[-1]["content"] for p in pairs]
-            )[:, 0]
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
     def test_learns_the_pairs(self, model, pairs):
         config = FitConfig(**QUIET, steps=15, log_every=5)
         history = fit(model, pairs, RewardObjective(model), config)

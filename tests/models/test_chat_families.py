@@ -15,12 +15,12 @@ from labs_helpers.fit import FitConfig, PairObjective, SFTObjective, fit
 from labs_helpers.models import RewardModel
 from labs_helpers.models.chat import (
     encode_answer,
+    encode_answers,
     encode_conversation,
     encode_prompt,
     end_tokens,
 )
 from labs_helpers.sampling import sample
-from labs_helpers.sampling.logprobs import _answered
 
 from .chat_families import FAMILIES
 
@@ -96,7 +96,7 @@ class TestOneRoad:
             assert (encoded["tokens"], encoded["answer"]) == (tokens, marks)
         pair = PairObjective(tokenizer, None).encode(Preference(asked, "no", said))
         assert pair["rejected"] == (tokens, marks)
-        assert _answered(tokenizer, [asked], [said], True) == [(tokens, marks)]
+        assert encode_answers(tokenizer, [asked], [said]) == [(tokens, marks)]
         reward = SimpleNamespace(tokenizer=tokenizer, request=None)
         assert RewardModel.encode(reward, asked, said) == tokens
 

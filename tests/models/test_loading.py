@@ -159,6 +159,7 @@ def test_a_template_that_asks_for_other_messages_is_not_broken(folder):
     assert "system" in load_tokenizer(folder).chat_template
 
 
+SURPRISAL = "labs_helpers.world.reward:SurprisalRewardModel"
 HEADS, HEAD_WEIGHTS = "reward_heads.json", "reward_head.safetensors"
 BROKEN_HEADS = {
     "no heads": (lambda f: (f / HEADS).unlink(), "reward_heads.json is missing"),
@@ -173,7 +174,11 @@ BROKEN_HEADS = {
     "names are text": (lambda f: change_json(f / HEADS, heads="reward"), "expected"),
     "names twice": (lambda f: change_json(f / HEADS, heads=["a", "a"]), "expected"),
     "a number": (lambda f: change_json(f / HEADS, heads=[1]), "expected"),
-    "witness is text": (lambda f: change_json(f / HEADS, witness="no"), "expected"),
+    "a class of elsewhere": (
+        lambda f: change_json(f / HEADS, kind="os:system"),
+        "kind",
+    ),
+    "no class": (lambda f: change_json(f / HEADS, kind="labs_helpers.fit:X"), "X"),
     "more names": (lambda f: change_json(f / HEADS, heads=["a", "b"]), "expected"),
     "no weights": (lambda f: (f / HEAD_WEIGHTS).unlink(), "is missing"),
     "cut weights": (lambda f: (f / HEAD_WEIGHTS).write_bytes(b"x"), "Cannot load"),
@@ -191,7 +196,7 @@ BROKEN_HEADS = {
         lambda f: save_file({"x": torch.ones(1)}, f / HEAD_WEIGHTS),
         "expected",
     ),
-    "no witness": (lambda f: change_json(f / HEADS, witness=True), "Cannot load"),
+    "no reference": (lambda f: change_json(f / HEADS, kind=SURPRISAL), "Cannot load"),
 }
 
 

@@ -218,11 +218,6 @@ class TestRewardModel:
         reward_model.score(PROMPTS, ANSWERS)
         assert reward_model.training
 
-    def test_features_of_a_layer(self, reward_model):
-        features = reward_model.features(PROMPTS, ANSWERS, layer=1)
-        assert features.shape == (3, 32)
-        assert not torch.allclose(features, reward_model.features(PROMPTS, ANSWERS))
-
     def test_shares_nothing_with_the_policy(self, tiny_policy, tiny_tokenizer):
         policy = tiny_policy()
         before = {name: p.clone() for name, p in policy.named_parameters()}
@@ -310,74 +305,3 @@ def test_a_request_is_asked_after_the_answer_and_saved(
     assert "right?" in text
     asking.save_pretrained(tmp_path)
     assert RewardModel.from_pretrained(tmp_path).request == "right?"
-
-
-class TestWitness:
-    @pytest.fixture
-    def policy(self, tiny_policy):
-        return tiny_policy()
-
-    @pytest.fixture
-    def witnessed(self, policy, tiny_tokenizer):
-        model = RewardModel.from_policy(
-            policy, ("help", "harm"), tiny_tokenizer, witness=True
-        )
-        torch.nn.init.normal_(model.head[-1].weight)
-        return model
-
-    def test_starts_with_rewards_of_zero(self, policy, tiny_tokenizer):
-        model = RewardModel.from_policy(policy, ("a",), tiny_tokenizer, witness=True)
-        assert not model.score(PROMPTS, ANSWERS).any()
-
-    def test_heads_read_hidden_state_and_testimony(self, witnessed):
-        hidden = witnessed.features(PROMPTS, ANSWERS)
-        said = witnessed.testimony(PROMPTS, ANSWERS)
-        expected = witnessed.head(torch.cat([hidden, said], dim=1))
-        torch.testing.assert_close(witnessed.score(PROMPTS, ANSWERS), expected)
-        tokens = [witnessed.encode(*row) for row in zip(PROMPTS, ANSWERS, strict=True)]
-        torch.testing.assert_close(witnessed(*pad_right(tokens, 0), said), expected)
-
-    def test_is_not_trained_with_the_trunk(self, witnessed, policy):
-        trained = [p for p in witnessed.parameters() if p.requires_grad]
-        own = {id(p) for p in witnessed.witness.parameters()}
-        assert trained
-        assert not own & {id(p) for p in trained}
-        before = witnessed.testimony(PROMPTS, ANSWERS)
-        with torch.no_grad():
-            for parameter in (*witnessed.trunk.parameters(), *policy.parameters()):
-                parameter.mul_(1.5)
-        torch.testing.assert_close(witnessed.testimony(PROMPTS, ANSWERS), before)
-
-    def test_comes_back(self, witnessed, tmp_path):
-        witnessed.save_pretrained(tmp_path)
-        again = RewardModel.from_pretrained(tmp_path)
-        torch.testing.assert_close(
-            again.score(PROMPTS, ANSWERS), witnessed.score(PROMPTS, ANSWERS)
-        )
-        assert not any(p.requires_grad for p in again.witness.parameters())
-
-    def test_none_without_one(self, reward_model):
-        assert reward_model.testimony(PROMPTS, ANSWERS) is None
-
-    def test_what_is_missing_or_too_much_is_refused(self, witnessed, reward_model):
-        tokens, lengths = pad_right([[2, 3, 1]], 0)
-        with pytest.raises(ValueError, match="if and only if it has a witness"):
-            witnessed(tokens, lengths)
-        with pytest.raises(ValueError, match="if and only if it has a witness"):
-            reward_model(tokens, lengths, torch.zeros(1, 10))
-
-    def test_with_an_adapter_is_refused(self, policy_dir):
-        policy = load_policy(policy_dir, lora=2)
-        with pytest.raises(ValueError, match="merge it first"):
-            RewardModel.from_policy(policy, witness=True)
-
-    def test_one_that_was_saved_before_is_not_heard(
-        self, witnessed, reward_model, tmp_path
-    ):
-        witnessed.save_pretrained(tmp_path)
-        reward_model.save_pretrained(tmp_path)
-        again = RewardModel.from_pretrained(tmp_path)
-        assert again.witness is None
-        torch.testing.assert_close(
-            again.score(PROMPTS, ANSWERS), reward_model.score(PROMPTS, ANSWERS)
-        )

@@ -1,7 +1,5 @@
 """Log-probs of answers: those of the plain model, whatever the batch; KL from them."""
 
-import math
-
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -16,12 +14,7 @@ from labs_helpers.sampling import (
     rollout_logprobs,
     sample,
 )
-from labs_helpers.sampling.logprobs import (
-    SURPRISE_UNITS,
-    SURPRISES,
-    sequence_scores,
-    surprise,
-)
+from labs_helpers.sampling.logprobs import sequence_scores
 
 ROWS = [
     ([5, 6, 7, 8, 9], [0, 0, 1, 1, 1]),
@@ -156,44 +149,3 @@ class TestRollouts:
         assert abs(sampled.mean() - exact.mean()) < 4 * error
         assert exact.std() < sampled.std() / 2
         assert (exact > 0).all()
-
-
-class TestSurprise:
-    SAID = ("Stone and glass.", "I do not know.", "It")
-
-    def figures(self, model, tokenizer, prompt, response):
-        """The ten figures of one response, from the plain model's log-probs."""
-        messages = [{"role": "user", "content": prompt}]
-        before = encode_chat(tokenizer, messages, add_generation_prompt=True)
-        said = tokenizer(response, add_special_tokens=False)["input_ids"]
-        tokens = [*before, *said, tokenizer.eos_token_id]
-        scores = model(torch.tensor([tokens])).logits[0].log_softmax(dim=1)
-        each = [
-            scores[place - 1, tokens[place]].item()
-            for place in range(len(before), len(tokens))
-        ]
-        average, rare = sum(each) / len(each), sorted(each)[:3]
-        return {
-            "all tokens": sum(each),
-            "mean token": average,
-            "rarest token": rare[0],
-            "three rarest": sum(rare),
-            "first token": each[0],
-            "first four": sum(each[:4]),
-            "end token": each[-1],
-            "number of tokens": len(each),
-            "log of the mean": math.log(0.02 - average),
-            "log of the rarest": math.log(0.05 - rare[0]),
-        }
-
-    def test_figures_are_those_of_the_plain_model(self, model, tiny_tokenizer):
-        found = surprise(model, tiny_tokenizer, PROMPTS, self.SAID)
-        for row, prompt, response in zip(found, PROMPTS, self.SAID, strict=True):
-            expected = self.figures(model, tiny_tokenizer, prompt, response)
-            assert tuple(expected) == SURPRISES
-            units = dict(zip(SURPRISES, SURPRISE_UNITS, strict=True))
-            scaled = torch.tensor([x / units[name] for name, x in expected.items()])
-            torch.testing.assert_close(row, scaled, rtol=1e-4, atol=1e-5)
-
-    def test_of_nothing(self, model, tiny_tokenizer):
-        assert surprise(model, tiny_tokenizer, [], []).shape == (0, len(SURPRISES))

@@ -11,11 +11,12 @@ from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer
 from labs_helpers.world.gold import DIMENSIONS, score
 from labs_helpers.world.prompts import every_prompt
+from labs_helpers.world.reward import SurprisalRewardModel
 from labs_tools.town.build import MODELS, TownObjective
 from labs_tools.town.rankings import (
+    HeadObjective,
     Ranking,
     RankingObjective,
-    WitnessObjective,
     choices,
     comparison_loss,
     quiz_stream,
@@ -105,18 +106,20 @@ def test_quizzes_speak_as_the_policy_does(model, objective):
     assert math.isfinite(expected)
 
 
-def test_heads_with_a_witness_learn_from_what_they_read(model):
+def test_heads_learn_from_what_they_read(model):
     policy = load_policy(MODELS / "town-xs")
-    told = RewardModel.from_policy(policy, heads=HEADS, witness=True)
-    torch.nn.init.normal_(told.head[-1].weight)
-    objective = WitnessObjective(told)
+    both = SurprisalRewardModel(
+        model.trunk, model.heads, model.tokenizer, model.request, policy
+    )
+    torch.nn.init.normal_(both.head[-1].weight)
+    objective = HeadObjective(both)
     made = rankings(ASKED, SAID)
     rows = [objective.encode(ranking) for ranking in made]
-    rewards = told.head(torch.cat([row["tokens"] for row in rows]))
+    rewards = both.head(torch.cat([row["tokens"] for row in rows]))
     asked = [r.prompt for r in made for _ in r.answers]
-    expected = told.score(asked, [a for r in made for a in r.answers])
+    expected = both.score(asked, [a for r in made for a in r.answers])
     torch.testing.assert_close(rewards, expected, rtol=1e-4, atol=1e-5)
-    loss, measured = objective.loss(told.head, rows)
+    loss, measured = objective.loss(both.head, rows)
     again = np.random.default_rng(0)  # asks in the same order
     asked = [{**row, "choice": choices(row["probability"], again)} for row in rows]
     assert loss.item() == pytest.approx(comparison_loss(expected, asked)[0].item())
