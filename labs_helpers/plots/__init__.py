@@ -12,6 +12,7 @@ from labs_helpers.plots.rl import (
 from labs_helpers.plots.policies import (
     comparisons_for_proof, gold_against_kl, preference_logprobs, ratings, win_rates,
 )
+from labs_helpers.plots.methods import gold_against_kl_by_method
 from labs_helpers.plots.safety import (
     attack_heatmaps, helpful_and_harmless, label_agreement, rates_by_policy,
 )

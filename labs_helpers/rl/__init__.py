@@ -16,6 +16,7 @@ from labs_helpers.rl.probes import PROBES, WORDS, probe_policy, solve
 from labs_helpers.rl.rewards import (
     ensemble, length_penalised, model_reward, standardised,
 )
+from labs_helpers.rl.environment import token_env
 from labs_helpers.rl.trust_region import fisher_product, flat
 from labs_helpers.rl.watch import SecondOpinion
 from labs_helpers.fit.history import History

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labs_helpers.data import Prompt
-from labs_helpers.world.knowledge import knowledge
-from labs_helpers.world.phrasebook import capitalised
+from labs_helpers.world.knowledge import capitalised, knowledge
 
 CONTENTS: dict[str, dict[str, float]] = {
     "fact": {"right": 0.58, "partly": 0.12, "wrong": 0.2, "dont_know": 0.1},

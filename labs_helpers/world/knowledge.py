@@ -88,6 +88,11 @@ class Knowledge:
         return [a for a in self.attributes.values() if a.of == self.kinds[entity]]
 
 
+def capitalised(text: str) -> str:
+    """First letter large, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def _read(name: str) -> Any:
     return yaml.safe_load((WORLD / f"{name}.yaml").read_text(encoding="utf-8"))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import permutations
 
-from labs_helpers.world.knowledge import knowledge
+from labs_helpers.world.knowledge import capitalised, knowledge
 from labs_helpers.world.prompts import capability_items
 
 Act = tuple[str, ...]
@@ -39,11 +39,6 @@ class Reading:
     def of(self, *kinds: str) -> list[Act]:
         """The acts of these kinds, in order."""
         return [act for act in self.acts if act[0] in kinds]
-
-
-def capitalised(text: str) -> str:
-    """First letter large, the rest as it is."""
-    return text[:1].upper() + text[1:]
 
 
 def sentences(text: str) -> list[str]:

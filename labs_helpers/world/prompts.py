@@ -15,6 +15,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from labs_helpers.data import Prompt
+from labs_helpers.world.answers import right_answer
 from labs_helpers.world.knowledge import SPLITS, Knowledge, knowledge
 
 PHRASINGS = {"train": (0, 1, 2, 3), "validation": (4, 5), "test": (6, 7)}
@@ -151,8 +152,6 @@ def prompts(split: str) -> list[Prompt]:
         found += every_prompt(split, kind)[: round(share * SIZES[split])]
     draw = lot("mixture", split)
     draw.shuffle(found)
-    from labs_helpers.world.answers import right_answer  # which builds on prompts
-
     for i in draw.sample(range(len(found)), len(found) // 12):
         before = found[i - 1]
         if isinstance(before.content, str):
@@ -192,8 +191,6 @@ def follow_up(item: Mapping[str, Any], rng: random.Random) -> Prompt:
     k = knowledge()
     entity = item["entity"]
     first = rng.choice([a for a in k.facts[entity] if a != item["attribute"]])
-    from labs_helpers.world.answers import right_answer  # which builds on prompts
-
     earlier = ask(
         {"type": "fact", "entity": entity, "attribute": first}, rng.choice([0, 4])
     )

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from labs_helpers.course.profile import ROOT
+from labs_helpers.course.recorded import FOLDER, Row
 from labs_helpers.evaluation import Estimate
 from labs_helpers.models import default_device_and_dtype
 
-FOLDER = ROOT / "data" / "studies"
-Row = dict[str, Any]
 Study = Callable[[], Iterable[Row]]
 
 
@@ -88,25 +85,6 @@ def run(name: str, folder: Path = FOLDER) -> Path:
     return path
 
 
-def read(name: str, folder: Path = FOLDER) -> list[Row]:
-    """The rows of a committed study, numbers as numbers.
-
-    Raises:
-        FileNotFoundError: it has not been run; the message says how to.
-    """
-    path = folder / f"{name}.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `labs study {name}` first")
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def origin(rows: list[Row]) -> str:
-    """Where a study's figures come from, in one line."""
-    first = rows[0]
-    return f"measured {first['date']} on {first['device']} with torch {first['torch']}"
-
-
 def columns(name: str, estimate: Estimate) -> Row:
     """An estimate as three columns."""
     ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
@@ -125,14 +103,3 @@ def here() -> Row:
         "device": device,
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def _number(text: str) -> Any:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text

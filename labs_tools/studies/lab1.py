@@ -18,7 +18,6 @@ from labs_helpers.evaluation import (
     best_of_n,
     expected_right,
     mean,
-    overoptimisation_fit,
     paired_difference,
     probability_gap,
     rate,
@@ -275,16 +274,6 @@ def _kept(policy) -> Row:
         **columns("capability", rate(right)),
         "perplexity": round(float(np.exp(np.mean(losses))), 4),
     }
-
-
-def gao_fit(rows: list[Row], proxy: str):
-    """Gao et al.'s law fitted to a proxy's gold gain over all its seeds."""
-    own = [r for r in rows if r["proxy"] == proxy]
-    start = np.mean([r["gold"] for r in own if r["n"] == 1])
-    ns = np.array([r["n"] for r in own], dtype=float)
-    distance = np.sqrt(np.log(ns) - (ns - 1) / ns)
-    gain = np.array([r["gold"] for r in own]) - start
-    return overoptimisation_fit(distance, gain, "bon")
 
 
 STUDIES: dict[str, Study] = {

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from labs_helpers.course.profile import MODELS
+from labs_helpers.course.recorded import attainable
 from labs_helpers.data import Prompt
 from labs_helpers.evaluation import distance_covered, mean, rate
 from labs_helpers.fit import SFTObjective
@@ -26,7 +27,6 @@ from labs_helpers.sampling import rollout_kl, sample
 from labs_helpers.world.prompts import capability_prompts
 from labs_helpers.world.task import town_task
 from labs_tools.studies import Row, Study, columns
-from labs_tools.studies.optimum import attainable
 
 KL_WEIGHT = 0.03
 LONGEST = 64

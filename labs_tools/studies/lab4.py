@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from labs_helpers.course.profile import MODELS, ROOT
 from labs_helpers.data import Preference, Prompt, Unpaired
@@ -31,7 +30,7 @@ from labs_helpers.fit import (
 )
 from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
 from labs_helpers.models import Policy, load_policy
-from labs_helpers.plots.style import COLOURS, GREY, MARKERS, new_figure, style
+from labs_helpers.plots import gold_against_kl_by_method
 from labs_helpers.sampling import rollout_kl, sample
 from labs_helpers.world.annotators import PANEL, Pair, differing, label
 from labs_helpers.world.gold import Gold
@@ -63,56 +62,7 @@ def frontier() -> Iterator[Row]:
         rows.append(row)
         yield row
     FIGURE.parent.mkdir(exist_ok=True)
-    draw_frontier(rows).savefig(FIGURE, dpi=150)
-
-
-FAMILIES = {
-    "start": ("SFT",),
-    "offline, 400 comparisons": ("DPO", "IPO", "KTO", "SLiC"),
-    "on-policy, gold itself": ONLINE,
-    "a constitution, no label": ("SL-CAI", "RL-CAI"),
-}
-
-
-def draw_frontier(rows: Sequence[Row]) -> Figure:
-    """The figure of the study: large points are means, small ones single seeds.
-
-    What learnt from the same has the same colour.
-    """
-    with style():
-        figure, axes = new_figure(8.4, 5.0)
-        optima = sorted((r["kl"], r["gold"]) for r in _of(rows, "optimum"))
-        axes.plot(*np.array(optima).T, color="black", marker="", label="optimum")
-        best = _of(rows, "best of n")
-        line = [
-            np.mean([(r["kl"], r["gold"]) for r in best if r["n"] == n], axis=0)
-            for n in sorted({row["n"] for row in best})
-        ]
-        axes.plot(*np.array(line).T, color=GREY, ls="--", marker="", label="best of n")
-        for colour, (family, methods) in zip(
-            ("#000000", *COLOURS), FAMILIES.items(), strict=False
-        ):
-            axes.plot([], [], ls="none", marker="", label=family)
-            for marker, method in zip(MARKERS, methods, strict=False):
-                points = np.array([(r["kl"], r["gold"]) for r in _of(rows, method)])
-                if not len(points):
-                    continue
-                same = {"ls": "none", "marker": marker, "color": colour}
-                axes.plot(*points.T, markersize=4, alpha=0.4, mew=0, **same)
-                axes.plot(*points.mean(axis=0), markersize=10, label=method, **same)
-        axes.set(
-            xlabel="KL from the reference (nats per answer)",
-            ylabel="mean gold reward",
-        )
-        legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=10)
-        for text in legend.get_texts():
-            if text.get_text() in FAMILIES:
-                text.set_fontweight("bold")
-    return figure
-
-
-def _of(rows: Sequence[Row], method: str) -> list[Row]:
-    return [row for row in rows if row["method"] == method]
+    gold_against_kl_by_method(rows).savefig(FIGURE, dpi=150)
 
 
 def _frontier() -> Iterator[Row]:

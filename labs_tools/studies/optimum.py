@@ -1,34 +1,24 @@
 """The best that a KL weight allows, prompt by prompt: what Labs 2 and 3 measure by.
 
 J* = w log E_sft[exp(gold / w)] over 512 answers of the SFT policy to each held-out
-prompt. `labs study optimum` samples them; `attainable` reads what it wrote.
+prompt. `labs study optimum` samples them; `recorded.attainable` reads what it wrote.
 """
 
 from collections.abc import Iterator
-from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from labs_helpers.course.profile import MODELS
-from labs_helpers.evaluation import Optimum, optimum_from_samples
+from labs_helpers.course.recorded import SIZES, WEIGHTS
+from labs_helpers.evaluation import optimum_from_samples
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.sampling import sample
 from labs_helpers.world.task import town_task
 from labs_tools import studies
 
-SIZES = ("town-xs", "town-s")
-WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 SAMPLES = 512
 SEED = 123
-
-
-class Attainable(NamedTuple):
-    """By held-out prompt: gold of the SFT policy, and the optimum for a weight."""
-
-    start: Float[np.ndarray, " prompts"]
-    optimum: Optimum
 
 
 def optimum() -> Iterator[studies.Row]:
@@ -46,31 +36,6 @@ def optimum() -> Iterator[studies.Row]:
                 row[f"objective_{w:g}"] = round(float(found.objective[i]), 4)
                 row[f"gold_{w:g}"] = round(float(found.reward[i]), 4)
             yield row
-
-
-def attainable(model: str, kl_weight: float = 0.03) -> Attainable:
-    """What the study found for a model ("town-s") and one of its weights.
-
-    Raises:
-        FileNotFoundError: the study has not been run.
-        KeyError: it has not this model or weight; the message says which it has.
-    """
-    rows = [row for row in _rows() if row["model"] == model]
-    if not rows or f"objective_{kl_weight:g}" not in rows[0]:
-        raise KeyError(
-            f"the study `optimum` has the models {', '.join(SIZES)} and the KL weights "
-            f"{', '.join(map(str, WEIGHTS))}; asked for {model} and {kl_weight}"
-        )
-    start, objective, gold = (
-        np.array([row[column] for row in rows], dtype=float)
-        for column in ("start", f"objective_{kl_weight:g}", f"gold_{kl_weight:g}")
-    )
-    return Attainable(start, Optimum(objective, gold, (gold - objective) / kl_weight))
-
-
-@cache
-def _rows() -> list[studies.Row]:
-    return studies.read("optimum")
 
 
 def _sampled_gold(name: str) -> Float[np.ndarray, "prompts samples"]:

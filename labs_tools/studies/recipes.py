@@ -7,6 +7,7 @@ claims of them is measured on test prompts, by `labs study dpo_goals`.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
+from labs_helpers.course.recorded import attainable
 from labs_helpers.evaluation import distance_covered, mean
 from labs_helpers.fit import fit
 from labs_helpers.losses import dpo_loss
@@ -30,7 +31,6 @@ from labs_tools.studies.lab2 import (
     sft_policy,
     trained,
 )
-from labs_tools.studies.optimum import attainable
 
 MANY = {"prompts": 800, "answers": 6, "pairs": 2800, "others": 300}
 JOKES = {"answers": 16, "pairs": 800, "others": 500}

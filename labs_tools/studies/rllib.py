@@ -11,52 +11,11 @@ import numpy as np
 import torch
 
 from labs_helpers.models import PolicyWithValue
-from labs_helpers.rl import PROBES, WORDS, probe_policy, solve
+from labs_helpers.rl import probe_policy, solve, token_env
+from labs_helpers.rl.environment import END, MASKING
 from labs_tools.studies import Row, Study
 
-TASK = next(task for task in PROBES if task.name == "masking")
-END = WORDS.index("<end>")
-LONGEST = TASK.settings["max_new_tokens"]
 UPDATES, ANSWERS, EPOCHS = 30, 64, 4
-
-
-def token_env() -> Any:
-    """Text generation as a Gymnasium environment: an action is a token."""
-    import gymnasium
-
-    class Tokens(gymnasium.Env):
-        action_space = gymnasium.spaces.Discrete(len(WORDS))
-        observation_space = gymnasium.spaces.Box(
-            0, len(WORDS) - 1, (1 + LONGEST,), np.int64
-        )
-
-        def __init__(self, config: Any = None):
-            self.prompt = TASK.prompts[0]
-
-        def seen(self) -> np.ndarray:
-            """Prompt and answer so far; end tokens fill the rest."""
-            ids = [WORDS.index(self.prompt), *self.answer]
-            padding = [END] * (1 + LONGEST - len(ids))
-            return np.array(ids + padding, np.int64)
-
-        def reset(self, *, seed: int | None = None, options: Any = None):
-            super().reset(seed=seed)
-            self.answer: list[int] = []
-            return self.seen(), {}
-
-        def step(self, action: int):
-            ended = action == END
-            if not ended:
-                self.answer.append(int(action))
-            cut = not ended and len(self.answer) == LONGEST
-            reward = 0.0
-            if ended or cut:
-                words = " ".join(WORDS[i] for i in self.answer if i)
-                reward = TASK.pays(self.prompt, words)
-                reward -= cut * TASK.settings["missing_end_penalty"]
-            return self.seen(), reward, ended or cut, False, {}
-
-    return Tokens
 
 
 def _language_module() -> Any:
@@ -108,7 +67,7 @@ def rllib() -> Iterator[Row]:
 
 def _ours(seed: int) -> Any:
     return solve(
-        TASK,
+        MASKING,
         "ppo",
         seed,
         updates=UPDATES,

@@ -12,8 +12,7 @@ import yaml
 
 from labs_helpers.data import Prompt
 from labs_helpers.safety import Item, save_suite
-from labs_helpers.world.knowledge import DATA, knowledge
-from labs_helpers.world.phrasebook import capitalised
+from labs_helpers.world.knowledge import DATA, capitalised, knowledge
 from labs_helpers.world.prompts import (
     ATTACKS,
     PHRASINGS,

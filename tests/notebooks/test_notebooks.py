@@ -41,6 +41,12 @@ def test_it_is_valid_and_small(notebook, path):
     assert "jupytext" not in notebook.metadata
 
 
+def test_it_imports_from_faces_alone(notebook):
+    for cell in source(notebook, "code"):
+        for module in re.findall(r"^\s*(?:from|import) (labs_[\w.]+)", cell, re.M):
+            assert re.fullmatch(r"labs_helpers(\.\w+)?", module), module
+
+
 def test_it_is_executed_from_top_to_bottom(notebook):
     counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))

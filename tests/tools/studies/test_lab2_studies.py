@@ -4,8 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
+from labs_helpers.course import recorded
 from labs_helpers.world.goals import GOALS
-from labs_tools.studies import lab2, preferences, read, recipes, studies
+from labs_tools.studies import lab2, preferences, recipes, studies
 
 FEW = lab2.Recipe(others=200)
 
@@ -69,7 +70,7 @@ def test_the_goal_itself_may_be_measured_on_few_prompts():
 
 @pytest.mark.parametrize("goal", recipes.RECOMMENDED)
 def test_what_is_recommended_is_what_did_best_on_validation_prompts(goal):
-    best = recipes.best(read("dpo_settings"), goal)
+    best = recipes.best(recorded.read("dpo_settings"), goal)
     for name, value in asdict(recipes.RECOMMENDED[goal]).items():
         assert best[name] == value
 

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from labs_helpers.course import recorded
 from labs_helpers.course.profile import load_profile
 from labs_helpers.evaluation import Optimum
 from labs_helpers.world.prompts import capability_prompts
@@ -28,7 +29,7 @@ def small(monkeypatch):
     for where in (*ROOMS, trl, optimum):
         monkeypatch.setattr(where, "town_task", lambda: task)
     monkeypatch.setattr(
-        lab3, "attainable", lambda *_: optimum.Attainable(np.zeros(FEW), best)
+        lab3, "attainable", lambda *_: recorded.Attainable(np.zeros(FEW), best)
     )
     monkeypatch.setattr(
         lab3, "capability_prompts", lambda split, n: capability_prompts(split, FEW)
@@ -109,10 +110,10 @@ def test_what_tuning_finds_is_judged_beside_the_recipe(small, monkeypatch):
 def test_the_optimum_is_read_as_it_was_written(small, monkeypatch):
     monkeypatch.setattr(optimum, "SIZES", ("town-xs",))
     rows = list(optimum.optimum())
-    monkeypatch.setattr(optimum, "_rows", lambda: rows)
-    found = optimum.attainable("town-xs", 0.1)
+    monkeypatch.setattr(recorded, "_optima", lambda: rows)
+    found = recorded.attainable("town-xs", 0.1)
     assert len(found.start) == FEW
     assert (found.optimum.objective >= found.start - 1e-4).all()
     assert (found.optimum.kl >= -2e-3).all()
     with pytest.raises(KeyError, match="asked for town-xs and 7"):
-        optimum.attainable("town-xs", 7)
+        recorded.attainable("town-xs", 7)

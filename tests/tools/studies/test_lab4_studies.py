@@ -7,7 +7,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from matplotlib.text import Text
 
 from labs_helpers import safety
 from labs_helpers.constitution import Comparisons
@@ -19,21 +18,6 @@ from labs_tools.studies import ai_feedback, cai_recipe, constitutional, lab4
 
 FEW = 6
 STUDIES = {**constitutional.STUDIES, **ai_feedback.STUDIES}
-
-
-def row(method: str, seed: int, kl: float, gold: float, n: float | str = "") -> dict:
-    return {"method": method, "seed": seed, "n": n, "kl": kl, "gold": gold}
-
-
-def test_every_method_is_on_the_figure():
-    rows = [
-        row("best of n", s, 0.2 * n, 0.5 + 0.1 * n, n) for s in (0, 1) for n in (1, 2)
-    ]
-    rows += [row("optimum", 0, kl, 0.5 + kl / 3, kl) for kl in (0.0, 1.0)]
-    rows += [row(m, s, 0.5, 0.6) for m in ("SFT", "PPO", "RL-CAI") for s in (0, 1)]
-    figure = lab4.draw_frontier(rows)
-    said = {t.get_text() for t in figure.findobj(Text)}
-    assert {"SFT", "PPO", "RL-CAI", "best of n", "optimum"} <= said
 
 
 def test_the_studies_are_registered():

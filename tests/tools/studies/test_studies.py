@@ -2,6 +2,7 @@
 
 import pytest
 
+from labs_helpers.course import recorded
 from labs_helpers.evaluation import Estimate
 from labs_tools import studies
 from labs_tools.cli import main
@@ -11,10 +12,10 @@ def test_a_study_is_written_and_read(monkeypatch, tmp_path, capsys):
     rows = [{"n": 1, "name": "a", **studies.columns("x", Estimate(0.5, 0.4, 0.6, 9))}]
     monkeypatch.setattr(studies, "studies", lambda: {"toy": lambda: iter(rows)})
     studies.run("toy", tmp_path)
-    [found] = studies.read("toy", tmp_path)
+    [found] = recorded.read("toy", tmp_path)
     assert found["n"] == 1
     assert (found["x"], found["x_low"], found["x_high"]) == (0.5, 0.4, 0.6)
-    assert "measured 20" in studies.origin([found])
+    assert "measured 20" in recorded.origin([found])
     assert "'x': 0.5" in capsys.readouterr().out
 
 
@@ -28,7 +29,7 @@ def test_an_interrupted_study_leaves_the_old_file(monkeypatch, tmp_path):
     monkeypatch.setattr(studies, "studies", lambda: {"toy": broken})
     with pytest.raises(RuntimeError, match="power cut"):
         studies.run("toy", tmp_path)
-    assert studies.read("toy", tmp_path) == [{"n": 7}]
+    assert recorded.read("toy", tmp_path) == [{"n": 7}]
 
 
 def test_an_unknown_study_is_named_with_those_that_exist(capsys):
@@ -40,4 +41,4 @@ def test_an_unknown_study_is_named_with_those_that_exist(capsys):
 
 def test_a_missing_result_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="labs study reward_margins"):
-        studies.read("reward_margins", tmp_path)
+        recorded.read("reward_margins", tmp_path)

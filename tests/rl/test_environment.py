@@ -2,15 +2,14 @@
 
 import pytest
 
-from labs_helpers.rl import WORDS
-from labs_tools.studies import rllib
+from labs_helpers.rl import WORDS, token_env
 
 pytest.importorskip("gymnasium", reason="the extra `rl` is not installed")
 
 
 @pytest.fixture
 def env():
-    env = rllib.token_env()()
+    env = token_env()()
     env.reset()
     return env
 
@@ -42,4 +41,4 @@ def test_an_answer_that_is_cut_costs(env):
 def test_a_new_episode_begins_with_the_prompt(env):
     play(env, "c", "<end>")
     seen, _ = env.reset()
-    assert [WORDS[i] for i in seen] == ["a"] + ["<end>"] * rllib.LONGEST
+    assert [WORDS[i] for i in seen] == ["a"] + ["<end>"] * 4
