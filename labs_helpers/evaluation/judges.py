@@ -26,7 +26,8 @@ from labs_helpers.evaluation.win_rates import outcomes_of
 from labs_helpers.models import Policy, RewardModel, logits_and_hidden, pad_right
 from labs_helpers.models.chat import encode_answers
 from labs_helpers.models.limits import check_fits
-from labs_helpers.sampling.logprobs import _each, sequence_scores
+from labs_helpers.models.policies import in_batches
+from labs_helpers.sampling.logprobs import sequence_scores
 
 Prompts, Texts = Sequence[Any], Sequence[str]
 COMPARISON = (
@@ -291,4 +292,4 @@ def reply_logprobs(
             total = total + scores[:, place, [token]]
         return total
 
-    return _each(policy, rows, both, batch_size=64).double().numpy()
+    return in_batches(policy, rows, both, batch_size=64).double().numpy()
