@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labs_helpers.data import Preference, as_messages
+from labs_helpers.data.rows import in_file
 
 FORMS = "a Pair, a Preference, or a tuple of prompt, two answers and maybe a dimension"
 
@@ -55,7 +56,7 @@ def as_pair(number: int, given: Any) -> Pair:
     """Take a pair in any form; a ValueError names its number."""
     parts = given
     if isinstance(given, Preference):
-        row = given.in_file(given.as_text)
+        row = in_file(given, given.as_text)
         parts = row["prompt"], row["chosen"], row["rejected"], given.dimension
     elif isinstance(given, Pair):
         parts = given.prompt, given.first, given.second, given.dimension

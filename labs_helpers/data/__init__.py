@@ -3,13 +3,12 @@
 # fmt: off
 from labs_helpers.data.preferences import (
     as_rows, check_preferences, duplicates, from_trl, leaks, load_preferences,
-    save_preferences, split, to_trl,
+    read_prompts, save_preferences, split, to_trl,
 )
 from labs_helpers.data.rows import Preference, Unpaired
 from labs_helpers.data.messages import BadMessages, Message, as_messages
 from labs_helpers.data.report import BadPreferences, PreferenceReport
 from labs_helpers.data.files import BadFile
-from labs_helpers.data.prompt_files import read_prompts
 from labs_helpers.data.task import (
     Judge, Probe, Prompt, SPLITS, Task, Truth, task_from_preferences,
 )

@@ -1,79 +1,139 @@
 """Find what is wrong with a preference set: every finding, with its line and remedy.
 
-In go rows as they stand in a file, out come the usable ones and a report. Reads files,
-changes none; knows the format and nothing of training.
+In go rows as they stand in a file, out come the usable ones and a report.
 """
 
-import difflib
 import json
-import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from labs_helpers.data.files import NumberedRow, read_rows
+from labs_helpers.data.formats import SIDES, dialogue, explicit
 from labs_helpers.data.messages import BadMessages, Message, a_kind, as_messages
-from labs_helpers.data.report import BadPreferences, Finding, PreferenceReport
-from labs_helpers.data.row_formats import explicit
+from labs_helpers.data.report import (
+    BadPreferences,
+    Finding,
+    PreferenceReport,
+    validated,
+)
+from labs_helpers.data.rows import (
+    Preference,
+    Row,
+    comparable,
+    contents,
+    from_fields,
+    in_file,
+)
 
-PAIRED = ("prompt", "chosen", "rejected")
-UNPAIRED = ("prompt", "completion", "label")
 # What others call a prompt.
 PROMPTS = ("question", "instruction", "query", "input")
-OPTIONAL = ("margin", "dimension", "annotator", "time", "meta")
+NO_PAIR = (
+    "is not the same dialogue up to its last answer, or has no two different answers",
+    "The row is skipped, as HH has such rows",
+)
+ONE_FORMAT = "Use one format in a file: strings, or lists of messages"
+T = TypeVar("T")
+Problem = tuple[str, str, str]  # field, problem, remedy
+
+
+def _content(value: Any) -> str | list[Message]:
+    """A prompt or an answer, a string or messages, none of them empty."""
+    messages = as_messages(value, "assistant")
+    is_text = isinstance(value, str)
+    for i, message in enumerate(messages):
+        if not message["content"].strip():
+            place = "" if is_text else f"[{i}].content"
+            raise BadMessages(place, "is empty", "Write a text, or remove the row")
+    return value if is_text else messages
+
+
+def _answer(value: str | list[Message]) -> str | list[Message]:
+    if not isinstance(value, str) and value[-1]["role"] != "assistant":
+        problem = f"ends with a message of the {value[-1]['role']}"
+        raise BadMessages("", problem, "An answer's last message is the assistant's")
+    return value
+
+
+def unwritable(value: Any) -> str | None:
+    """What keeps a value from being written as JSON in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair, which is no text"
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"cannot be written as JSON: {error!s:.100}"
+    return None
+
+
+def _writable(value: Any) -> Any:
+    if problem := unwritable(value):
+        raise ValueError(problem)
+    return value
+
+
+Content = Annotated[Any, AfterValidator(_content)]
+Answer = Annotated[Content, AfterValidator(_answer)]
+Optional = Annotated[T | None, AfterValidator(_writable)]
+NUMBER = "Write a finite number, or leave it out"
+TIME = "Write text or seconds, or leave it out"
+LABEL = "Write true for a desirable answer, false for an undesirable one"
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    prompt: Content
+    margin: float | None = Field(None, description=NUMBER)
+    dimension: Optional[str] = None
+    annotator: Optional[str] = None
+    time: Optional[str | float] = Field(None, description=TIME)
+    meta: Optional[dict[str, Any]] = None
+
+
+class _Pair(_Row):
+    chosen: Answer
+    rejected: Answer
+
+
+class _Single(_Row):
+    completion: Answer
+    label: bool = Field(description=LABEL)
 
 
 def check_rows(
     source: str | Path | Iterable[Any],
-) -> tuple[list[dict[str, Any]], PreferenceReport]:
-    """Return the usable rows as dicts, and the report on all of them."""
-    report = PreferenceReport()
-    usable = []
-    first_format: tuple[str, int] | None = None
+) -> tuple[list[Row], PreferenceReport]:
+    """Return the usable rows, and the report on all of them."""
+    report, usable = PreferenceReport(), []
+    first: tuple[str, int] | None = None
     seen: dict[tuple[str, ...], int] = {}
-    numbered = (
-        read_rows(Path(source), report)
-        if isinstance(source, str | Path)
-        else _number(source)
-    )
-    for file, line, row in numbered:
+    is_file = isinstance(source, str | Path)
+    for file, line, given in read_rows(source, report) if is_file else _number(source):
         report.total += 1
-        check = _RowCheck(file, line, report)
-        row = check.row(explicit(row))
-        if check.format is not None:
-            first_format = first_format or (check.format, line)
-            if check.format != first_format[0]:
-                check.error(
-                    "",
-                    f"is in {check.format} format, line {first_format[1]} in "
-                    f"{first_format[0]} format",
-                    "Use one format in a file: strings, or lists of messages",
-                )
-        if check.failed or row is None:
+        spelt_out = explicit(given)
+        fields, errors = _fields(spelt_out, file, line)
+        row = fields and from_fields(fields)
+        if _are_dialogues(given) and not (row and _is_one_exchange(row)):
+            report.warnings.append(Finding(file, line, "", *NO_PAIR))
             continue
-        usable.append(row)
-        content = _content(row)
-        if content in seen:
-            check.warn(
-                "",
-                f"repeats line {seen[content]}",
-                "Remove it unless two people gave the same judgement",
-            )
-        elif _swapped(row) in seen:
-            check.warn(
-                "",
-                f"contradicts line {seen[_swapped(row)]}: the same pair, the other "
-                "answer chosen",
-                "Fine where annotators differ; else remove one",
-            )
-        seen.setdefault(content, line)
+        if row:
+            formats = {name: _format(fields[name]) for name in contents(row)}
+            first = first or (formats["prompt"], line)
+            problems = _problems(row, formats, *first)
+            errors = [Finding(file, line, *problem) for problem in problems]
+        report.errors += errors
+        if not errors:
+            usable.append(row)
+            odd = [*_oddities(row, spelt_out), *_repeats(row, seen, line)]
+            report.warnings += [Finding(file, line, *problem) for problem in odd]
     report.rows = len(usable)
     if report.total == 0 and report.ok:
-        file = str(source) if isinstance(source, str | Path) else "rows"
-        report.errors.append(
-            Finding(file, 1, "", "has no rows", "Expected one JSON object a line")
-        )
+        file, remedy = str(source) if is_file else "rows", "Write a JSON object a line"
+        report.errors.append(Finding(file, 1, "", "has no rows", remedy))
     return usable, report
 
 
@@ -89,205 +149,90 @@ def _number(rows: Iterable[Any]) -> Iterator[NumberedRow]:
             f"this is {a_kind(rows)}, expected rows: a list, a table or a path"
         )
     given = list(rows)
-    in_memory = [row for row in given if hasattr(row, "in_file")]
-    as_text = all(row.as_text for row in in_memory)
+    as_text = all(row.as_text for row in given if isinstance(row, Row))
     for line, row in enumerate(given, start=1):
-        yield "rows", line, row.in_file(as_text) if hasattr(row, "in_file") else row
+        yield "rows", line, in_file(row, as_text) if isinstance(row, Row) else row
 
 
-def _text(value: Any) -> str:
-    """Text of a prompt or answer for comparisons: case and spacing do not count."""
-    if isinstance(value, list):
-        value = "\n".join(f"{m['role']}: {m['content']}" for m in value)
-    return " ".join(value.split()).casefold()
-
-
-def _content(row: dict[str, Any]) -> tuple[str, ...]:
-    names = PAIRED if "chosen" in row else UNPAIRED[:2]
-    return tuple(_text(row[name]) for name in names)
-
-
-def _swapped(row: dict[str, Any]) -> tuple[str, ...] | None:
-    if "chosen" not in row:
-        return None
-    return _content({**row, "chosen": row["rejected"], "rejected": row["chosen"]})
-
-
-@dataclass
-class _RowCheck:
-    """The checks of one row; findings go to the report."""
-
-    file: str
-    line: int
-    report: PreferenceReport
-    failed: bool = False
-    has_prompt: bool = False
-    format: str | None = None
-
-    def error(self, name: str, problem: str, remedy: str) -> None:
-        self.failed = True
-        self.report.errors.append(Finding(self.file, self.line, name, problem, remedy))
-
-    def warn(self, name: str, problem: str, remedy: str) -> None:
-        finding = Finding(self.file, self.line, name, problem, remedy)
-        self.report.warnings.append(finding)
-
-    def row(self, row: Any) -> dict[str, Any] | None:
-        """Check a row; give it back with its messages as they are read."""
-        if not isinstance(row, dict):
-            self.error(
-                "",
-                f"is {a_kind(row)}, expected an object",
-                'Write {"prompt": ..., "chosen": ..., "rejected": ...}',
-            )
-            return None
-        self.has_prompt = "prompt" in row
-        is_unpaired = not {"chosen", "rejected"} & row.keys() and (
-            {"completion", "label"} & row.keys()
-        )
-        required = UNPAIRED if is_unpaired else PAIRED
-        self.names(row, required)
-        texts = [name for name in required if name != "label" and name in row]
-        read = {name: self.text(name, row[name]) for name in texts}
-        valid = {name: value for name, value in read.items() if value is not None}
-        formats = {name: _format(value) for name, value in valid.items()}
-        if len(set(formats.values())) > 1:
-            self.error(
-                "",
-                "mixes formats: "
-                + ", ".join(f"{name} is {kind}" for name, kind in formats.items()),
-                "Use one format in a row: strings, or lists of messages",
-            )
-        elif formats:
-            self.format = next(iter(formats.values()))
-            self.answers(valid)
-        self.optional(row)
-        if is_unpaired and "label" in row and not isinstance(row["label"], bool):
-            self.error(
-                "label",
-                f"is {row['label']!r:.60}, expected true or false",
-                "Write true for a desirable answer, false for an undesirable one",
-            )
-        return {**row, **valid}
-
-    def names(self, row: dict[str, Any], required: tuple[str, ...]) -> None:
-        unknown = [name for name in row if name not in (*required, *OPTIONAL)]
-        for name in required:
-            if name in row:
-                continue
-            close = difflib.get_close_matches(name, unknown, n=1)
-            if name == "prompt":
-                close = close or [other for other in PROMPTS if other in unknown]
-            remedy = f"Add it; expected fields are {', '.join(required)}"
-            if name == "prompt" and _is_dialogue(row.get("chosen")):
+def _fields(
+    row: Any, file: str, line: int
+) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """What is set of a row's fields, or what is wrong with them."""
+    names = row.keys() if isinstance(row, Mapping) else set()
+    is_single = names & {"completion", "label"} and not names & set(SIDES)
+    model, found = validated(_Single if is_single else _Pair, row, file, line)
+    for i, finding in enumerate(found):
+        if (finding.field, finding.problem) == ("prompt", "is missing"):
+            other = next((name for name in PROMPTS if name in row), None)
+            remedy = f"Rename {other!r} to 'prompt'" if other else finding.remedy
+            if _is_dialogue(row.get("chosen")):
                 remedy = "Write whole dialogues, Human: to Assistant:, on both sides"
-            elif close:
-                remedy = f"Rename {close[0]!r} to {name!r}"
-                unknown.remove(close[0])
-            self.error(name, "is missing", remedy)
-        for name in unknown:
-            self.warn(
-                str(name), "is an unknown field and not read", "Move it into 'meta'"
-            )
-
-    def text(self, name: str, value: Any) -> str | list[Message] | None:
-        """Read a prompt or an answer, a string or messages; None if it is neither."""
-        before = len(self.report.errors)
-        try:
-            # As an answer: what is empty is reported below, with its place.
-            messages = as_messages(value, "assistant")
-        except BadMessages as error:
-            self.error(name + error.place, error.problem, error.remedy)
-            return None
-        if isinstance(value, str):
-            self.content(name, value)
-        else:
-            for i, message in enumerate(messages):
-                self.content(f"{name}[{i}].content", message["content"])
-        if len(self.report.errors) > before:
-            return None
-        return value if isinstance(value, str) else messages
-
-    def content(self, name: str, text: str) -> None:
-        if not text.strip():
-            self.error(name, "is empty", "Write a text, or remove the row")
-        if "\ufffd" in text or "â€" in text or "Ã©" in text:
-            self.warn(
-                name,
-                "holds characters of a wrongly decoded text",
-                "Read the original as the encoding that it was written in",
-            )
-        if _is_dialogue(text) and self.has_prompt:
-            self.warn(
-                name,
-                "holds 'Human:' or 'Assistant:' turns in its text",
-                "Read HH dialogues with load_hh, or write messages",
-            )
-
-    def answers(self, row: dict[str, Any]) -> None:
-        for name in row:
-            ends_wrong = name != "prompt" and self.format == "message"
-            if ends_wrong and row[name][-1]["role"] != "assistant":
-                self.error(
-                    name,
-                    f"ends with a message of the {row[name][-1]['role']}",
-                    "An answer's last message is the assistant's",
-                )
-        both = "chosen" in row and "rejected" in row
-        if both and _spaced(row["chosen"]) == _spaced(row["rejected"]):
-            self.error(
-                "rejected",
-                "is identical to chosen",
-                "Nothing is preferred here: remove the row",
-            )
-
-    def optional(self, row: dict[str, Any]) -> None:
-        margin = row.get("margin")
-        if margin is not None:
-            if isinstance(margin, bool) or not isinstance(margin, int | float):
-                problem = f"is {a_kind(margin)}, expected a number"
-                self.error("margin", problem, "Write a finite number, or leave it out")
-            elif not _is_finite(margin):
-                problem = f"is {margin}" if isinstance(margin, float) else "is too big"
-                self.error("margin", problem, "Write a finite number, or leave it out")
-        expected = {
-            "dimension": (str, "a string"),
-            "annotator": (str, "a string"),
-            "time": (str | int | float, "a string or seconds"),
-            "meta": (Mapping, "an object"),
-        }
-        for name, (kind, words) in expected.items():
-            value = row.get(name)
-            if value is not None and not isinstance(value, kind):
-                problem = f"is {a_kind(value)}, expected {words}"
-                self.error(name, problem, "Correct it, or leave it out")
-            elif value is not None and (problem := unwritable(value)):
-                self.error(name, problem, "Correct it, or leave it out")
+            found[i] = replace(finding, remedy=remedy)
+    return model and {k: v for k, v in model if v is not None}, found
 
 
-def _is_finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer beyond all floats
-        return False
+def _are_dialogues(row: Any) -> bool:
+    """Whether a row is one of Anthropic's HH: two whole dialogues, and no prompt."""
+    return (
+        isinstance(row, Mapping)
+        and row.get("prompt") is None
+        and all(dialogue(row.get(side)) is not None for side in SIDES)
+    )
 
 
-def unwritable(value: Any) -> str | None:
-    """What keeps a value from being written as JSON in UTF-8."""
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return "holds half of a surrogate pair, which is no text"
-    except (TypeError, ValueError, RecursionError) as error:
-        return f"cannot be written as JSON: {error!s:.100}"
-    return None
+def _is_one_exchange(row: Any) -> bool:
+    alone = len(row.chosen) == len(row.rejected) == 1
+    return alone and row.chosen != row.rejected
 
 
-def _spaced(value: Any) -> Any:
-    """An answer without the white space around it."""
-    if isinstance(value, str):
-        return value.strip()
-    return [(message["role"], message["content"].strip()) for message in value]
+def _problems(
+    row: Row, formats: dict[str, str], usual: str, line: int
+) -> Iterator[Problem]:
+    """What keeps a row from being used that has all its fields."""
+    if len(set(formats.values())) > 1:
+        kinds = ", ".join(f"{name} is {kind}" for name, kind in formats.items())
+        yield "", f"mixes formats: {kinds}", ONE_FORMAT
+    elif formats["prompt"] != usual:
+        problem = f"is in {formats['prompt']} format, line {line} in {usual} format"
+        yield "", problem, ONE_FORMAT
+    if isinstance(row, Preference) and _spaced(row.chosen) == _spaced(row.rejected):
+        remedy = "Nothing is preferred here: remove the row"
+        yield "rejected", "is identical to chosen", remedy
+
+
+def _oddities(row: Row, given: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is suspicious in a row that can be used."""
+    for name in given:
+        if name not in _Pair.model_fields | _Single.model_fields:
+            problem = "is an unknown field and not read"
+            yield str(name), problem, "Move it into 'meta'"
+    for name, messages in contents(row).items():
+        text = "\n".join(message["content"] for message in messages)
+        if any(sign in text for sign in ("\ufffd", "â€", "Ã©")):
+            remedy = "Read the original as the encoding that it was written in"
+            yield name, "holds characters of a wrongly decoded text", remedy
+        if _is_dialogue(text):
+            problem = "holds 'Human:' or 'Assistant:' turns in its text"
+            yield name, problem, "Write whole dialogues and no prompt, or messages"
+
+
+def _repeats(
+    row: Row, seen: dict[tuple[str, ...], int], line: int
+) -> Iterator[Problem]:
+    same = tuple(map(comparable, contents(row).values()))
+    swapped = (same[0], *same[:0:-1])
+    if same in seen:
+        remedy = "Remove it unless two people gave the same judgement"
+        yield "", f"repeats line {seen[same]}", remedy
+    elif swapped in seen:
+        problem = f"contradicts line {seen[swapped]}: the same pair, the other answer"
+        yield "", f"{problem} chosen", "Fine where annotators differ; else remove one"
+    seen.setdefault(same, line)
+
+
+def _spaced(messages: list[Message]) -> list[tuple[str, str]]:
+    """Messages without the white space around them."""
+    return [(message["role"], message["content"].strip()) for message in messages]
 
 
 def _format(value: Any) -> str:
@@ -295,6 +240,4 @@ def _format(value: Any) -> str:
 
 
 def _is_dialogue(value: Any) -> bool:
-    return isinstance(value, str) and (
-        "\n\nHuman:" in value or "\n\nAssistant:" in value
-    )
+    return isinstance(value, str) and bool(re.search(r"\n\n(Human|Assistant):", value))

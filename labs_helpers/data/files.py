@@ -2,7 +2,8 @@ r"""The one reader of files that people write: text, rows, tables of settings.
 
 Out come texts, values and rows with their lines, or one sentence with file and line.
 Reads UTF-8 with or without a byte order mark, packed with gzip or not, and ends a line
-at "\n" alone, as JSON Lines does; rows are also read from Parquet and from folders.
+at "\n" alone, as JSON Lines does; rows are also read from Parquet, from folders and
+from the hub.
 """
 
 import gzip
@@ -12,21 +13,25 @@ import tomllib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import yaml
 
 from labs_helpers.data.report import Finding, PreferenceReport, validated
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+TABLES = (".csv", ".tsv", ".xlsx")
+MAX_DEPTH = 100  # a line that is nested deeper is none that anybody wrote
 
 NumberedRow = tuple[str, int, Any]
 T = TypeVar("T")
-# A line that is nested deeper is none that anybody wrote.
-MAX_DEPTH = 100
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_BYTE_ORDER_MARKS = {
+# What begins so is no text in UTF-8.
+_ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
@@ -52,6 +57,14 @@ class BadFile(ValueError):
         where = self.file if line is None else f"{self.file}:{line}"
         super().__init__(f"{where}: {problem}. {remedy}.")
 
+    @property
+    def finding(self) -> Finding:
+        """The same in a report."""
+        return Finding(self.file, self.line or 1, "", self.problem, self.remedy)
+
+
+# Text
+
 
 def read_text(path: str | Path) -> str:
     """Read a file as it stands, without a byte order mark.
@@ -69,10 +82,40 @@ def read_text(path: str | Path) -> str:
         raise _wrong_byte(path, line, column, content[error.start]) from None
 
 
-def read_text_lines(path: str | Path) -> list[tuple[int, str]]:
-    """Read lines of text with their numbers; empty ones are left out."""
-    lines = enumerate(read_text(path).split("\n"), 1)
-    return [(i, line.removesuffix("\r")) for i, line in lines if line.strip()]
+def _unpacked(path: Path) -> bytes:
+    """The bytes of a file, unpacked, without a mark; what is no UTF-8 is named."""
+    if path.is_dir():
+        raise BadFile(path, None, "is a folder, expected a file", "Name a file in it")
+    content = path.read_bytes()
+    if path.suffix == ".gz" or content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            remedy = "Fetch it again, or take .gz off the name of what is not packed"
+            raise BadFile(path, 1, f"cannot be unpacked: {error}", remedy) from None
+    begins = content.startswith
+    encoding = next((name for mark, name in _ENCODINGS.items() if begins(mark)), None)
+    if content[:100].count(b"\x00") * 4 > len(content[:100]):  # every second byte
+        encoding = encoding or "UTF-16"
+    if encoding:
+        problem = f"is in {encoding}, expected UTF-8"
+        raise BadFile(path, 1, problem, _recode(encoding))
+    if kind := next((kind for magic, kind in _BINARY.items() if begins(magic)), None):
+        remedy = "Unpack it, or give it its own suffix"
+        raise BadFile(path, 1, f"is {kind}, expected text", remedy)
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _wrong_byte(path: str | Path, line: int, column: int, byte: int) -> BadFile:
+    problem = f"is not UTF-8: byte 0x{byte:02x} at position {column}"
+    return BadFile(path, line, problem, _recode("WINDOWS-1252"))
+
+
+def _recode(encoding: str) -> str:
+    return f"Save it as UTF-8: iconv -f {encoding} -t UTF-8 old > new"
+
+
+# JSON Lines
 
 
 def read_json_lines(path: str | Path) -> list[tuple[int, Any]]:
@@ -81,11 +124,9 @@ def read_json_lines(path: str | Path) -> list[tuple[int, Any]]:
     Raises:
         BadFile: The first line that cannot be read.
     """
-    rows = []
-    for line, value in scan_json_lines(path):
-        if isinstance(value, BadFile):
-            raise value
-        rows.append((line, value))
+    rows = list(scan_json_lines(path))
+    for broken in (value for _, value in rows if isinstance(value, BadFile)):
+        raise broken
     return rows
 
 
@@ -109,8 +150,73 @@ def scan_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
             yield line, _value(path, line, raw)
 
 
+def _value(path: str | Path, line: int, raw: bytes) -> Any:
+    """The value of a line, or the `BadFile` that it is."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return _wrong_byte(path, line, error.start + 1, raw[error.start])
+    try:
+        value = json.loads(text)
+        if text.count("[") + text.count("{") > MAX_DEPTH < _depth(value):
+            return _too_deep(path, line)
+    except json.JSONDecodeError as error:
+        problem = f"is no JSON: {error.msg} at column {error.colno}"
+        remedy = "Write one complete JSON object on the line, as json.dumps does"
+        return BadFile(path, line, problem, remedy)
+    except RecursionError:
+        return _too_deep(path, line)
+    except ValueError:  # Python refuses integers of over 4,300 digits
+        problem = "holds a number of thousands of digits"
+        return BadFile(path, line, problem, "Write a finite number")
+    if _SURROGATE.search(text) and not _encodes(value):
+        problem = "holds half of a surrogate pair, which is no text"
+        return BadFile(path, line, problem, "Write the whole character")
+    return _null(path, line) if value is None else value
+
+
+def _listed(
+    path: str | Path, text: str, values: list[Any]
+) -> Iterator[tuple[int, Any]]:
+    """The values of one JSON list, each with the line that it begins on."""
+    line, passed, at = 1, 0, text.index("[") + 1
+    decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
+    for value in values:
+        at = between.match(text, at).end()
+        line += text.count("\n", passed, at)
+        passed, at = at, decoder.raw_decode(text, at)[1]
+        yield line, _null(path, line) if value is None else value
+
+
+def _encodes(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _depth(value: Any) -> int:
+    """How many levels of lists and objects stand in one another."""
+    inner = value.values() if isinstance(value, dict) else value
+    is_nested = isinstance(value, list | dict)
+    return 1 + max(map(_depth, inner), default=0) if is_nested else 0
+
+
+def _null(path: str | Path, line: int) -> BadFile:
+    return BadFile(path, line, "is null, expected an object", "Remove it")
+
+
+def _too_deep(path: str | Path, line: int | None) -> BadFile:
+    problem = f"is nested more than {MAX_DEPTH} deep"
+    return BadFile(path, line, problem, "Write flat rows")
+
+
+# Rows
+
+
 def read_as(
-    model: type[T], path: Path, report: PreferenceReport
+    model: type[T], path: str | Path, report: PreferenceReport
 ) -> Iterator[tuple[str, int, T]]:
     """Yield file, line and what a pydantic model makes of each row.
 
@@ -126,42 +232,72 @@ def read_as(
             yield file, line, value
 
 
-def read_rows(path: Path, report: PreferenceReport) -> Iterator[NumberedRow]:
+def read_rows(path: str | Path, report: PreferenceReport) -> Iterator[NumberedRow]:
     """Yield file, line and row of a file or a folder's files.
 
     A row that cannot be read is counted and reported, and not yielded. The line of a
     Parquet table is the row's number.
     """
     try:
-        if path.suffix in (".csv", ".tsv", ".xlsx"):
-            remedy = "Read it with from_trl(pandas.read_csv(path)), say"
-            raise BadFile(path, None, "is a spreadsheet, expected rows of JSON", remedy)
-        files = _files(path) if path.is_dir() else [path]
+        files = _files(Path(path))
     except BadFile as error:
-        report.errors.append(_finding(error))
+        report.errors.append(error.finding)
         return
     for file in files:
         scan = _scan_parquet if file.suffix == ".parquet" else scan_json_lines
         for line, row in scan(file):
             if isinstance(row, BadFile):
                 report.total += 1
-                report.errors.append(_finding(row))
+                report.errors.append(row.finding)
             else:
                 yield str(file), line, row
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files of a folder's training split, or all where no name tells splits."""
-    files = sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES))
-    if not files:
-        raise BadFile(
-            folder,
-            None,
-            f"holds no file that ends in {', '.join(SUFFIXES)}",
-            "Put the rows there; what datasets saved with save_to_disk is read by "
-            "from_trl(datasets.load_from_disk(folder))",
+def hub_rows(name: str) -> "Dataset":
+    """Load a data set of the hub.
+
+    Args:
+        name: as "name" for its split "train", "name:split", where a slice is welcome
+            ("name:test[:100]"), or "name:configuration:split".
+
+    Raises:
+        FileNotFoundError: The name is rather that of a file.
+        OSError: There is no such data set, or the hub is not to be reached.
+    """
+    if not name or name.endswith((*SUFFIXES, *TABLES)) or name[0] in "./~":
+        raise FileNotFoundError(
+            f"No file {name!r} in {Path.cwd()}. Give the path of a file, or the name "
+            "of a data set on the hub, as name, name:split or name:configuration:split."
         )
-    train = [p for p in files if "train" in str(p.relative_to(folder)).casefold()]
+    import datasets
+
+    name, *parts = re.split(r":(?![^\[]*\])", name)
+    *configuration, part = parts or ["train"]
+    try:
+        return datasets.load_dataset(name, *configuration, split=part or "train")
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"Cannot load {name!r}: no file of that name, and no data set with split "
+            f"{part!r} came from the hub.\n{error}"
+        ) from error
+
+
+def _files(path: Path) -> list[Path]:
+    """The file; of a folder those of its training split, or all where none is named."""
+    if path.suffix in TABLES:
+        remedy = "Read it with from_trl(pandas.read_csv(path)), say"
+        raise BadFile(path, None, "is a spreadsheet, expected rows of JSON", remedy)
+    if not path.is_dir():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES))
+    if not files:
+        remedy = (
+            "Put the rows there; what datasets saved with save_to_disk is read by "
+            "from_trl(datasets.load_from_disk(folder))"
+        )
+        problem = f"holds no file that ends in {', '.join(SUFFIXES)}"
+        raise BadFile(path, None, problem, remedy)
+    train = [p for p in files if "train" in str(p.relative_to(path)).casefold()]
     return train or files
 
 
@@ -179,8 +315,7 @@ def _scan_parquet(file: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(table.to_pylist(), 1)
 
 
-def _finding(error: BadFile) -> Finding:
-    return Finding(error.file, error.line or 1, "", error.problem, error.remedy)
+# Tables
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
@@ -214,44 +349,27 @@ def read_yaml(text: str, name: str | Path) -> tuple[yaml.Node | None, Any]:
     Raises:
         BadFile: No YAML; `name` stands for the file.
     """
-    remedy = "A text with a colon or a brace in it needs quotes"
+    line, remedy = None, "A text with a colon or a brace in it needs quotes"
     try:
-        nodes, value = yaml.compose(text, Loader=_Loader), yaml.load(text, _Loader)
-        _require_text(nodes)
-        return nodes, value
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return node, loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise BadFile(
-            name, line, f"is no YAML: {error.problem!s:.200}", remedy
-        ) from None
+        line, problem = (
+            mark.line + 1 if mark else 1,
+            f"is no YAML: {error.problem!s:.200}",
+        )
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise BadFile(
-            name,
-            line,
-            f"holds a control character, U+{ord(text[error.position]):04X}",
-            "Remove it",
-        ) from None
+        problem = f"holds a control character, U+{ord(text[error.position]):04X}"
+        remedy = "Remove it"
     except RecursionError:
         raise _too_deep(name, None) from None
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError) as error:
         # What stands behind a tag (!!int x) is read by functions that check nothing.
-        raise BadFile(name, None, f"is no YAML: {error!s:.200}", remedy) from None
-
-
-def _require_text(root: yaml.Node | None) -> None:
-    """Refuse half surrogate pairs, which escapes in quoted texts can write."""
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, yaml.ScalarNode) and not _encodes(node.value):
-            problem = "holds half of a surrogate pair, which is no text"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-        if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
-            seen.add(id(node))
-            pairs = isinstance(node, yaml.MappingNode)
-            waiting += [x for p in node.value for x in (p if pairs else (p,))]
+        problem = f"is no YAML: {error!s:.200}"
+    raise BadFile(name, line, problem, remedy)
 
 
 class _Loader(yaml.SafeLoader):
@@ -271,114 +389,16 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, mark)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        value = super().construct_scalar(node)
+        if not _encodes(value):  # an escape in quotes can write half a pair
+            problem = "holds half of a surrogate pair, which is no text"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return value
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
-
-
-def _unpacked(path: Path) -> bytes:
-    """The bytes of a file, unpacked, without a mark; what is no UTF-8 is named."""
-    if path.is_dir():
-        raise BadFile(path, None, "is a folder, expected a file", "Name a file in it")
-    content = path.read_bytes()
-    if path.suffix == ".gz" or content.startswith(b"\x1f\x8b"):
-        try:
-            content = gzip.decompress(content)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            remedy = "Fetch it again, or take .gz off the name of what is not packed"
-            raise BadFile(path, 1, f"cannot be unpacked: {error}", remedy) from None
-    for mark, encoding in _BYTE_ORDER_MARKS.items():
-        if content.startswith(mark):
-            raise _not_utf8(path, encoding)
-    for magic, kind in _BINARY.items():
-        if content.startswith(magic):
-            problem = f"is {kind}, expected text"
-            raise BadFile(path, 1, problem, "Unpack it, or give it its own suffix")
-    if content[:100].count(b"\x00") * 4 > len(content[:100]):  # every second byte
-        raise _not_utf8(path, "UTF-16")
-    return content.removeprefix(b"\xef\xbb\xbf")
-
-
-def _value(path: str | Path, line: int, raw: bytes) -> Any:
-    """The value of a line, or the `BadFile` that it is."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return _wrong_byte(path, line, error.start + 1, raw[error.start])
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        return BadFile(
-            path,
-            line,
-            f"is no JSON: {error.msg} at column {error.colno}",
-            "Write one complete JSON object on the line, as json.dumps does",
-        )
-    except RecursionError:
-        return _too_deep(path, line)
-    except ValueError:  # Python refuses integers of over 4,300 digits
-        problem = "holds a number of thousands of digits"
-        return BadFile(path, line, problem, "Write a finite number")
-    if _SURROGATE.search(text) and not _encodes(value):
-        problem = "holds half of a surrogate pair, which is no text"
-        return BadFile(path, line, problem, "Write the whole character")
-    if value is None:
-        return _null(path, line)
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        return _too_deep(path, line)
-    return value
-
-
-def _encodes(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _listed(
-    path: str | Path, text: str, values: list[Any]
-) -> Iterator[tuple[int, Any]]:
-    """The values of one JSON list, each with the line that it begins on."""
-    line, passed, at = 1, 0, text.index("[") + 1
-    decoder, between = json.JSONDecoder(), re.compile(r"[\s,]*")
-    for value in values:
-        at = between.match(text, at).end()
-        line += text.count("\n", passed, at)
-        passed, at = at, decoder.raw_decode(text, at)[1]
-        yield line, _null(path, line) if value is None else value
-
-
-def _depth(value: Any) -> int:
-    """How many levels of lists and objects stand in one another."""
-    depth, level = 0, [value]
-    while level := [x for x in level if isinstance(x, list | dict)]:
-        depth += 1
-        level = [x for y in level for x in (y.values() if isinstance(y, dict) else y)]
-    return depth
-
-
-def _null(path: str | Path, line: int) -> BadFile:
-    return BadFile(path, line, "is null, expected an object", "Remove it")
-
-
-def _too_deep(path: str | Path, line: int | None) -> BadFile:
-    problem = f"is nested more than {MAX_DEPTH} deep"
-    return BadFile(path, line, problem, "Write flat rows")
-
-
-def _not_utf8(path: Path, encoding: str) -> BadFile:
-    return BadFile(path, 1, f"is in {encoding}, expected UTF-8", _recode(encoding))
-
-
-def _wrong_byte(path: str | Path, line: int, column: int, byte: int) -> BadFile:
-    problem = f"is not UTF-8: byte 0x{byte:02x} at position {column}"
-    return BadFile(path, line, problem, _recode("WINDOWS-1252"))
-
-
-def _recode(encoding: str) -> str:
-    return f"Save it as UTF-8: iconv -f {encoding} -t UTF-8 old > new"

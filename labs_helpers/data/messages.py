@@ -1,19 +1,18 @@
-"""The one check of messages.
+"""The one check of messages, at every door through which prompts and answers enter.
 
 Whatever stands for a conversation comes in, a list of {"role", "content"} goes out, or
-a sentence that says what is wrong with it. Every door through
-which a person's prompt or answer enters uses it. Knows nothing of files and models.
+a sentence that says what is wrong with it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Message = dict[str, str]
 
-ROLES = ("system", "user", "assistant")
-# What others call the three: ShareGPT, Gemma, OpenAI.
-_ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant"}
-_ALIASES["developer"] = "system"
+# And what others call them: ShareGPT, Gemma, OpenAI.
+ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+ROLES |= {"human": "user", "gpt": "assistant", "model": "assistant"}
+ROLES["developer"] = "system"
 _EXPECTED = 'Expected a string or a list of messages {"role": "user", "content": "..."}'
 _EXAMPLE = 'Expected {"role": "user", "content": "..."}'
 
@@ -21,9 +20,9 @@ _EXAMPLE = 'Expected {"role": "user", "content": "..."}'
 class BadMessages(ValueError):
     """No prompt and no answer: where in it, what is wrong, what to do about it."""
 
-    def __init__(self, place: str, problem: str, remedy: str, what: str = ""):
+    def __init__(self, place: str, problem: str, remedy: str, name: str = ""):
         self.place, self.problem, self.remedy = place, problem, remedy
-        super().__init__(f"{what}{place} {problem}. {remedy}.")
+        super().__init__(f"{name}{place} {problem}. {remedy}.")
 
 
 def as_messages(x: Any, role: str = "user") -> list[Message]:
@@ -36,17 +35,10 @@ def as_messages(x: Any, role: str = "user") -> list[Message]:
         role: Of text: "user" for a prompt, "assistant" for an answer.
 
     Raises:
-        BadMessages: A ValueError; the sentence names the message, what is wrong with
-            it, and what to do. An answer may be empty, a prompt may not.
+        BadMessages: The sentence names the message, what is wrong with it, and what to
+            do. An answer may be empty, a prompt may not.
     """
-    what = "an answer" if role == "assistant" else "a prompt"
-    try:
-        messages = list(_messages(getattr(x, "messages", x), role))
-        if role != "assistant" and not any(m["content"].strip() for m in messages):
-            raise BadMessages("", "is empty", "Write a text")
-    except BadMessages as error:
-        raise BadMessages(error.place, error.problem, error.remedy, what) from None
-    return messages
+    return _read(x, role, "an answer" if role == "assistant" else "a prompt")
 
 
 def as_conversations(prompts: Any, role: str = "user") -> list[list[Message]]:
@@ -57,20 +49,10 @@ def as_conversations(prompts: Any, role: str = "user") -> list[list[Message]]:
     """
     what = "answer" if role == "assistant" else "prompt"
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-        raise BadMessages(
-            "",
-            f"are {a_kind(prompts)}, expected a list",
-            f"Put a single {what} in a list: [{what}]",
-            f"{what}s",
-        )
-    conversations = []
-    for i, x in enumerate(prompts):
-        try:
-            conversations.append(as_messages(x, role))
-        except BadMessages as error:
-            place, problem, remedy = error.place, error.problem, error.remedy
-            raise BadMessages(place, problem, remedy, f"{what} {i}") from None
-    return conversations
+        problem = f"are {a_kind(prompts)}, expected a list"
+        remedy = f"Put a single {what} in a list: [{what}]"
+        raise BadMessages("", problem, remedy, f"{what}s")
+    return [_read(x, role, f"{what} {i}") for i, x in enumerate(prompts)]
 
 
 def as_exchanges(
@@ -111,55 +93,55 @@ def plain(value: Any) -> Any:
 
 def a_kind(value: Any) -> str:
     """What a value is called in a sentence, with its article: JSON's names, if any."""
-    names = {
-        "NoneType": "null",
-        "str": "string",
-        "dict": "object",
-        "int": "number",
-        "float": "number",
-        "bool": "true or false",
-    }
+    names = {"NoneType": "null", "str": "string", "dict": "object", "int": "number"}
+    names |= {"float": "number", "bool": "true or false"}
     name = names.get(type(value).__name__, type(value).__name__)
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _messages(x: Any, role: str) -> Iterator[Message]:
+def _read(x: Any, role: str, name: str) -> list[Message]:
+    try:
+        messages = _messages(getattr(x, "messages", x), role)
+        if role != "assistant" and not any(m["content"].strip() for m in messages):
+            raise BadMessages("", "is empty", "Write a text")
+    except BadMessages as error:
+        raise BadMessages(error.place, error.problem, error.remedy, name) from None
+    return messages
+
+
+def _messages(x: Any, role: str) -> list[Message]:
     if isinstance(x, str):
-        yield {"role": role, "content": _written("", x)}
-        return
+        return [{"role": role, "content": _written("", x)}]
     if isinstance(x, bytes | Mapping) or not isinstance(x, Iterable):
+        remedy = _EXPECTED
         if isinstance(x, bytes):
             remedy = "Decode it: .decode('utf-8')"
-        elif isinstance(x, Mapping) and ({"role", "from"} & x.keys()):
+        elif isinstance(x, Mapping) and {"role", "from"} & x.keys():
             remedy = "A message stands in a list: [message]"
-        else:
-            remedy = _EXPECTED
         raise BadMessages("", f"is {a_kind(x)}", remedy)
-    given = list(x)
-    if not given:
+    messages = [_message(f"[{i}]", message) for i, message in enumerate(x)]
+    if not messages:
         raise BadMessages("", "is an empty list", _EXPECTED)
-    for i, message in enumerate(given):
-        yield _message(f"[{i}]", message)
+    return messages
 
 
 def _message(place: str, message: Any) -> Message:
+    names = ("role", "content")
     if isinstance(message, Mapping):
-        names = ("role", "content") if "role" in message else ("from", "value")
-        if not set(names) <= message.keys():
-            raise BadMessages(place, f"is no message: {message!r:.60}", _EXAMPLE)
-        role, content = (message[name] for name in names)
-    elif hasattr(message, "role") and hasattr(message, "content"):
-        names, role, content = ("role", "content"), message.role, message.content
+        names = names if "role" in message else ("from", "value")
+        found = [message[name] for name in names if name in message]
     else:
+        found = [getattr(message, name) for name in names if hasattr(message, name)]
+    if len(found) < 2:
         remedy = _EXAMPLE
         if isinstance(message, list | tuple):
             remedy = "One list holds one conversation, not several"
         raise BadMessages(place, f"is no message: {message!r:.60}", remedy)
-    known = str(role).casefold()
-    known = _ALIASES.get(known, known)
-    if not isinstance(role, str) or known not in ROLES:
+    role, content = found
+    known = ROLES.get(role.casefold()) if isinstance(role, str) else None
+    if known is None:
         problem = f"is {role!r:.40}, an unknown role"
-        remedy = f"Use one of {', '.join(ROLES)}"
+        remedy = "Use one of system, user, assistant"
         raise BadMessages(f"{place}.{names[0]}", problem, remedy)
     return {"role": known, "content": _content(f"{place}.{names[1]}", content)}
 
@@ -173,18 +155,15 @@ def _content(place: str, content: Any) -> str:
         raise BadMessages(place, problem, "Write the message's text")
     texts = []
     for i, part in enumerate(content):
-        text = part
-        if isinstance(part, Mapping) and part.get("type", "text") == "text":
-            text = part.get("text")
+        text, kind = part, a_kind(part)
+        if isinstance(part, Mapping):
+            type_ = part.get("type", "text")
+            text = part.get("text") if type_ == "text" else None
+            kind = f"a part of type {type_!r:.40} without text"
         if not isinstance(text, str):
-            kind = a_kind(part)
-            if isinstance(part, Mapping):
-                kind = f"a part of type {part.get('type', 'text')!r:.40} without text"
-            raise BadMessages(
-                f"{place}[{i}]",
-                f"is {kind}, expected a part of type 'text'",
-                "Only text is read: leave the row out, or write it as text",
-            )
+            problem = f"is {kind}, expected a part of type 'text'"
+            remedy = "Only text is read: leave the row out, or write it as text"
+            raise BadMessages(f"{place}[{i}]", problem, remedy)
         texts.append(_written(f"{place}[{i}]", text))
     return "".join(texts)
 

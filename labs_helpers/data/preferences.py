@@ -2,7 +2,7 @@
 
 A row is a `Preference` (two answers, one chosen) or an `Unpaired` (one answer, good or
 not); their fields are those of a file's JSON lines, which are TRL's. Inside, prompts
-and answers are messages always. Knows nothing of models, and of the world as little.
+and answers are messages always.
 """
 
 import gzip
@@ -13,53 +13,27 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from labs_helpers.common.files import write_atomically
-from labs_helpers.data.checks import check_rows, unwritable
-from labs_helpers.data.files import SUFFIXES, read_rows
-from labs_helpers.data.messages import (
-    BadMessages,
-    Message,
-    a_kind,
-    answer_text,
-    as_conversations,
-    as_messages,
-)
-from labs_helpers.data.report import BadPreferences, Finding, PreferenceReport
-from labs_helpers.data.row_formats import dialogue, explicit
+from labs_helpers.data.checks import NO_PAIR, Content, check_rows, unwritable
+from labs_helpers.data.files import SUFFIXES, BadFile, hub_rows, read_rows, read_text
+from labs_helpers.data.formats import explicit
+from labs_helpers.data.messages import Message, a_kind, as_conversations
+from labs_helpers.data.report import BadPreferences, PreferenceReport, validated
 from labs_helpers.data.rows import (
     Preference,
     Row,
     Unpaired,
-    from_fields,
+    comparable,
+    contents,
+    in_file,
     in_one_format,
     require_kind,
 )
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-__all__ = [
-    "BadMessages",
-    "BadPreferences",
-    "Finding",
-    "Message",
-    "Preference",
-    "PreferenceReport",
-    "Unpaired",
-    "answer_text",
-    "as_conversations",
-    "as_messages",
-    "as_rows",
-    "check_preferences",
-    "duplicates",
-    "from_trl",
-    "leaks",
-    "load_hh",
-    "load_preferences",
-    "save_preferences",
-    "split",
-    "to_trl",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +42,7 @@ def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
     """Report everything that is wrong with a file, or with rows in memory.
 
     Args:
-        rows: The path of a JSON Lines file, or dicts, or `Preference`s and `Unpaired`s
+        rows: The path of a file or a folder, or dicts, or `Preference`s and `Unpaired`s
             (then "line" is the row's number, from 1). Nothing is changed.
     """
     return check_rows(rows)[1]
@@ -77,64 +51,85 @@ def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
 def load_preferences(path_or_name: str | Path) -> list[Row]:
     """Load a file or a folder of preferences, or a preference set of the hub.
 
-    Rows may be in any layout that `row_formats` knows: TRL's, HH-RLHF's (read as by
-    `load_hh`), UltraFeedback's, ShareGPT's, KTO's.
+    Rows may be in any layout that `formats` knows: TRL's, HH-RLHF's, UltraFeedback's,
+    ShareGPT's, KTO's.
 
     Args:
         path_or_name: A path: JSON Lines, a JSON list, Parquet, packed with gzip or not,
             or a folder of these, of which the training split is taken. Or a hub name,
             by itself for its "train" split or as "name:split", in which a slice is
             welcome: "name:test[:1000]". You cannot correct what is on the hub, so
-            unusable rows there are skipped, and the log says how many.
+            unusable rows there are skipped, and the log says how many; so are HH's
+            dialogues that do not differ in their last answer alone.
 
     Raises:
         BadPreferences: A file has an unusable row, or a set of the hub no usable one.
             The message reports all of them.
     """
-    path = Path(path_or_name).expanduser()
-    if str(path_or_name) and path.exists():
-        if _holds_dialogues(path):
-            return load_hh(path)
-        rows, report = check_rows(path)
-        if not report.ok:
-            raise BadPreferences(str(report))
-        return [from_fields(row) for row in rows]
-    name = str(path_or_name)
-    if not name or name.endswith(SUFFIXES) or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"No preference file {name!r} in {Path.cwd()}. Give the path of a JSON "
-            "Lines file, or the name of a data set on the hub."
-        )
-    import datasets
-
-    name, _, part = name.partition(":")
-    try:
-        dataset = datasets.load_dataset(name, split=part or "train")
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"Cannot load {name!r}: no file of that name, and no data set with split "
-            f"{part or 'train'!r} came from the hub.\n{error}"
-        ) from error
-    usable, report = check_rows(dataset)
-    if not usable:
+    path, name = Path(path_or_name).expanduser(), str(path_or_name)
+    if name and path.exists():
+        return _all_usable(path)
+    rows, report = check_rows(hub_rows(name))
+    if not rows:
         raise BadPreferences(str(report))
+    _log_skipped(name, report)
+    return rows
+
+
+def _all_usable(source: Any) -> list[Row]:
+    rows, report = check_rows(source)
+    if not report.ok:
+        raise BadPreferences(str(report))
+    _log_skipped(str(source) if isinstance(source, Path) else "rows", report)
+    return rows
+
+
+def _log_skipped(name: str, report: PreferenceReport) -> None:
     if skipped := report.total - report.rows:
-        first = report.errors[0]
-        logger.warning(
-            "%s: skipped %d of %d rows, the first because %s",
-            name,
-            skipped,
-            report.total,
-            first,
-        )
-    return [from_fields(row) for row in usable]
+        reason = report.errors[0] if report.errors else f"it {NO_PAIR[0]}"
+        counts = f"skipped {skipped} of {report.total} rows"
+        logger.warning("%s: %s, the first because %s", name, counts, reason)
+
+
+class _Asked(BaseModel):
+    prompt: Content
+
+
+def read_prompts(path: str | Path) -> list[str | list[Message]]:
+    """Read prompts: text stays text, anything else becomes messages.
+
+    Args:
+        path: A .txt file with a prompt a line; or JSON Lines, a Parquet table or a
+            folder of these, with rows that have a "prompt", preference rows too.
+
+    Raises:
+        BadFile: The first line without a prompt; the message says what is wrong.
+    """
+    path, report = Path(path), PreferenceReport()
+    if path.is_dir() or path.name.endswith(SUFFIXES):
+        prompts = []
+        for file, line, row in read_rows(path, report):
+            asked, found = validated(_Asked, explicit(row), file, line)
+            prompts += [asked.prompt] if asked else []
+            report.errors += found
+        for error in report.errors:
+            problem = f"{error.field} {error.problem}".lstrip()
+            raise BadFile(error.file, error.line, problem, error.remedy)
+    elif path.suffix in ("", ".txt", ".gz"):
+        lines = read_text(path).split("\n")
+        prompts = [line.removesuffix("\r") for line in lines if line.strip()]
+    else:
+        problem = f"ends in {path.suffix}, expected a prompt a line or rows of JSON"
+        raise BadFile(path, None, problem, f"Write a .txt or a {SUFFIXES[0]} file")
+    if not prompts:
+        raise BadFile(path, None, "holds no prompt", "Write one a line")
+    return prompts
 
 
 def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
     """Write JSON Lines that `load_preferences` and TRL read.
 
     One file holds one format: text where all rows were given as text, else messages.
-
     A name that ends in .gz packs it.
 
     Raises:
@@ -146,17 +141,17 @@ def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
             f"{path.name} names a Parquet table, expected JSON Lines: end it in "
             ".jsonl, or write to_trl(rows).to_parquet(path)"
         )
-    lines = [_line(i, row) for i, row in enumerate(in_one_format(_held(rows)))]
+    lines = [_json(i, row) + "\n" for i, row in enumerate(in_one_format(_held(rows)))]
     content = "".join(lines).encode("utf-8")
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     write_atomically(path, content)
 
 
-def _line(i: int, row: dict[str, Any]) -> str:
-    if problem := unwritable(row):
+def _json(i: int, value: Any) -> str:
+    if problem := unwritable(value):
         raise ValueError(f"row {i} {problem}. Write text and plain numbers")
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def to_trl(rows: Iterable[Any]) -> "Dataset":
@@ -172,12 +167,11 @@ def to_trl(rows: Iterable[Any]) -> "Dataset":
             "TRL takes paired or unpaired rows, not both at once: keep only "
             "Preference or only Unpaired rows"
         )
-    table = [row.in_file(as_text=False) for row in rows]
-    names = list(dict.fromkeys(name for row in table for name in row))
+    table = [in_file(row, as_text=False) for row in rows]
     for i, row in enumerate(table):
         if "meta" in row:
-            _line(i, {"meta": row["meta"]})
-            row["meta"] = json.dumps(row["meta"], ensure_ascii=False)
+            row["meta"] = _json(i, row["meta"])
+    names = dict.fromkeys(name for row in table for name in row)
     return datasets.Dataset.from_dict(
         {name: [row.get(name) for row in table] for name in names}
     )
@@ -193,10 +187,7 @@ def from_trl(dataset: Any) -> list[Row]:
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
     """
-    usable, report = check_rows(_records(dataset))
-    if not report.ok:
-        raise BadPreferences(str(report))
-    return [from_fields(row) for row in usable]
+    return _all_usable(_records(dataset))
 
 
 def as_rows(rows: Iterable[Any]) -> list[Any]:
@@ -247,70 +238,6 @@ def _held(rows: Iterable[Any]) -> list[Row]:
     return given
 
 
-def load_hh(path: str | Path) -> list[Preference]:
-    """Load Anthropic's HH dialogues, .jsonl or .jsonl.gz, as messages.
-
-    Rows whose dialogues differ before the last answer, or not even there, are skipped;
-    the log says how many.
-
-    Raises:
-        BadPreferences: Some line holds no pair of dialogues, or none does. The message
-            reports all of them.
-    """
-    path = Path(path)
-    pairs = _dialogues(path)
-    rows = [explicit(pair) for pair in pairs]
-    usable = [
-        row
-        for row in check_rows(row for row in rows if "prompt" in row)[0]
-        if len(row["chosen"]) == len(row["rejected"]) == 1
-    ]
-    if skipped := len(pairs) - len(usable):
-        logger.warning(
-            "%s: skipped %d of %d rows: not the same dialogue up to its last answer, "
-            "or no two different answers",
-            path.name,
-            skipped,
-            len(pairs),
-        )
-    return [from_fields(row) for row in usable]
-
-
-def _dialogues(path: Path) -> list[dict[str, str]]:
-    """Chosen and rejected of every line, or a report on the lines without them."""
-    report, pairs = PreferenceReport(), []
-    for file, line, row in read_rows(path, report):
-        report.total += 1
-        sides = ("chosen", "rejected")
-        given = row if isinstance(row, dict) else {}
-        bad = next((s for s in sides if not isinstance(given.get(s), str)), None)
-        if bad is None:
-            pairs.append({side: row[side] for side in sides})
-            continue
-        remedy = (
-            "Write a whole dialogue, which begins with Human: and ends with Assistant:"
-        )
-        report.errors.append(Finding(file, line, bad, "is no dialogue", remedy))
-    report.rows = len(pairs)
-    if not report.total:
-        report.errors.append(
-            Finding(str(path), 1, "", "has no rows", "Expected one JSON object a line")
-        )
-    if not report.ok:
-        raise BadPreferences(str(report))
-    return pairs
-
-
-def _holds_dialogues(path: Path) -> bool:
-    """Whether the first row has whole dialogues for answers, as Anthropic's HH does."""
-    first = next((row for *_, row in read_rows(path, PreferenceReport())), None)
-    return (
-        isinstance(first, dict)
-        and "prompt" not in first
-        and dialogue(first.get("chosen")) is not None
-    )
-
-
 def split(
     rows: Iterable[Any],
     fractions: Sequence[float],
@@ -353,45 +280,31 @@ def split(
 
 def leaks(a: Iterable[Any], b: Iterable[Any]) -> list[str]:
     """Texts of the prompts in both; case and spacing do not make a difference."""
-    known = {_prompt_text(row) for row in _held(a)}
-    return sorted(known & {_prompt_text(row) for row in _held(b)})
+    first, second = ({comparable(row.prompt) for row in _held(rows)} for rows in (a, b))
+    return sorted(first & second)
 
 
 def duplicates(rows: Iterable[Any]) -> list[tuple[int, ...]]:
     """Indices of the rows that say the same: one tuple for each set of them."""
     found: dict[str, list[int]] = {}
     for i, row in enumerate(_held(rows)):
-        content = {k: v for k, v in vars(row).items() if k in _CONTENT}
-        found.setdefault(json.dumps(content, sort_keys=True), []).append(i)
+        others = [getattr(row, name, None) for name in ("label", "dimension")]
+        key = json.dumps([contents(row), *others], sort_keys=True)
+        found.setdefault(key, []).append(i)
     return [tuple(same) for same in found.values() if len(same) > 1]
-
-
-_CONTENT = ("prompt", "chosen", "rejected", "completion", "label", "dimension")
-
-
-def _prompt_text(row: Row) -> str:
-    text = "\n".join(message["content"] for message in row.prompt)
-    return " ".join(text.split()).casefold()
 
 
 def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[int]]:
     """Indices of rows that must stay together, directly or through others."""
-    parent = list(range(len(rows)))
+    from scipy.cluster.hierarchy import DisjointSet  # takes a second
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    first_with: dict[Any, int] = {}
+    sets = DisjointSet(range(len(rows)))
     for i, row in enumerate(rows):
-        keys = [("prompt", _prompt_text(row))]
+        keys = [("prompt", comparable(row.prompt))]
         if by is not None:
             value = by(row)
             keys.append(("by", value if isinstance(value, Hashable) else repr(value)))
         for key in keys:
-            parent[root(i)] = root(first_with.setdefault(key, i))
-    groups: dict[int, list[int]] = {}
-    for i in range(len(rows)):
-        groups.setdefault(root(i), []).append(i)
-    return list(groups.values())
+            sets.add(key)
+            sets.merge(i, key)
+    return [sorted(i for i in x if isinstance(i, int)) for x in sets.subsets()]

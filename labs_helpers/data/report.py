@@ -127,11 +127,11 @@ def _finding(
         line = _node(line, step)
     if kind == "missing":
         close = get_close_matches(step, [x for x in given if x not in known], n=1)
-        problem, remedy = "is missing", rule.description or _fields_are(known)
+        problem, remedy = "is missing", rule.description or f"Add it; {_needed(known)}"
         if close:
             remedy = f"Rename {close[0]!r} to {step!r}"
     elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        problem, remedy = "is no field", _fields_are(known)
+        problem, remedy = "is no field", f"Fields are {', '.join(known)}"
     else:
         cause = details.get("ctx", {}).get("error")
         name += getattr(cause, "place", "")
@@ -140,6 +140,8 @@ def _finding(
         problem = getattr(cause, "problem", problem).rstrip(".")
         remedy = getattr(cause, "remedy", None) or (rule and rule.description)
         optional = ", or leave it out" if rule and not rule.is_required() else ""
+        if kind in ("model_type", "dataclass_type"):
+            remedy = remedy or f"Write one; {_needed(fields)}"
         remedy = remedy or f"Correct it{optional}"
     line = line if isinstance(line, int) else line.start_mark.line + 1
     return Finding(file, line, name.removeprefix("."), problem, remedy)
@@ -152,8 +154,8 @@ def _fields(model: Any) -> Mapping[str, Any]:
     return found or next(filter(None, map(_fields, get_args(model))), {})
 
 
-def _fields_are(known: Mapping[str, Any]) -> str:
-    return f"Fields are {', '.join(known)}"
+def _needed(known: Mapping[str, Any]) -> str:
+    return f"needed are {', '.join(k for k, x in known.items() if x.is_required())}"
 
 
 def _node(line: int | yaml.Node, step: str | int) -> int | yaml.Node:

@@ -1,6 +1,6 @@
 """The two rows of preference data, and how each stands in a file.
 
-Text or messages come in, messages are held. Knows nothing of files and reports.
+Text or messages come in, messages are held.
 """
 
 import math
@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from labs_helpers.data.messages import a_kind, as_messages, plain
+from labs_helpers.data.messages import Message, a_kind, as_messages, plain
 
 # Given as whatever can be read: held as list[Message], a number, true or false.
 Held = Any
+ANSWERS = ("chosen", "rejected", "completion")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Preference:
     as_text: bool = field(default=False, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self):
-        _read_messages(self, ("chosen", "rejected"))
+        _read_messages(self)
         margin = plain(self.margin)
         if isinstance(margin, bool) or not _is_number(margin):
             raise ValueError(
@@ -46,10 +47,6 @@ class Preference:
                 "the chosen answer is better. Leave it out where that is not known"
             )
         object.__setattr__(self, "margin", margin)
-
-    def in_file(self, as_text: bool) -> dict[str, Any]:
-        """The row as it stands in a file: without what is not set."""
-        return _in_file(self, ("prompt", "chosen", "rejected") if as_text else ())
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Unpaired:
     as_text: bool = field(default=False, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self):
-        _read_messages(self, ("completion",))
+        _read_messages(self)
         label = plain(self.label)
         if label not in (True, False):  # "no" is true, to Python
             raise ValueError(
@@ -74,10 +71,6 @@ class Unpaired:
                 "false for an undesirable one"
             )
         object.__setattr__(self, "label", bool(label))
-
-    def in_file(self, as_text: bool) -> dict[str, Any]:
-        """The row as it stands in a file: without what is not set."""
-        return _in_file(self, ("prompt", "completion") if as_text else ())
 
 
 Row = Preference | Unpaired
@@ -91,12 +84,44 @@ def require_kind(row: Any, kind: Any, name: str = "") -> None:
     """
     if isinstance(row, kind):
         return
-    expected, remedy = "Preference or Unpaired", "load_preferences(path) and from_trl"
+    wanted, remedy = "Preference or Unpaired", "load_preferences(path) and from_trl"
     if kind in (Preference, Unpaired):
-        expected = kind.__name__
+        wanted = kind.__name__
     if isinstance(row, Preference):
         remedy = "Unpaired(row.prompt, row.chosen, True), and the rejected with False,"
-    raise ValueError(f"{name}is {a_kind(row)}, expected {expected}: {remedy} make it")
+    raise ValueError(f"{name}is {a_kind(row)}, expected {wanted}: {remedy} make it")
+
+
+def in_file(row: Row, as_text: bool) -> dict[str, Any]:
+    """A row as it stands in a file, of text or of messages: without what is not set."""
+    values = {f.name: getattr(row, f.name) for f in fields(row) if f.compare}
+    if as_text:
+        values |= {name: said[0]["content"] for name, said in contents(row).items()}
+    return {k: v for k, v in values.items() if v is not None and (k != "meta" or v)}
+
+
+def in_one_format(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Rows as they stand in one file: text where all were given as text."""
+    rows = list(rows)
+    as_text = all(row.as_text for row in rows)
+    return [in_file(row, as_text) for row in rows]
+
+
+def from_fields(row: Mapping[str, Any]) -> Row:
+    """A row from the fields of a file's."""
+    kind = Preference if "chosen" in row else Unpaired
+    return kind(**row)
+
+
+def contents(row: Row) -> dict[str, Any]:
+    """Prompt and answers by name."""
+    names = ("prompt", *(name for name in ANSWERS if hasattr(row, name)))
+    return {name: getattr(row, name) for name in names}
+
+
+def comparable(messages: list[Message]) -> str:
+    """What is said, for comparisons: case and spacing do not count."""
+    return " ".join("\n".join(m["content"] for m in messages).split()).casefold()
 
 
 def _is_number(margin: Any) -> bool:
@@ -106,33 +131,13 @@ def _is_number(margin: Any) -> bool:
         return False
 
 
-def _read_messages(row: Row, answers: tuple[str, ...]) -> None:
+def _read_messages(row: Row) -> None:
     """Turn a new row's text into messages, and remember that it was text."""
-    given = [getattr(row, name) for name in ("prompt", *answers)]
-    read = [as_messages(given[0]), *(as_messages(x, "assistant") for x in given[1:])]
-    for name, messages in zip(("prompt", *answers), read, strict=True):
+    was_text, is_short = True, True
+    for name, given in contents(row).items():
+        role = "user" if name == "prompt" else "assistant"
+        messages = as_messages(given, role)
+        was_text = was_text and isinstance(given, str)
+        is_short = is_short and [m["role"] for m in messages] == [role]
         object.__setattr__(row, name, messages)
-    was_text = row.as_text or all(isinstance(x, str) for x in given)
-    roles = [[message["role"] for message in messages] for messages in read]
-    as_text = was_text and roles == [["user"], *([["assistant"]] * len(answers))]
-    object.__setattr__(row, "as_text", as_text)
-
-
-def _in_file(row: Row, texts: tuple[str, ...]) -> dict[str, Any]:
-    values = {f.name: getattr(row, f.name) for f in fields(row) if f.compare}
-    values |= {name: values[name][0]["content"] for name in texts}
-    return {k: v for k, v in values.items() if v is not None and (k != "meta" or v)}
-
-
-def from_fields(row: Mapping[str, Any]) -> Row:
-    """A row from the fields of a file's; what it has no field for is left out."""
-    kind = Preference if "chosen" in row else Unpaired
-    names = {f.name for f in fields(kind) if f.compare}
-    return kind(**{k: v for k, v in row.items() if k in names and v is not None})
-
-
-def in_one_format(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Rows as they stand in one file: text where all were given as text."""
-    rows = list(rows)
-    as_text = all(row.as_text for row in rows)
-    return [row.in_file(as_text) for row in rows]
+    object.__setattr__(row, "as_text", (was_text or row.as_text) and is_short)

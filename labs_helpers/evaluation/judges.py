@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import BadFile, Truth, as_messages
 from labs_helpers.data.files import read_json_lines
+from labs_helpers.data.formats import explicit
 from labs_helpers.data.messages import a_kind, answer_text
-from labs_helpers.data.row_formats import explicit
 from labs_helpers.evaluation.estimates import Estimate, mean, rate
 from labs_helpers.evaluation.win_rates import outcomes_of
 from labs_helpers.models import Policy, RewardModel, logits_and_hidden, pad_right
@@ -209,7 +209,7 @@ class RecordedJudge:
         return outcomes_of([sign * self._points[key] for key, sign in keys])
 
     def _record(self, row: Any) -> None:
-        row = explicit(row.in_file(False) if hasattr(row, "in_file") else row)
+        row = explicit(row)
         if not isinstance(row, Mapping):
             raise TypeError(f"a judgement is an object, got {a_kind(row)}")
         meta = row.get("meta")

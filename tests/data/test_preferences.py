@@ -22,7 +22,7 @@ from labs_helpers.data import (
     save_preferences,
     split,
 )
-from labs_helpers.data.preferences import duplicates, from_trl, leaks, load_hh, to_trl
+from labs_helpers.data.preferences import duplicates, from_trl, leaks, to_trl
 
 GOOD = {"prompt": "Who cleans?", "chosen": "Ada.", "rejected": "Nobody."}
 UNPAIRED = {"prompt": "Who cleans?", "completion": "Ada.", "label": True}
@@ -69,7 +69,7 @@ class TestMessages:
 BAD_ROWS = [
     # row, field, problem, remedy
     (without(GOOD, "rejected"), "rejected", "is missing", "Add it"),
-    (without(UNPAIRED, "label"), "label", "is missing", "prompt, completion, label"),
+    (without(UNPAIRED, "label"), "label", "is missing", "Write true for a"),
     (
         {**without(GOOD, "chosen"), "choosen": "Ada."},
         "chosen",
@@ -96,7 +96,7 @@ BAD_ROWS = [
         {**GOOD, "prompt": CHAT["prompt"]},
         "",
         "mixes formats",
-        "Use one format in a row",
+        "Use one format",
     ),
     ({**CHAT, "chosen": ["Ada."]}, "chosen[0]", "is no message", '{"role": "user"'),
     (
@@ -125,8 +125,9 @@ BAD_ROWS = [
     ),
     ({**GOOD, "margin": math.nan}, "margin", "is nan", "Write a finite number"),
     ({**GOOD, "margin": math.inf}, "margin", "is inf", "Write a finite number"),
-    ({**GOOD, "margin": 10**400}, "margin", "is too big", "Write a finite number"),
+    ({**GOOD, "margin": 10**400}, "margin", "is 1000000000", "Write a finite number"),
     ({**GOOD, "meta": {"a": math.nan}}, "meta", "cannot be written", "Correct it"),
+    ({**GOOD, "time": []}, "time", "is [], expected text", "text or seconds"),
     (
         {**GOOD, "prompt": "Who \ud800?"},
         "",
@@ -141,12 +142,12 @@ BAD_ROWS = [
         "is missing",
         "Rename 'question' to 'prompt'",
     ),
-    ({**GOOD, "margin": "big"}, "margin", "is a string", "Write a finite number"),
-    ({**GOOD, "margin": True}, "margin", "is a true or false", "Write a finite number"),
-    ({**GOOD, "annotator": 7}, "annotator", "is a number", "Correct it"),
-    ({**GOOD, "meta": "x"}, "meta", "is a string", "Correct it"),
+    ({**GOOD, "margin": "big"}, "margin", "is 'big'", "Write a finite number"),
+    ({**GOOD, "margin": True}, "margin", "is True", "Write a finite number"),
+    ({**GOOD, "annotator": 7}, "annotator", "is 7, expected text", "Correct it"),
+    ({**GOOD, "meta": "x"}, "meta", "is 'x', expected a table", "Correct it"),
     ({**UNPAIRED, "label": "yes"}, "label", "is 'yes'", "Write true"),
-    (["Ada."], "", "is a list, expected an object", '{"prompt": ...'),
+    (["Ada."], "", "is ['Ada.'], expected an object", "prompt, chosen, rejected"),
     (b'{"prompt": "Who', "", "is no JSON: Unterminated string", "one complete JSON"),
     (b'{"prompt": "caf\xe9"}', "", "is not UTF-8: byte 0xe9 at position 16", "iconv"),
 ]
@@ -181,7 +182,7 @@ class TestCheck:
     def test_several_errors_of_a_row(self, tmp_path):
         row = {**GOOD, "chosen": "", "rejected": " ", "margin": math.inf}
         report = check_preferences(write(tmp_path / "set.jsonl", row))
-        assert [e.field for e in report.errors] == ["chosen", "rejected", "margin"]
+        assert [e.field for e in report.errors] == ["margin", "chosen", "rejected"]
 
     def test_mixed_formats_between_rows(self, tmp_path):
         report = check_preferences(write(tmp_path / "set.jsonl", GOOD, CHAT))
@@ -361,7 +362,7 @@ class TestLoadAndSave:
         assert len(load_preferences(write(tmp_path / "set.jsonl", GOOD, GOOD))) == 2
 
     def test_a_missing_file_is_named(self):
-        with pytest.raises(FileNotFoundError, match=r"No preference file 'no\.jsonl'"):
+        with pytest.raises(FileNotFoundError, match=r"No file 'no\.jsonl'"):
             load_preferences("no.jsonl")
 
     def test_a_hub_name_takes_split_and_slice(self, monkeypatch):
@@ -448,7 +449,7 @@ class TestHH:
         path = tmp_path / "hh.jsonl.gz"
         lines = [json.dumps({"chosen": c, "rejected": r}) for c, r in pairs]
         path.write_bytes(gzip.compress("\n".join(lines).encode()))
-        return load_hh(path)
+        return load_preferences(path)
 
     def test_the_common_beginning_is_the_prompt(self, tmp_path):
         pair = (hh("Hi", "Hello.", "Why?", "So."), hh("Hi", "Hello.", "Why?", "No."))
@@ -472,7 +473,6 @@ class TestHH:
             (hh("Hi", "A", "Why?", "So."), hh("Hi", "B", "Why?", "No.")),
             (hh("Hi", "Hello.", "Why?"), hh("Hi", "Hello.", "Who?")),
             (hh("Hi", ""), hh("Hi", "Hello.")),
-            ("Hello.", "Hi."),
         ],
     )
     def test_other_rows_are_skipped_and_counted(self, tmp_path, caplog, pair):
@@ -485,8 +485,9 @@ class TestHH:
         ("line", "finding"),
         [
             ('{"chosen": "Hi", "rejec', ":2: is no JSON"),
-            ('"Hi"', ":2, chosen: is no dialogue"),
-            ('{"chosen": "Hi"}', ":2, rejected: is no dialogue"),
+            ('"Hi"', ":2: is 'Hi', expected an object"),
+            ('{"chosen": "Hi"}', ":2, rejected: is missing"),
+            ('{"chosen": "Hi", "rejected": "Ho"}', ":2, prompt: is missing"),
             ("null", ":2: is null"),
         ],
     )
@@ -495,13 +496,13 @@ class TestHH:
         good = {"chosen": hh("Hi", "So."), "rejected": hh("Hi", "No.")}
         path.write_text(f"{json.dumps(good)}\n{line}\n")
         with pytest.raises(BadPreferences, match=re.escape(f"hh.jsonl{finding}")):
-            load_hh(path)
+            load_preferences(path)
 
     def test_an_empty_file_is_reported(self, tmp_path):
         path = tmp_path / "hh.jsonl"
         path.write_text("")
         with pytest.raises(BadPreferences, match="has no rows"):
-            load_hh(path)
+            load_preferences(path)
 
 
 def numbered(n, prompts):

@@ -47,8 +47,8 @@ def test_text_stays_text_and_the_rest_becomes_messages(
     [
         ("a.jsonl", '{"prompt": [{"role": "user"}]}', r":2: prompt\[0\] is no message"),
         ("a.jsonl", '{"prompt": ""}', ":2: prompt is empty"),
-        ("a.jsonl", '{"question": "Who?"}', ":2: is no row with a prompt"),
-        ("a.jsonl", '"Who?"', ":2: is no row with a prompt"),
+        ("a.jsonl", '{"question": "Who?"}', ":2: prompt is missing"),
+        ("a.jsonl", '"Who?"', ":2: is 'Who\\?', expected an object"),
         ("a.jsonl", '{"prompt": "\\ud800"}', ":2: holds half of a surrogate pair"),
         ("a.jsonl", '{"prompt": ' + "[" * 10**5, ":2: is nested more than 100 deep"),
         ("a.csv", "Who?", r"ends in \.csv, expected"),

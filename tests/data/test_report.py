@@ -41,12 +41,12 @@ GOOD = {"kind": "safe", "prompt": "Who?"}
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ([1], ["is [1], expected an object. Correct it"]),
-        (None, ["is null, expected an object. Correct it"]),
+        ([1], ["is [1], expected an object. Write one; needed are kind, prompt"]),
+        (None, ["is null, expected an object. Write one; needed are kind, prompt"]),
         (
             {},
             [
-                "kind: is missing. Fields are kind, prompt, id, parts",
+                "kind: is missing. Add it; needed are kind, prompt",
                 "prompt: is missing. Write what is asked",
             ],
         ),

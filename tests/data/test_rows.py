@@ -106,7 +106,7 @@ class TestFiles:
     def test_an_empty_name_is_not_this_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "rows.jsonl").write_text(json.dumps(ROW))
-        with pytest.raises(OSError, match="No preference file"):
+        with pytest.raises(OSError, match="No file ''"):
             load_preferences("")
 
 

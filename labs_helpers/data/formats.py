@@ -2,7 +2,7 @@ r"""Every legal layout of a preference row, turned into the one of our files.
 
 In goes a row as somebody wrote it, out comes one with prompt, chosen and rejected, or
 prompt, completion and label. What is in no known layout is handed back as it came, for
-the checks to name what is missing. Knows nothing of files.
+the checks to name what is missing.
 
 - prompt, chosen, rejected: TRL's; a prompt may be implicit, the beginning that chosen
   and rejected have in common, where they are messages or HH dialogues.
@@ -21,17 +21,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from labs_helpers.data.messages import BadMessages, Message, as_messages, plain
+from labs_helpers.data.rows import Preference, Unpaired, in_file
 
 SIDES = ("chosen", "rejected")
-# What comes with a known layout and is not needed: read, and no finding.
-_SCORES = {
-    "chosen": ("score_chosen", "chosen-rating", "chosen_score"),
-    "rejected": ("score_rejected", "rejected-rating", "rejected_score"),
-}
+# Pairs of columns whose difference is the margin, and what else comes with them.
+_SCORES = [
+    ("score_chosen", "score_rejected"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_score", "rejected_score"),
+]
+_BESIDE_SCORES = {"messages", "prompt_id"}.union(*_SCORES)
 
 
 def explicit(row: Any) -> Any:
-    """A row in the layout of our files, its prompt spelt out."""
+    """A row in the layout of our files, in messages, its prompt spelt out."""
+    if isinstance(row, Preference | Unpaired):
+        return in_file(row, as_text=False)
     if not isinstance(row, Mapping):
         return row
     row = _without_nulls({name: plain(value) for name, value in row.items()})
@@ -44,24 +49,21 @@ def explicit(row: Any) -> Any:
             row[side] = [row[side]]
     if "prompt" not in row and isinstance(row.get("conversations"), list):
         row["prompt"] = row.pop("conversations")
-    row = _with_margin(row)
-    row = _with_turns(row)
-    if set(SIDES) <= row.keys():
-        return _with_prompt(row)
-    return row
+    row = _with_turns(_with_margin(row))
+    return _with_prompt(row) if set(SIDES) <= row.keys() else row
 
 
 def dialogue(text: Any) -> list[Message] | None:
     """The messages of an HH dialogue; None for anything else."""
     if not isinstance(text, str):
         return None
-    pieces = re.split(r"\n\n(Human|Assistant):", text)
-    if len(pieces) < 3 or pieces[0].strip():
+    before, *turns = re.split(r"\n\n(Human|Assistant):", text)
+    if not turns or before.strip():
         return None
     roles = {"Human": "user", "Assistant": "assistant"}
     return [
         {"role": roles[speaker], "content": said.strip()}
-        for speaker, said in zip(pieces[1::2], pieces[2::2], strict=True)
+        for speaker, said in zip(turns[::2], turns[1::2], strict=True)
     ]
 
 
@@ -87,29 +89,24 @@ def _best_and_worst(row: dict[str, Any]) -> dict[str, Any]:
     rated = []
     for x in row["completions"] if isinstance(row["completions"], list) else []:
         x = x if isinstance(x, Mapping) else {}
-        score = next((x[k] for k in ("overall_score", "score") if k in x), None)
+        score = x.get("overall_score", x.get("score"))
         if isinstance(score, int | float) and isinstance(x.get("response"), str):
             rated.append((float(score), x["response"]))
-    if len(rated) < 2 or "instruction" not in row:
+    rated.sort(key=lambda pair: pair[0])
+    if not rated or rated[0][0] == rated[-1][0] or "instruction" not in row:
         return row
-    (worst, rejected), *_, (best, chosen) = sorted(rated, key=lambda x: x[0])
-    if best == worst:
-        return row
+    (worst, rejected), (best, chosen) = rated[0], rated[-1]
     pair = {"prompt": row["instruction"], "chosen": chosen, "rejected": rejected}
     return {**pair, "margin": best - worst}
 
 
 def _with_margin(row: dict[str, Any]) -> dict[str, Any]:
-    scores = {
-        side: next((row[k] for k in names if k in row), None)
-        for side, names in _SCORES.items()
-    }
-    if not all(isinstance(x, int | float) for x in scores.values()):
-        return row
-    read = {name for names in _SCORES.values() for name in names}
-    read |= {"messages", "prompt_id"}
-    row = {k: v for k, v in row.items() if k not in read}
-    return {"margin": scores["chosen"] - scores["rejected"], **row}
+    for better, worse in _SCORES:
+        scores = row.get(better), row.get(worse)
+        if all(isinstance(x, int | float) for x in scores):
+            row = {k: v for k, v in row.items() if k not in _BESIDE_SCORES}
+            return {"margin": scores[0] - scores[1], **row}
+    return row
 
 
 def _with_turns(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,15 +138,11 @@ def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
     if chosen is None or rejected is None:
         return row
     same = 0
-    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
-        same += 1
     # Equal dialogues have equal answers, and not none.
-    same = min(same, len(chosen) - 1, len(rejected) - 1)
+    longest = min(len(chosen), len(rejected)) - 1
+    while same < longest and chosen[same] == rejected[same]:
+        same += 1
     if repeats_prompt and same == 0:
         return row
-    return {
-        **row,
-        "prompt": chosen[:same],
-        "chosen": chosen[same:],
-        "rejected": rejected[same:],
-    }
+    answers = {"chosen": chosen[same:], "rejected": rejected[same:]}
+    return {**row, "prompt": chosen[:same], **answers}

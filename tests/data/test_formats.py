@@ -18,8 +18,8 @@ from labs_helpers.data import (
     read_prompts,
     save_preferences,
 )
+from labs_helpers.data.formats import explicit
 from labs_helpers.data.preferences import from_trl, to_trl
-from labs_helpers.data.row_formats import explicit
 from tests.notebooks.own_data import FORMATS, ROWS, build, triples
 
 GUIDE = [{"role": "system", "content": "You are a guide."}]
@@ -130,7 +130,7 @@ class TestLayouts:
     @pytest.mark.parametrize("meta", ["source: forum", "[1]", "3", ""])
     def test_meta_that_is_no_object_is_reported_with_its_row(self, meta):
         row = {"prompt": "Who?", "chosen": "a", "rejected": "b", "meta": meta}
-        with pytest.raises(BadPreferences, match="rows:1, meta: is a string, expected"):
+        with pytest.raises(BadPreferences, match="rows:1, meta: is '"):
             from_trl([row])
 
     def test_columns_of_other_kinds_of_rows_are_null(self):
