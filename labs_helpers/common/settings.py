@@ -103,6 +103,8 @@ def expected(found: ErrorDetails) -> str:
     if kind == "literal_error":
         choices = context["expected"].replace(" or ", ", ").replace("'", "")
         return f"one of {choices}"
+    if kind == "too_short":
+        return f"a list of at least {context['min_length']}"
     known = _EXPECTED.get(kind.split("_")[0])
     return known or str(context.get("error", found["msg"]))
 

@@ -1,8 +1,7 @@
 """JSON Lines that people's work goes into: append, read, survive a power cut.
 
 A line is on the disk when `append_line` returns. Nothing that stands in a file is ever
-lost: reading changes none, and what was cut off is kept in a file beside it. Knows
-nothing of what the lines say.
+lost: reading changes none, and what was cut off is kept in a file beside it.
 """
 
 import codecs
@@ -17,6 +16,7 @@ from typing import Any
 
 from labs_helpers.data import BadFile
 from labs_helpers.data.files import scan_json_lines
+from labs_helpers.data.messages import a_kind
 
 try:
     import fcntl
@@ -38,10 +38,13 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
         ValueError: The row is not JSON, or the file is none of these.
         OSError: The disk is full, or does not let us write.
     """
-    line = _encoded(row)
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        line = (text + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"This row cannot be written as JSON: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without a buffer: one would write what is left of the row when it is closed.
-    with path.open("a+b", buffering=0) as file, _alone(file):
+    with _opened(path) as file:
         end = _end_of_lines(path, file)
         try:
             while line:
@@ -74,9 +77,18 @@ def read_lines(
     cut = content.count(b"\n") + 1 if _is_cut(_last(content)) else None
     rows = []
     for line, value in scan_json_lines(path):
-        if isinstance(value, BadFile) and line == cut:
-            continue
-        rows.append(_row(path, line, value, check))
+        if isinstance(value, BadFile):
+            if line == cut:
+                continue
+            raise BadFile(path, line, value.problem, REMEDY)
+        try:
+            if not isinstance(value, dict):
+                raise ValueError(f"is {a_kind(value)}, expected an object")
+            if check is not None:
+                check(value)
+        except ValueError as error:
+            raise BadFile(path, line, str(error).rstrip("."), REMEDY) from error
+        rows.append(value)
     return rows
 
 
@@ -86,30 +98,8 @@ def mend(path: Path) -> None:
     It is kept in a file beside.
     """
     if path.exists() and _is_cut(_last(path.read_bytes())):
-        with path.open("a+b", buffering=0) as file, _alone(file):
+        with _opened(path) as file:
             _end_of_lines(path, file)
-
-
-def _encoded(row: dict[str, Any]) -> bytes:
-    try:
-        return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"This row cannot be written as JSON: {error}") from error
-
-
-def _row(
-    path: Path, line: int, value: Any, check: Callable[[dict[str, Any]], Any] | None
-) -> dict[str, Any]:
-    if isinstance(value, BadFile):
-        raise BadFile(path, line, value.problem, REMEDY)
-    try:
-        if not isinstance(value, dict):
-            raise ValueError(f"is a {type(value).__name__}, expected an object")
-        if check is not None:
-            check(value)
-    except ValueError as error:
-        raise BadFile(path, line, str(error).rstrip("."), REMEDY) from error
-    return value
 
 
 def _last(content: bytes) -> bytes:
@@ -148,14 +138,15 @@ def _end_of_lines(path: Path, file: FileIO) -> int:
     if last:
         read_lines(path)  # or it is no file of ours
         file.write(b"\n")
-        return len(content) + 1
-    return len(content)
+    return len(content) + bool(last)
 
 
 @contextmanager
-def _alone(file: FileIO) -> Iterator[None]:
-    """Wait until nobody else is in the middle of adding a row."""
-    with suppress(OSError):  # file systems without locks
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-    yield  # closing the file unlocks it
+def _opened(path: Path) -> Iterator[FileIO]:
+    """Open a file to add to it, once nobody else is in the middle of adding a row."""
+    # Without a buffer: one would write what is left of a row when it is closed.
+    with path.open("a+b", buffering=0) as file:
+        with suppress(OSError):  # file systems without locks
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield file  # closing it unlocks it

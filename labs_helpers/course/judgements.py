@@ -1,7 +1,7 @@
 """A pair of answers to compare, and a person's judgement on it as a row of a file.
 
 In come pairs in whatever form somebody has them, and rows of an annotation file; out
-go `Pair`s, rows and `Preference`s. Knows nothing of disks and screens.
+go `Pair`s, rows and `Preference`s.
 """
 
 import json
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labs_helpers.data import Preference, as_messages
+from labs_helpers.data.messages import a_kind
 from labs_helpers.data.rows import in_file
 
 FORMS = "a Pair, a Preference, or a tuple of prompt, two answers and maybe a dimension"
@@ -46,9 +47,8 @@ class Pair:
     @property
     def fits_text(self) -> bool:
         """Whether text can say it: a turn of the user, and one of the assistant."""
-        answers = [as_messages(x, "assistant") for x in (self.first, self.second)]
-        turns = [as_messages(self.prompt), *answers]
-        roles = [[message["role"] for message in messages] for messages in turns]
+        row = in_file(Preference(self.prompt, self.first, self.second), as_text=False)
+        roles = [[message["role"] for message in said] for said in row.values()]
         return roles == [["user"], ["assistant"], ["assistant"]]
 
 
@@ -61,7 +61,7 @@ def as_pair(number: int, given: Any) -> Pair:
     elif isinstance(given, Pair):
         parts = given.prompt, given.first, given.second, given.dimension
     if not isinstance(parts, list | tuple) or len(parts) not in (3, 4):
-        raise ValueError(f"pair {number} is a {type(given).__name__}, expected {FORMS}")
+        raise ValueError(f"pair {number} is {a_kind(given)}, expected {FORMS}")
     try:
         return _pair(*parts)
     except ValueError as error:
@@ -85,21 +85,13 @@ def as_row(pair: Pair, choice: str, swapped: bool, in_text: bool) -> dict[str, A
         swapped: whether the second answer was A.
         in_text: whether the file is in text, not in messages.
     """
-
-    def written(content: Any, role: str) -> Any:
-        messages = as_messages(content, role)
-        return messages[0]["content"] if in_text else messages
-
-    row = {"prompt": written(pair.prompt, "user")}
-    answers = (pair.second, pair.first) if swapped else (pair.first, pair.second)
-    if choice in ("A", "B"):
-        chosen, rejected = answers if choice == "A" else reversed(answers)
-        row["chosen"] = written(chosen, "assistant")
-        row["rejected"] = written(rejected, "assistant")
-    else:
-        row["answers"] = [text_of(answer) for answer in answers]
-    if pair.dimension is not None:
-        row["dimension"] = pair.dimension
+    a, b = (pair.second, pair.first) if swapped else (pair.first, pair.second)
+    chosen, rejected = (b, a) if choice == "B" else (a, b)
+    preference = Preference(pair.prompt, chosen, rejected, dimension=pair.dimension)
+    row = in_file(preference, in_text)
+    if choice not in ("A", "B"):
+        del row["chosen"], row["rejected"]
+        row["answers"] = [text_of(a), text_of(b)]
     return row
 
 
@@ -112,10 +104,9 @@ def key_of(row: dict[str, Any]) -> str:
         raise ValueError(
             "is no comparison, expected an object with prompt, chosen and rejected"
         )
-    if not isinstance(row.get("meta"), dict | None):
-        raise ValueError(f"has a meta that is a {type(row['meta']).__name__}")
-    if not isinstance(row.get("time"), str | int | float | None):
-        raise ValueError(f"has a time that is a {type(row['time']).__name__}")
+    for name, kind in (("meta", dict), ("time", str | int | float)):
+        if not isinstance(row.get(name), kind | None):
+            raise ValueError(f"has a {name} that is {a_kind(row[name])}")
     return _pair(row["prompt"], *answers, row.get("dimension")).key
 
 
@@ -131,22 +122,13 @@ def as_preference(pair: Pair, row: dict[str, Any]) -> Preference:
     chosen, rejected = pair.first, pair.second
     if text_of(row["chosen"]) != text_of(chosen):
         chosen, rejected = rejected, chosen
-    return Preference(
-        pair.prompt,
-        chosen,
-        rejected,
-        dimension=pair.dimension,
-        annotator=row["annotator"],
-        time=row.get("time"),
-        meta=row.get("meta") or {},
-    )
+    others = {name: row.get(name) for name in ("annotator", "time")}
+    others |= {"dimension": pair.dimension, "meta": row.get("meta") or {}}
+    return Preference(pair.prompt, chosen, rejected, **others)
 
 
 def _pair(prompt: Any, first: Any, second: Any, dimension: Any = None) -> Pair:
     if not isinstance(dimension, str | None):
-        kind = type(dimension).__name__
-        raise ValueError(f"has a dimension that is a {kind}, expected text")
-    as_messages(prompt)
-    for answer in (first, second):
-        as_messages(answer, "assistant")
+        raise ValueError(f"has a dimension that is {a_kind(dimension)}, expected text")
+    Preference(prompt, first, second)  # raises where they are no messages
     return Pair(prompt, first, second, dimension)

@@ -6,7 +6,7 @@ profiles.toml; out comes one `Profile`. Loads no model and no data.
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,34 +22,25 @@ class UnknownProfile(ValueError):
     """LABS_PROFILE names no profile of profiles.toml."""
 
 
-class Sizes(Mapping[str, Any]):
+class Sizes(dict[str, Any]):
     """The sizes of one lab, by attribute: `sizes.batch_size`."""
 
     def __init__(self, where: str, values: Mapping[str, Any]):
+        super().__init__(values)
         self._where = where
-        self._values = dict(values)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
     def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._values:
-            raise AttributeError(
-                f"[{self._where}] in {PROFILES.name} has no {name!r}; "
-                f"it has {', '.join(self._values) or 'nothing'}"
-            )
-        return self._values[name]
+        raise AttributeError(
+            f"[{self._where}] in {PROFILES.name} has no {name!r}; "
+            f"it has {', '.join(self) or 'nothing'}"
+        )
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value}" for name, value in self._values.items())
+        values = ", ".join(f"{name}={value}" for name, value in self.items())
         return f"[{self._where}] {values}"
 
 
@@ -123,22 +114,29 @@ def load_profile(name: str | None = None) -> Profile:
         for key in list(table)
         if key.startswith("lab")
     }
-    overrides = {
-        key: os.path.expanduser(os.environ[f"LABS_{key.upper()}"])
+    asked = {
+        key: os.environ.get(f"LABS_{key.upper()}")
         for key in ("model", "reward_model", "data")
-        if os.environ.get(f"LABS_{key.upper()}")
+    }
+    overrides = {
+        key: os.path.expanduser(value) for key, value in asked.items() if value
     }
     if overrides:
         # The bounds are set for what the profile names itself.
         table["judge_claims"] = False
-    if "model" in overrides and "reward_model" not in overrides:
+    if "model" in overrides:
         # An embedded reward model knows nothing of another model's answers.
         table["reward_model"] = None
     table |= overrides
     for key in ("model", "reward_model"):
-        table[key] = _located(table.get(key))
+        table[key] = located(table.get(key))
     strict = os.environ.get("LABS_STRICT", "0") not in ("", "0")
     return Profile(name=name, strict=strict, labs=labs, **table)
+
+
+def located(name: str | None) -> str | None:
+    """The folder of an embedded model (town-*); any other name as it is."""
+    return str(MODELS / name) if name and name.startswith("town-") else name
 
 
 @cache
@@ -150,7 +148,3 @@ def _default_name() -> str:
     import torch
 
     return "gpu" if torch.cuda.is_available() else "tiny"
-
-
-def _located(name: str | None) -> str | None:
-    return str(MODELS / name) if name and name.startswith("town-") else name

@@ -15,9 +15,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
-from IPython.display import display
-
 from labs_helpers.course.annotations import append_line, mend, read_lines
 from labs_helpers.course.judgements import (
     Pair,
@@ -85,6 +82,7 @@ class Annotator:
         self._swapped = [rng.random() < 0.5 for _ in self._pairs]
         self._note = ""
         self._clicked: str | None = None
+        self._read_sizes: list[int] = []
         self._resume()
         for file in (self.path, self.undecided_path):
             mend(file)
@@ -94,7 +92,7 @@ class Annotator:
     @property
     def preferences(self) -> list[Preference]:
         """What was preferred, in the format of the pairs; no ties, no skipped pairs."""
-        self._look_again()
+        self._resume()
         return [
             as_preference(self._pairs[index], row)
             for index, row in self._rows.items()
@@ -104,13 +102,13 @@ class Annotator:
     @property
     def judged(self) -> int:
         """The number of pairs with a verdict: A, B or a tie."""
-        self._look_again()
+        self._resume()
         return len(self._rows) - self._counts["skip"]
 
     @property
     def progress(self) -> str:
         """How far the work has got."""
-        self._look_again()
+        self._resume()
         parts = [f"{len(self._rows)} of {len(self._pairs)} pairs done"]
         parts += [f"{self._counts[c]} {c}" for c in ("tie", "skip") if self._counts[c]]
         if self._left_out:
@@ -123,40 +121,34 @@ class Annotator:
             raise ValueError(f"a choice is one of {', '.join(CHOICES)}, got {choice!r}")
         if self._shown is None:
             return
-        self._look_again()
+        self._resume()
         if self._shown in self._rows:
             self._note = ". The last was judged in another window: that holds"
         else:
-            row = self._row(self._pairs[self._shown], choice)
-            decided = "chosen" in row
-            append_line(self.path if decided else self.undecided_path, row)
+            row = self._row(choice)
+            append_line(self.path if "chosen" in row else self.undecided_path, row)
             self._note = ""
             self._resume()
         self._show()
 
     # What is on disk
 
-    def _row(self, pair: Pair, choice: str) -> dict[str, Any]:
-        seconds = time.monotonic() - self._shown_at
-        return as_row(pair, choice, self._swapped[self._shown], self._in_text) | {
+    def _row(self, choice: str) -> dict[str, Any]:
+        seconds, shown = time.monotonic() - self._shown_at, self._shown
+        pair, swapped = self._pairs[shown], self._swapped[shown]
+        return as_row(pair, choice, swapped, self._in_text) | {
             "annotator": self.name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             # The answer on the left was A.
             "meta": {"choice": choice, "seconds": round(seconds, 1)},
         }
 
-    def _look_again(self) -> None:
-        """Read the files if somebody has written to them."""
-        if self._sizes() != self._read_sizes:
-            self._resume()
-
-    def _sizes(self) -> list[int]:
-        files = (self.path, self.undecided_path)
-        return [file.stat().st_size if file.exists() else 0 for file in files]
-
     def _resume(self) -> None:
-        """Match what the files hold with the pairs, one row for one pair."""
-        sizes = self._sizes()
+        """Match what the files hold, if that is new, with the pairs, row for pair."""
+        files = (self.path, self.undecided_path)
+        sizes = [file.stat().st_size if file.exists() else 0 for file in files]
+        if sizes == self._read_sizes:
+            return
         rows = read_lines(self.path, key_of) + read_lines(self.undecided_path, key_of)
         own: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -178,31 +170,25 @@ class Annotator:
 
     # What is on the screen
 
-    def _answers(self, index: int) -> tuple[Any, Any]:
-        pair = self._pairs[index]
-        if self._swapped[index]:
-            return pair.second, pair.first
-        return pair.first, pair.second
-
     def _build(self) -> None:
-        half = ipywidgets.Layout(width="50%")
-        style = ipywidgets.HTML(STYLE)
-        self._prompt = _with_class(ipywidgets.HTML(), "labs-prompt")
-        self._a = _with_class(ipywidgets.HTML(layout=half), "labs-answer-a")
-        self._b = _with_class(ipywidgets.HTML(layout=half), "labs-answer-b")
-        self._status = _with_class(ipywidgets.HTML(), "labs-progress")
+        from ipywidgets import HTML, Button, HBox, VBox  # a second, for those who draw
+
+        def html(name: str, **layout: str) -> HTML:
+            return HTML(layout=layout, _dom_classes=[f"labs-{name}"])
+
+        self._prompt, self._status = html("prompt"), html("progress")
+        self._a, self._b = html("answer-a", width="50%"), html("answer-b", width="50%")
         self.buttons = {
-            choice: _with_class(
-                ipywidgets.Button(description=label), f"labs-choose-{choice.lower()}"
+            choice: Button(
+                description=label, _dom_classes=[f"labs-choose-{choice.lower()}"]
             )
             for choice, label in CHOICES.items()
         }
         for choice, button in self.buttons.items():
             button.on_click(self._on_click(choice))
-        answers = ipywidgets.HBox([self._a, self._b])
-        buttons = ipywidgets.HBox(list(self.buttons.values()))
-        box = ipywidgets.VBox([style, self._prompt, answers, buttons, self._status])
-        self.box = _with_class(box, "labs-annotator")
+        answers, buttons = HBox([self._a, self._b]), HBox([*self.buttons.values()])
+        parts = [HTML(STYLE), self._prompt, answers, buttons, self._status]
+        self.box = VBox(parts, _dom_classes=["labs-annotator"])
 
     def _on_click(self, choice: str) -> Callable[[Any], None]:
         def clicked(_: Any) -> None:
@@ -233,7 +219,9 @@ class Annotator:
             self._prompt.value = f"<b>{said}</b>"
             self._a.value = self._b.value = ""
         else:
-            pair, (a, b) = self._pairs[index], self._answers(index)
+            pair = self._pairs[index]
+            answers = (pair.first, pair.second)
+            a, b = reversed(answers) if self._swapped[index] else answers
             asked = html.escape(_visible(_question(pair.dimension)))
             self._prompt.value = f"<b>{asked}</b>{_framed(text_of(pair.prompt))}"
             self._a.value = f"<b>A</b>{_framed(text_of(a))}"
@@ -241,6 +229,8 @@ class Annotator:
         self._shown_at = time.monotonic()
 
     def _ipython_display_(self) -> None:
+        from IPython.display import display
+
         # The text is what is left where widgets cannot be drawn.
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         name, progress = _visible(self.name), self.progress
@@ -260,11 +250,8 @@ def _paths(path: str | Path) -> tuple[Path, Path]:
 
 
 def _question(dimension: str | None) -> str:
-    if not dimension:
-        return "Which answer is better?"
-    if dimension == "overall":
-        return "Which answer is better overall?"
-    return f"Which answer is better in {dimension}?"
+    where = {None: "", "": "", "overall": " overall"}.get(dimension, f" in {dimension}")
+    return f"Which answer is better{where}?"
 
 
 def _visible(text: str) -> str:
@@ -275,8 +262,3 @@ def _visible(text: str) -> str:
 
 def _framed(text: str) -> str:
     return f'<div dir="auto" style="{BOX}">{html.escape(_visible(text))}</div>'
-
-
-def _with_class(widget: Any, name: str) -> Any:
-    widget.add_class(name)
-    return widget

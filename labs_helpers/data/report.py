@@ -80,8 +80,8 @@ class PreferenceReport:
 
 
 def validated(
-    model: type[T], value: Any, file: str, line: int | yaml.Node
-) -> tuple[T | None, list[Finding]]:
+    model: Any, value: Any, file: str, line: int | yaml.Node
+) -> tuple[Any, list[Finding]]:
     """What a model makes of a value from a file, or None and all that does not fit.
 
     Args:
@@ -124,10 +124,11 @@ def _finding(
             name, value = f"{name}[{step}]", value[step]
         else:
             break
-        line = _node(line, step)
+        line = node_at(line, step)
     if kind == "missing":
         close = get_close_matches(step, [x for x in given if x not in known], n=1)
-        problem, remedy = "is missing", rule.description or f"Add it; {_needed(known)}"
+        problem = "is missing"
+        remedy = (rule and rule.description) or f"Add it; {_needed(known)}"
         if close:
             remedy = f"Rename {close[0]!r} to {step!r}"
     elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -158,13 +159,14 @@ def _needed(known: Mapping[str, Any]) -> str:
     return f"needed are {', '.join(k for k, x in known.items() if x.is_required())}"
 
 
-def _node(line: int | yaml.Node, step: str | int) -> int | yaml.Node:
-    """The YAML node at a step; a mapping's key where its value is not to be found."""
-    if isinstance(line, yaml.SequenceNode) and isinstance(step, int):
-        return line.value[step]
-    if isinstance(line, yaml.MappingNode):
-        return next((v for k, v in line.value if k.value == step), line)
-    return line
+def node_at(node: int | yaml.Node, *path: str | int) -> int | yaml.Node:
+    """The YAML node of a value in a value, as far as the path goes."""
+    for step in path:
+        if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+        elif isinstance(node, yaml.MappingNode):
+            node = next((v for k, v in node.value if k.value == step), node)
+    return node
 
 
 def _count(findings: list[Finding], noun: str) -> str:

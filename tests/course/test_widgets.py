@@ -216,9 +216,7 @@ def test_widgets_have_classes(path):
 
 def test_display_has_text_for_viewers_without_widgets(path, monkeypatch):
     shown = []
-    monkeypatch.setattr(
-        "labs_helpers.course.widgets.display", lambda data, raw: shown.append(data)
-    )
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     annotator = Annotator(PAIRS, path)
     annotator._ipython_display_()
     assert shown[0][VIEW]["model_id"] == annotator.box.model_id
@@ -445,9 +443,7 @@ def test_control_characters_are_shown_not_obeyed(path):
 
 def test_saved_output_says_that_the_cell_is_to_run_again(path, monkeypatch):
     shown = []
-    monkeypatch.setattr(
-        "labs_helpers.course.widgets.display", lambda data, raw: shown.append(data)
-    )
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     Annotator(PAIRS, path, name="a\x1b[31m")._ipython_display_()
     assert "run this cell again" in shown[0]["text/plain"]
     assert "\x1b" not in shown[0]["text/plain"]
