@@ -97,18 +97,22 @@ def expected(found: ErrorDetails) -> str:
     """What pydantic expected, as "at least 1", or what our own validator raised."""
     kind, context = found["type"], found.get("ctx", {})
     if kind in _BOUNDS:
-        words, bound = _BOUNDS[kind]
-        limit = context[bound]
-        return f"{words} {limit:,}" if isinstance(limit, int) else f"{words} {limit:g}"
+        limit = next(iter(context.values()))
+        return f"{_BOUNDS[kind]} {limit:{',' if isinstance(limit, int) else 'g'}}"
     if kind == "literal_error":
-        choices = context["expected"].replace(" or ", ", ").replace("'", "")
-        return f"one of {choices}"
+        return f"one of {', '.join(_choices(context))}"
     if kind == "too_short":
         return f"a list of at least {context['min_length']}"
     known = _EXPECTED.get(kind.split("_")[0])
     return known or str(context.get("error", found["msg"]))
 
 
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
@@ -122,12 +126,10 @@ _EXPECTED = {
     "model": "an object",
     "dataclass": "an object",
 }
-_BOUNDS = {
-    "greater_than": ("above", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("below", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
+
+
+def _choices(context: dict[str, str]) -> list[str]:
+    return context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
 
 
 def _unknown(name: Any, known: list[str]) -> str:
@@ -147,7 +149,7 @@ def _sentence(error: ValidationError, names: list[str]) -> str:
 
 
 def _complaint(name: str, found: ErrorDetails, names: list[str]) -> str:
-    kind, words = found["type"], expected(found)
+    kind, words, got = found["type"], expected(found), short(found["input"])
     if kind == "unexpected_keyword_argument":
         return _unknown(name, names)
     if kind == "unexpected_positional_argument":
@@ -157,6 +159,6 @@ def _complaint(name: str, found: ErrorDetails, names: list[str]) -> str:
     if kind == "value_error" and not name:  # of several settings together
         return words
     if kind == "literal_error":
-        near = nearest(found["input"], words.removeprefix("one of ").split(", "))
-        return f"{name} is {words}; got {short(found['input'])}{near}"
-    return f"{name} is {words}, got {short(found['input'])}"
+        near = nearest(found["input"], _choices(found["ctx"]))
+        return f"{name} is {words}; got {got}{near}"
+    return f"{name} is {words}, got {got}"

@@ -24,9 +24,9 @@ from labs_helpers.data.report import (
 from labs_helpers.data.rows import (
     Preference,
     Row,
+    Unpaired,
     comparable,
     contents,
-    from_fields,
     in_file,
 )
 
@@ -59,20 +59,20 @@ def _answer(value: str | list[Message]) -> str | list[Message]:
     return value
 
 
-def unwritable(value: Any) -> str | None:
-    """What keeps a value from being written as JSON in UTF-8."""
+def as_json(value: Any) -> str:
+    """Write JSON that can be encoded; a ValueError says what keeps it from that."""
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode("utf-8")
     except UnicodeEncodeError:
-        return "holds half of a surrogate pair, which is no text"
+        raise ValueError("holds half of a surrogate pair, which is no text") from None
     except (TypeError, ValueError, RecursionError) as error:
-        return f"cannot be written as JSON: {error!s:.100}"
-    return None
+        raise ValueError(f"cannot be written as JSON: {error!s:.100}") from None
+    return text
 
 
 def _writable(value: Any) -> Any:
-    if problem := unwritable(value):
-        raise ValueError(problem)
+    as_json(value)
     return value
 
 
@@ -116,7 +116,8 @@ def check_rows(
         report.total += 1
         spelt_out = explicit(given)
         fields, errors = _fields(spelt_out, file, line)
-        row = fields and from_fields(fields)
+        kind = Preference if fields and "chosen" in fields else Unpaired
+        row = fields and kind(**fields)
         if _are_dialogues(given) and not (row and _is_one_exchange(row)):
             report.warnings.append(Finding(file, line, "", *NO_PAIR))
             continue

@@ -28,7 +28,8 @@ MAX_DEPTH = 100  # a line that is nested deeper is none that anybody wrote
 
 NumberedRow = tuple[str, int, Any]
 T = TypeVar("T")
-
+_NULL = "is null, expected an object", "Remove it"
+_RECODE = "Save it as UTF-8: iconv -f {} -t UTF-8 old > new"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # What begins so is no text in UTF-8.
 _ENCODINGS = {
@@ -63,9 +64,6 @@ class BadFile(ValueError):
         return Finding(self.file, self.line or 1, "", self.problem, self.remedy)
 
 
-# Text
-
-
 def read_text(path: str | Path) -> str:
     """Read a file as it stands, without a byte order mark.
 
@@ -98,8 +96,8 @@ def _unpacked(path: Path) -> bytes:
     if content[:100].count(b"\x00") * 4 > len(content[:100]):  # every second byte
         encoding = encoding or "UTF-16"
     if encoding:
-        problem = f"is in {encoding}, expected UTF-8"
-        raise BadFile(path, 1, problem, _recode(encoding))
+        remedy = _RECODE.format(encoding)
+        raise BadFile(path, 1, f"is in {encoding}, expected UTF-8", remedy)
     if kind := next((kind for magic, kind in _BINARY.items() if begins(magic)), None):
         remedy = "Unpack it, or give it its own suffix"
         raise BadFile(path, 1, f"is {kind}, expected text", remedy)
@@ -108,14 +106,7 @@ def _unpacked(path: Path) -> bytes:
 
 def _wrong_byte(path: str | Path, line: int, column: int, byte: int) -> BadFile:
     problem = f"is not UTF-8: byte 0x{byte:02x} at position {column}"
-    return BadFile(path, line, problem, _recode("WINDOWS-1252"))
-
-
-def _recode(encoding: str) -> str:
-    return f"Save it as UTF-8: iconv -f {encoding} -t UTF-8 old > new"
-
-
-# JSON Lines
+    return BadFile(path, line, problem, _RECODE.format("WINDOWS-1252"))
 
 
 def read_json_lines(path: str | Path) -> list[tuple[int, Any]]:
@@ -172,7 +163,9 @@ def _value(path: str | Path, line: int, raw: bytes) -> Any:
     if _SURROGATE.search(text) and not _encodes(value):
         problem = "holds half of a surrogate pair, which is no text"
         return BadFile(path, line, problem, "Write the whole character")
-    return _null(path, line) if value is None else value
+    if value is None:
+        return BadFile(path, line, *_NULL)
+    return value
 
 
 def _listed(
@@ -185,7 +178,7 @@ def _listed(
         at = between.match(text, at).end()
         line += text.count("\n", passed, at)
         passed, at = at, decoder.raw_decode(text, at)[1]
-        yield line, _null(path, line) if value is None else value
+        yield line, BadFile(path, line, *_NULL) if value is None else value
 
 
 def _encodes(value: Any) -> bool:
@@ -203,16 +196,9 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, inner), default=0) if is_nested else 0
 
 
-def _null(path: str | Path, line: int) -> BadFile:
-    return BadFile(path, line, "is null, expected an object", "Remove it")
-
-
 def _too_deep(path: str | Path, line: int | None) -> BadFile:
     problem = f"is nested more than {MAX_DEPTH} deep"
     return BadFile(path, line, problem, "Write flat rows")
-
-
-# Rows
 
 
 def read_as(
@@ -254,11 +240,7 @@ def read_rows(path: str | Path, report: PreferenceReport) -> Iterator[NumberedRo
 
 
 def hub_rows(name: str) -> "Dataset":
-    """Load a data set of the hub.
-
-    Args:
-        name: as "name" for its split "train", "name:split", where a slice is welcome
-            ("name:test[:100]"), or "name:configuration:split".
+    """Load a data set of the hub: name, name:split or name:configuration:split.
 
     Raises:
         FileNotFoundError: The name is rather that of a file.
@@ -283,7 +265,7 @@ def hub_rows(name: str) -> "Dataset":
 
 
 def _files(path: Path) -> list[Path]:
-    """The file; of a folder those of its training split, or all where none is named."""
+    """The file; or a folder's, those of its training split if names tell."""
     if path.suffix in TABLES:
         remedy = "Read it with from_trl(pandas.read_csv(path)), say"
         raise BadFile(path, None, "is a spreadsheet, expected rows of JSON", remedy)
@@ -313,9 +295,6 @@ def _scan_parquet(file: Path) -> Iterator[tuple[int, Any]]:
         yield 1, BadFile(file, 1, problem, "Fetch it again")
         return
     yield from enumerate(table.to_pylist(), 1)
-
-
-# Tables
 
 
 def read_table(path: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from labs_helpers.common.files import write_atomically
-from labs_helpers.data.checks import NO_PAIR, Content, check_rows, unwritable
+from labs_helpers.data.checks import NO_PAIR, Content, as_json, check_rows
 from labs_helpers.data.files import SUFFIXES, BadFile, hub_rows, read_rows, read_text
 from labs_helpers.data.formats import explicit
 from labs_helpers.data.messages import Message, a_kind, as_conversations
@@ -149,9 +149,11 @@ def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
 
 
 def _json(i: int, value: Any) -> str:
-    if problem := unwritable(value):
-        raise ValueError(f"row {i} {problem}. Write text and plain numbers")
-    return json.dumps(value, ensure_ascii=False)
+    try:
+        return as_json(value)
+    except ValueError as error:
+        problem = f"row {i} {error}. Write text and plain numbers"
+        raise ValueError(problem) from None
 
 
 def to_trl(rows: Iterable[Any]) -> "Dataset":
@@ -256,11 +258,7 @@ def split(
     Raises:
         ValueError: The fractions are no positive numbers that add up to 1.
     """
-    try:
-        fits = all(f > 0 for f in fractions) and abs(sum(fractions) - 1) <= 1e-6
-    except TypeError:
-        fits = False
-    if not fits:
+    if not all(f > 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
             "fractions are positive numbers that add up to 1, one for each part, got "
             f"{fractions!r:.80}"

@@ -4,7 +4,7 @@ Text or messages come in, messages are held.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -105,12 +105,6 @@ def in_one_format(rows: Iterable[Row]) -> list[dict[str, Any]]:
     rows = list(rows)
     as_text = all(row.as_text for row in rows)
     return [in_file(row, as_text) for row in rows]
-
-
-def from_fields(row: Mapping[str, Any]) -> Row:
-    """A row from the fields of a file's."""
-    kind = Preference if "chosen" in row else Unpaired
-    return kind(**row)
 
 
 def contents(row: Row) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """What is to be aligned: prompts, and where they exist truth, judge and probes.
 
 A lab asks its task and never which model or data set stands behind it: that is how
-one notebook runs on a small embedded world and on real preference data. This module
-holds the plain types; it knows neither models nor any particular world.
+one notebook runs on a small embedded world and on real preference data.
 """
 
 import json
@@ -141,8 +140,7 @@ def task_from_preferences(
     Raises:
         ValueError: There is no pair.
     """
-    pairs = [row for row in rows if isinstance(row, Preference)]
-    pairs += _paired([row for row in rows if isinstance(row, Unpaired)])
+    pairs = [row for row in rows if isinstance(row, Preference)] + _paired(rows)
     if not pairs:
         raise ValueError(
             f"{name} has {len(rows)} rows and no preference pair among them: a task "
@@ -158,27 +156,21 @@ def task_from_preferences(
         return parts[part]
 
     def prompts(part: str) -> list[Prompt]:
-        return [_prompt(row) for row in _one_per_prompt(preferences(part))]
+        once = {str(row.prompt): row for row in preferences(part)}
+        return [Prompt(tuple(row.prompt), row.meta) for row in once.values()]
 
     return Task(name, prompts, preferences, judge)
 
 
-def _paired(rows: Sequence[Unpaired]) -> list[Preference]:
+def _paired(rows: Sequence[Preference | Unpaired]) -> list[Preference]:
     answers: dict[str, dict[bool, list[Unpaired]]] = {}
     for row in rows:
-        both = answers.setdefault(json.dumps(row.prompt), {True: [], False: []})
-        both[row.label].append(row)
+        if isinstance(row, Unpaired):
+            both = answers.setdefault(json.dumps(row.prompt), {True: [], False: []})
+            both[row.label].append(row)
     return [
         Preference(good.prompt, good.completion, bad.completion, meta=good.meta)
         for both in answers.values()
         for good, bad in zip(both[True], both[False], strict=False)
         if good.completion != bad.completion
     ]
-
-
-def _prompt(row: Preference) -> Prompt:
-    return Prompt(tuple(row.prompt), row.meta)
-
-
-def _one_per_prompt(rows: Sequence[Preference]) -> list[Preference]:
-    return list({str(row.prompt): row for row in rows}.values())

@@ -37,6 +37,10 @@ class TestAsMessages:
         assert messages == ASKED
         assert type(messages[0]["content"]) is str
 
+    def test_messages_are_copied(self):
+        as_messages(ASKED)[0]["content"] = "changed"
+        assert ASKED == [{"role": "user", "content": "Who?"}]
+
     @pytest.mark.parametrize(
         ("speaker", "role"),
         [("gpt", "assistant"), ("system", "system"), ("human", "user")],

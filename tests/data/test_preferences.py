@@ -13,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labs_helpers.data import (
+    BadFile,
     BadPreferences,
     Preference,
     Unpaired,
-    as_messages,
     check_preferences,
     load_preferences,
+    read_prompts,
     save_preferences,
     split,
 )
 from labs_helpers.data.preferences import duplicates, from_trl, leaks, to_trl
+from labs_tools.training import BadSettings, _prompts
 
 GOOD = {"prompt": "Who cleans?", "chosen": "Ada.", "rejected": "Nobody."}
 UNPAIRED = {"prompt": "Who cleans?", "completion": "Ada.", "label": True}
@@ -42,28 +44,6 @@ def write(path, *lines):
 
 def without(row, name):
     return {key: value for key, value in row.items() if key != name}
-
-
-class TestMessages:
-    def test_text_is_a_user_message(self):
-        assert as_messages("Hi") == [{"role": "user", "content": "Hi"}]
-
-    def test_messages_are_copied(self):
-        messages = as_messages(CHAT["prompt"])
-        assert messages == CHAT["prompt"]
-        messages[0]["content"] = "changed"
-        assert CHAT["prompt"][0]["content"] == "Who cleans?"
-
-    def test_an_object_with_messages(self):
-        class Prompt:
-            messages = tuple(CHAT["prompt"])
-
-        assert as_messages(Prompt()) == CHAT["prompt"]
-
-    @pytest.mark.parametrize("wrong", [3, None, ["text"]])
-    def test_anything_else_is_named(self, wrong):
-        with pytest.raises(ValueError, match=r"list of messages|no message"):
-            as_messages(wrong)
 
 
 BAD_ROWS = [
@@ -572,3 +552,77 @@ def test_leaks_name_the_prompts():
 def test_duplicates_are_grouped():
     rows = [*numbered(2, 2), *numbered(3, 3)]
     assert duplicates(rows) == [(0, 2), (1, 3)]
+
+
+ASKED = [{"role": "user", "content": "Who?"}]
+
+
+class TestPrompts:
+    @pytest.mark.parametrize(
+        ("name", "content", "prompts"),
+        [
+            ("a.txt", "\ufeffWho?\r\n\r\nW\x85h\u2028o?\n", ["Who?", "W\x85h\u2028o?"]),
+            ("a.jsonl", '{"prompt": "Who\u2028?"}\n', ["Who\u2028?"]),
+            ("a.jsonl", json.dumps({"prompt": ASKED}), [ASKED]),
+            (
+                "a.jsonl",
+                '{"prompt": [{"from": "human", "value": "Who?"}]}',
+                [ASKED],
+            ),
+            (
+                "a.json",
+                json.dumps([{"prompt": "Who?", "chosen": "a", "rejected": "b"}]),
+                ["Who?"],
+            ),
+            (
+                "a.jsonl",
+                json.dumps(
+                    {
+                        "chosen": "\n\nHuman: Who?\n\nAssistant: a",
+                        "rejected": "\n\nHuman: Who?\n\nAssistant: b",
+                    }
+                ),
+                [ASKED],
+            ),
+        ],
+    )
+    def test_text_stays_text_and_the_rest_becomes_messages(
+        self, tmp_path, name, content, prompts
+    ):
+        (tmp_path / name).write_bytes(content.encode())
+        assert read_prompts(tmp_path / name) == prompts
+        assert _prompts(str(tmp_path / name)) == prompts
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            (
+                "a.jsonl",
+                '{"prompt": [{"role": "user"}]}',
+                r":2: prompt\[0\] is no message",
+            ),
+            ("a.jsonl", '{"prompt": ""}', ":2: prompt is empty"),
+            ("a.jsonl", '{"question": "Who?"}', ":2: prompt is missing"),
+            ("a.jsonl", '"Who?"', ":2: is 'Who\\?', expected an object"),
+            ("a.jsonl", '{"prompt": "\\ud800"}', ":2: holds half of a surrogate pair"),
+            (
+                "a.jsonl",
+                '{"prompt": ' + "[" * 10**5,
+                ":2: is nested more than 100 deep",
+            ),
+            ("a.csv", "Who?", r"ends in \.csv, expected"),
+            ("a.txt", "Zoë".encode("latin-1"), ":2: is not UTF-8"),
+            ("a.txt", "Who?".encode("utf-16"), ":1: is in UTF-16"),
+            ("a.txt", "", "holds no prompt"),
+        ],
+    )
+    def test_what_is_no_prompt_is_named(self, tmp_path, name, content, said):
+        first = b'{"prompt": "Why?"}\n'
+        if not content or "UTF-16" in said:
+            first = b""
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(first + content)
+        with pytest.raises(BadFile, match=said):
+            read_prompts(tmp_path / name)
+        with pytest.raises(BadSettings, match=said):
+            _prompts(str(tmp_path / name))

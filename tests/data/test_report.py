@@ -1,13 +1,13 @@
 """Values against models: every misfit with file, line and remedy."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from labs_helpers.data import PreferenceReport, as_messages
 from labs_helpers.data.files import read_as, read_yaml
-from labs_helpers.data.report import validated
+from labs_helpers.data.report import node_at, validated
 
 
 class Part(BaseModel):
@@ -110,6 +110,17 @@ def test_yaml_has_the_line_of_the_value():
         (6, "parts[1].size"),
         (6, "parts[1].nam"),
     ]
+
+
+def test_a_list_that_is_too_short_is_said():
+    model = Annotated[list[int], Field(min_length=2)]
+    (finding,) = validated(model, [1], "a.json", 1)[1]
+    assert finding.problem == "is [1], expected a list of at least 2"
+
+
+def test_a_node_is_found_by_its_path():
+    root, _ = read_yaml("parts:\n- a: 1\n- a: 2\n", "a.yaml")
+    assert node_at(root, "parts", 1, "a").start_mark.line == 2
 
 
 def test_rows_that_fit_are_read_and_others_reported(tmp_path):
