@@ -11,28 +11,23 @@
         critique: "Is there anything harmful in this answer?"
 
 Each principle may word its requests itself; those that it leaves out come from
-`defaults`. A file or text comes in, a `Constitution` goes out. Asks no model.
+`defaults`. A file or text comes in, a `Constitution` goes out.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from labs_helpers.data import BadFile
 from labs_helpers.data.files import read_text, read_yaml
+from labs_helpers.data.report import Finding, validated
 
-REQUESTS = {
-    "critique": frozenset({"text"}),
-    "revision": frozenset({"text"}),
-    "comparison": frozenset({"text", "prompt", "a", "b"}),
-}
-NEEDED = {"comparison": frozenset({"prompt", "a", "b"})}
-REPLIES = ("kept", "broken", "first", "second")
+REQUESTS = ("critique", "revision", "comparison")
 _SLOT = re.compile(r"\{(\w*)\}")
-_ID = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 
 
 class BadConstitution(ValueError):
@@ -60,7 +55,7 @@ class Principle:
 
     def compare(self, prompt: str, first: str, second: str) -> str:
         """The question which of two answers keeps the rule better."""
-        return _filled(self.comparison, {"prompt": prompt, "a": first, "b": second})
+        return _filled(self.comparison, prompt=prompt, a=first, b=second)
 
 
 @dataclass(frozen=True)
@@ -111,15 +106,15 @@ class Constitution:
         >>> town.adding("calm", "stay calm")["calm"].critique
         'Does this answer follow the rule: stay calm?'
         """
+        requests = self.defaults or {}
         if id in self.ids:
             raise ValueError(f"there is a principle {id!r} already: take another id")
-        missing = sorted(set(REQUESTS) - set(self.defaults or {}))
-        if missing:
+        if missing := [name for name in REQUESTS if name not in requests]:
             raise ValueError(
                 f"the constitution has no defaults for {', '.join(missing)}: write "
                 "the principle into its file, with requests of its own"
             )
-        new = _principle({"id": id, "text": text}, dict(self.defaults or {}))
+        new = _principle({"id": id, "text": text, **requests})
         return replace(self, principles=(*self.principles, new))
 
 
@@ -129,158 +124,112 @@ def load_constitution(path_or_text: str | Path) -> Constitution:
     Raises:
         BadConstitution: The message names every problem with its line.
     """
-    given = str(path_or_text)
+    name = text = str(path_or_text)
     is_text = isinstance(path_or_text, str) and "\n" in path_or_text
-    if is_text:
-        name, text = "constitution", given
-    else:
-        path = Path(path_or_text)
-        if not path.is_file():
-            raise FileNotFoundError(f"no constitution {given!r} in {Path.cwd()}")
-        name, text = given, None
+    if not is_text and not Path(name).is_file():
+        raise FileNotFoundError(f"no constitution {name!r} in {Path.cwd()}")
+    name = "constitution" if is_text else name
     try:
-        root, _ = read_yaml(read_text(given) if text is None else text, name)
+        root, value = read_yaml(text if is_text else read_text(name), name)
     except BadFile as error:
         raise BadConstitution(str(error)) from error
-    problems: list[tuple[int, str]] = []
-    found = _read(root, problems)
+    found, problems = validated(_File, value, name, root or 1)
+    if not problems:
+        defaults = found.defaults.model_dump(exclude_none=True)
+        rules = [
+            {**defaults, **x.model_dump(exclude_none=True)} for x in found.principles
+        ]
+        nodes = next(node for key, node in root.value if key.value == "principles")
+        lines = [node.start_mark.line + 1 for node in nodes.value]
+        problems = [
+            Finding(name, line, f"principles[{i}]", *problem)
+            for i, line in enumerate(lines)
+            if (problem := _problem(rules[i], rules[:i]))
+        ]
     if problems:
-        lines = [f"{name}:{line}: {said}" for line, said in sorted(problems)]
-        raise BadConstitution("\n".join(lines))
-    return found
+        raise BadConstitution("\n".join(map(str, problems)))
+    principles = tuple(map(_principle, rules))
+    return Constitution(principles, defaults=defaults, **vars(found.replies))
 
 
-def _read(root: Node | None, problems: list[tuple[int, str]]) -> Constitution:
-    known = ("defaults", "replies", "principles")
-    parts = _mapping(root, "the constitution", known, problems)
-    defaults = _requests(parts.get("defaults"), problems)
-    replies = _texts(parts.get("replies"), "replies", REPLIES, problems)
-    if len(set(replies.values())) < len(replies):
-        problems.append((_line(parts["replies"]), "replies: two of them are the same"))
-    listed = parts.get("principles")
-    principles: dict[str, Principle] = {}
-    if not isinstance(listed, SequenceNode) or not listed.value:
-        where = 1 if listed is None else _line(listed)
-        problems.append((where, "principles: expected a list of at least one"))
-    else:
-        for node in listed.value:
-            fields = _requests(node, problems, ("id", "text"))
-            complaint = _complaint(fields, defaults, principles)
-            if complaint:
-                problems.append((_line(node), complaint))
-            else:
-                principles[fields["id"]] = _principle(fields, defaults)
-    return Constitution(tuple(principles.values()), defaults=defaults, **replies)
-
-
-def _complaint(
-    fields: dict[str, str], defaults: dict[str, str], known: Mapping[str, Principle]
-) -> str | None:
-    """What keeps a principle from being used, beyond its single fields."""
-    who = f"principle {fields['id']!r}" if "id" in fields else "a principle"
-    missing = [name for name in ("id", "text") if name not in fields]
-    missing += [r for r in REQUESTS if r not in fields and r not in defaults]
-    if missing:
-        return (
-            f"{who}: {', '.join(missing)} is missing. Each principle needs id and "
-            "text, and requests of its own where the defaults have none"
-        )
-    if not _ID.match(fields["id"]):
-        return f"id: {fields['id']!r} is no short name of letters, digits, - and _"
-    if fields["id"] in known:
-        return f"id: there is a principle {fields['id']!r} already"
+def _problem(
+    rule: dict[str, str], earlier: list[dict[str, str]]
+) -> tuple[str, str] | None:
+    """What keeps a principle from being used beside the defaults and the others."""
+    if missing := [name for name in REQUESTS if name not in rule]:
+        remedy = "Write it there, or a default for all principles"
+        return f"has no {' and no '.join(missing)}", remedy
+    if rule["id"] in [x["id"] for x in earlier]:
+        return f"id: there is a principle {rule['id']!r} already", "Take another id"
     return None
 
 
-def _principle(fields: dict[str, str], defaults: dict[str, str]) -> Principle:
-    requests = {
-        name: _filled(fields.get(name) or defaults[name], {"text": fields["text"]})
-        for name in REQUESTS
-    }
-    return Principle(fields["id"], fields["text"], **requests)
+def _principle(rule: dict[str, str]) -> Principle:
+    requests = {name: _filled(rule[name], text=rule["text"]) for name in REQUESTS}
+    return Principle(rule["id"], rule["text"], **requests)
 
 
-def _filled(request: str, values: Mapping[str, str]) -> str:
+def _filled(request: str, **values: str) -> str:
     """Fill the slots in one pass: what is put in is never searched for slots."""
     return _SLOT.sub(lambda slot: values.get(slot[1], slot[0]), request)
 
 
-def _requests(
-    node: Node | None,
-    problems: list[tuple[int, str]],
-    others: tuple[str, ...] = (),
-) -> dict[str, str]:
-    """Texts by name; those that are requests must have the right slots."""
-    title = "a principle" if others else "defaults"
-    texts = _texts(node, title, (*others, *REQUESTS), problems)
-    for name in REQUESTS.keys() & texts.keys():
-        slots = set(_SLOT.findall(texts[name]))
-        line = _line(_mapping(node, title, (*others, *REQUESTS), [])[name])
-        if unknown := slots - REQUESTS[name]:
-            problems.append(
-                (
-                    line,
-                    f"{name}: {{{min(unknown)}}} is no slot; there are "
-                    + ", ".join(f"{{{slot}}}" for slot in sorted(REQUESTS[name])),
-                )
-            )
-        if lacking := NEEDED.get(name, frozenset()) - slots:
-            slots_needed = ", ".join(f"{{{slot}}}" for slot in sorted(lacking))
-            problems.append((line, f"{name}: {slots_needed} is missing in the text"))
-    return texts
+def _stripped(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty, expected a text")
+    return text.strip()
 
 
-def _texts(
-    node: Node | None,
-    title: str,
-    known: tuple[str, ...],
-    problems: list[tuple[int, str]],
-) -> dict[str, str]:
-    if node is None:
-        return {}
-    found = {}
-    for name, value in _mapping(node, title, known, problems).items():
-        if not isinstance(value, ScalarNode) or not value.value.strip():
-            problems.append((_line(value), f"{name}: expected a text"))
-        elif value.tag != "tag:yaml.org,2002:str":
-            problems.append(
-                (
-                    _line(value),
-                    f"{name}: YAML does not read {value.value!r:.60} as text: "
-                    "put it in quotes",
-                )
-            )
-        else:
-            found[name] = value.value.strip()
-    return found
+def _short_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", text):
+        raise ValueError(f"is {text!r:.60}, no short name of letters, digits, - and _")
+    return text
 
 
-def _mapping(
-    node: Node | None,
-    title: str,
-    known: tuple[str, ...],
-    problems: list[tuple[int, str]],
-) -> dict[str, Node]:
-    if not isinstance(node, MappingNode):
-        where = 1 if node is None else _line(node)
-        problems.append((where, f"{title}: expected fields {', '.join(known)}"))
-        return {}
-    found: dict[str, Node] = {}
-    for key, value in node.value:
-        if key.value not in known:
-            problems.append(
-                (
-                    _line(key),
-                    f"{title} has no field {key.value!r:.60}: fields are "
-                    + ", ".join(known),
-                )
-            )
-        elif key.value in found:
-            problems.append((_line(key), f"{title} has two fields {key.value!r:.60}"))
-        else:
-            found[key.value] = value
-    return found
+def _request(*needed: str) -> Any:
+    """The type of a request: all that is needed, {text} and no other slot in it."""
+
+    def check(text: str) -> str:
+        slots, known = _SLOT.findall(text), ("text", *needed)
+        if unknown := set(slots) - set(known):
+            there_are = ", ".join(f"{{{slot}}}" for slot in known)
+            raise ValueError(f"{{{min(unknown)}}} is no slot; there are {there_are}")
+        if lacking := [f"{{{slot}}}" for slot in needed if slot not in slots]:
+            raise ValueError(f"{', '.join(lacking)} is missing in the text")
+        return text
+
+    return Annotated[str, AfterValidator(_stripped), AfterValidator(check)] | None
 
 
-def _line(node: Node) -> int:
-    return node.start_mark.line + 1
+_QUOTES = "Write a text; what YAML takes for something else (yes, 1e-4) in quotes"
+_Text = Annotated[str, AfterValidator(_stripped), Field(description=_QUOTES)]
+
+
+class _Requests(BaseModel, extra="forbid"):
+    critique: _request() = Field(None, description=_QUOTES)
+    revision: _request() = Field(None, description=_QUOTES)
+    comparison: _request("prompt", "a", "b") = Field(None, description=_QUOTES)
+
+
+class _Rule(_Requests):
+    id: Annotated[_Text, AfterValidator(_short_name)]
+    text: _Text
+
+
+class _Replies(BaseModel, extra="forbid"):
+    kept: _Text = "Yes"
+    broken: _Text = "No"
+    first: _Text = "A"
+    second: _Text = "B"
+
+    @model_validator(mode="after")
+    def _differ(self) -> "_Replies":
+        if len(set(vars(self).values())) < 4:
+            raise ValueError("two of them are the same")
+        return self
+
+
+class _File(BaseModel, extra="forbid"):
+    defaults: _Requests = _Requests()
+    replies: _Replies = _Replies()
+    principles: list[_Rule] = Field(min_length=1)
