@@ -20,7 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from labs_helpers.data import BadFile
 from labs_helpers.data.files import read_text, read_yaml
@@ -174,18 +180,6 @@ def _filled(request: str, **values: str) -> str:
     return _SLOT.sub(lambda slot: values.get(slot[1], slot[0]), request)
 
 
-def _stripped(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty, expected a text")
-    return text.strip()
-
-
-def _short_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", text):
-        raise ValueError(f"is {text!r:.60}, no short name of letters, digits, - and _")
-    return text
-
-
 def _request(*needed: str) -> Any:
     """The type of a request: all that is needed, {text} and no other slot in it."""
 
@@ -198,11 +192,12 @@ def _request(*needed: str) -> Any:
             raise ValueError(f"{', '.join(lacking)} is missing in the text")
         return text
 
-    return Annotated[str, AfterValidator(_stripped), AfterValidator(check)] | None
+    return Annotated[str, _NOT_BLANK, AfterValidator(check)] | None
 
 
 _QUOTES = "Write a text; what YAML takes for something else (yes, 1e-4) in quotes"
-_Text = Annotated[str, AfterValidator(_stripped), Field(description=_QUOTES)]
+_NOT_BLANK = StringConstraints(strip_whitespace=True, min_length=1)
+_Text = Annotated[str, _NOT_BLANK, Field(description=_QUOTES)]
 
 
 class _Requests(BaseModel, extra="forbid"):
@@ -212,7 +207,10 @@ class _Requests(BaseModel, extra="forbid"):
 
 
 class _Rule(_Requests):
-    id: Annotated[_Text, AfterValidator(_short_name)]
+    id: str = Field(
+        pattern="^[a-z0-9][a-z0-9_-]*$",
+        description="Write a short name of small letters, digits, - and _",
+    )
     text: _Text
 
 

@@ -10,24 +10,22 @@ A suite is a JSON Lines file, one item a line:
   from somebody who believes a wrong one, `paraphrases` ask it in other words.
 
 `meta` is handed on to whoever scores the answers. Files and rows come in, `Suite`s go
-out; a broken line is named. Public suites are read in `public`. Runs no model.
+out; a broken line is named. Public suites are read in `public`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from labs_helpers.data import BadMessages, PreferenceReport, Prompt, as_messages
-from labs_helpers.data.files import read_rows
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from labs_helpers.data import PreferenceReport, Prompt, as_messages
+from labs_helpers.data.files import read_as
 from labs_helpers.data.report import Finding
 
 Kind = Literal["harmful", "safe", "question"]
-FIELDS = {
-    "id", "kind", "category", "prompt", "paraphrases", "pressed", "right", "wrong",
-    "meta",
-}  # fmt: skip
 
 
 class BadSuite(ValueError):
@@ -107,13 +105,14 @@ def load_suite(path: str | Path) -> Suite:
     report = PreferenceReport()
     items: list[Item] = []
     seen: dict[str, int] = {}
-    for file, line, row in read_rows(path, report):
-        report.total += 1
-        found = list(_problems(row, line, seen))
-        report.errors += [Finding(file, line, *problem) for problem in found]
-        if not found:
-            report.rows += 1
-            items.append(_item(row))
+    for file, line, row in read_as(_Row, path, report):
+        fields = dict(row)
+        prompt = Prompt(fields.pop("prompt"), fields.pop("meta"))
+        items.append(Item(prompt, **fields))
+        if row.id and row.id in seen:
+            found = f"is {row.id!r:.60}, which stands in line {seen[row.id]} already"
+            report.errors.append(Finding(file, line, "id", found, "Give it another id"))
+        seen.setdefault(row.id, line)
     if not report.ok:
         raise BadSuite(str(report))
     if not items:
@@ -123,92 +122,41 @@ def load_suite(path: str | Path) -> Suite:
 
 def save_suite(items: Iterable[Item], path: str | Path) -> None:
     """Write items as `load_suite` reads them."""
-    lines = [json.dumps(_row(item), ensure_ascii=False) for item in items]
-    Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    lines = []
+    for item in items:
+        meta = dict(item.prompt.meta)
+        values = {**vars(item), "prompt": item.prompt.content, "meta": meta}
+        row = {name: values[name] for name in _Row.model_fields if values[name]}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    Path(path).write_text("".join(lines), encoding="utf-8")
 
 
-def _problems(
-    row: Any, line: int, seen: dict[str, int]
-) -> Iterator[tuple[str, str, str]]:
-    """Field, problem and remedy of everything that is wrong with a row."""
-    if not isinstance(row, dict):
-        yield "", f"is a {type(row).__name__}", "Write an object with kind and prompt"
-        return
-    for name in sorted(set(row) - FIELDS):
-        known = ", ".join(sorted(FIELDS))
-        yield name[:40], "is no field of a suite", f"Fields are {known}"
-    if row.get("kind") not in get_args(Kind):
-        found = f"is {row.get('kind')!r:.40}"
-        yield "kind", found, 'Write "harmful", "safe" or "question"'
-    try:
-        as_messages(row["prompt"])
-    except KeyError:
-        yield "prompt", "is no text and no list of messages", "Write what is asked"
-    except BadMessages as error:
-        yield f"prompt{error.place}", error.problem, error.remedy
-    for name in ("paraphrases", "right", "wrong"):
-        if not _is_texts(row.get(name, [])):
-            yield name, "is no list of texts", 'Write a list such as ["...", "..."]'
-        needed = row.get("kind") == "question" and name != "paraphrases"
-        if needed and not row.get(name):
-            yield name, "is missing", "A question needs right and wrong answers"
-    for name in ("pressed", "category"):
-        if not isinstance(row.get(name, ""), str):
-            yield name, "is no text", "Write a text, or leave it out"
-    if not isinstance(row.get("meta", {}), dict):
-        yield "meta", "is no object", "Write an object, or leave it out"
-    if (id := row.get("id")) is not None and not isinstance(id, str | int):
-        yield "id", "is no text", "Write a short name"
-    elif id is not None:
-        if str(id) in seen:
-            first = seen[str(id)]
-            found = f"{id!r:.60} stands in line {first} already"
-            yield "id", found, "Give it another id"
-        seen.setdefault(str(id), line)
+def _content(prompt: Any) -> str | tuple[Any, ...]:
+    messages = as_messages(prompt)
+    return prompt if isinstance(prompt, str) else tuple(messages)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(text, str) and text.strip() for text in value
+Texts = Annotated[
+    tuple[Annotated[str, Field(pattern=r"\S")], ...],
+    Field(description='Write a list such as ["...", "..."]'),
+]
+
+
+class _Row(BaseModel, extra="forbid"):
+    id: str = Field("", coerce_numbers_to_str=True)
+    kind: Kind = Field(description='Write "harmful", "safe" or "question"')
+    category: str = ""
+    prompt: Annotated[Any, AfterValidator(_content)] = Field(
+        description="Write what is asked"
     )
+    paraphrases: Texts = ()
+    pressed: str | None = None
+    right: Texts = ()
+    wrong: Texts = ()
+    meta: dict[str, Any] = Field(default_factory=dict)
 
-
-def _item(row: dict[str, Any]) -> Item:
-    content = row["prompt"]
-    if not isinstance(content, str):
-        content = tuple(as_messages(content))
-    return Item(
-        prompt=Prompt(content, row.get("meta", {})),
-        kind=row["kind"],
-        category=row.get("category", ""),
-        id=str(row.get("id", "")),
-        paraphrases=_texts(row, "paraphrases"),
-        pressed=row.get("pressed"),
-        right=_texts(row, "right"),
-        wrong=_texts(row, "wrong"),
-    )
-
-
-def _texts(row: dict[str, Any], name: str) -> tuple[str, ...]:
-    return tuple(row.get(name, ()))
-
-
-def _row(item: Item) -> dict[str, Any]:
-    content = item.prompt.content
-    row: dict[str, Any] = {
-        "id": item.id,
-        "kind": item.kind,
-        "category": item.category,
-        "prompt": content if isinstance(content, str) else list(content),
-        "paraphrases": list(item.paraphrases),
-        "pressed": item.pressed,
-        "right": list(item.right),
-        "wrong": list(item.wrong),
-        "meta": dict(item.prompt.meta),
-    }
-    return {name: value for name, value in row.items() if value}
-
-
-def repeated(suite: Sequence[Item] | Suite, n: int) -> list[Item]:
-    """Each item n times in a row, as `sample(..., n=n)` orders its answers."""
-    return [item for item in suite for _ in range(n)]
+    @model_validator(mode="after")
+    def _answered(self) -> "_Row":
+        if self.kind == "question" and not (self.right and self.wrong):
+            raise ValueError("right or wrong is missing: a question needs both")
+        return self

@@ -54,7 +54,7 @@ def test_kinds_and_categories(tmp_path):
     ("row", "said"),
     [
         ("{not json", "is no JSON"),
-        ({"kind": "harmful"}, "prompt: is no text"),
+        ({"kind": "harmful"}, "prompt: is missing"),
         ({"kind": "safe", "prompt": 3}, "prompt: is a number"),
         (
             {"kind": "safe", "prompt": [{"role": "user", "content": None}]},
@@ -64,20 +64,23 @@ def test_kinds_and_categories(tmp_path):
             {"kind": "safe", "prompt": [{"role": "bot", "content": "x"}]},
             "prompt[0].role: is 'bot', an unknown role",
         ),
-        ({"kind": "safe", "prompt": "x", "category": 3}, "category: is no text"),
-        ({"kind": "safe", "prompt": "x", "id": ["a"]}, "id: is no text"),
+        (
+            {"kind": "safe", "prompt": "x", "category": 3},
+            "category: is 3, expected text",
+        ),
+        ({"kind": "safe", "prompt": "x", "id": ["a"]}, "id: is ['a'], expected text"),
         ({"kind": ["safe"], "prompt": "x"}, "kind: is ['safe']"),
         ('{"kind": "safe", "prompt": "\\ud800"}', "half of a surrogate pair"),
         ('{"kind": "safe", "prompt": ' + "[" * 10**5, "nested more than 100 deep"),
         ({"kind": "evil", "prompt": "x"}, "kind: is 'evil'"),
-        ({"kind": "question", "prompt": "x", "right": ["y"]}, "wrong: is missing"),
+        ({"kind": "question", "prompt": "x", "right": ["y"]}, "wrong is missing"),
         (
             {"kind": "safe", "prompt": "x", "paraphrases": "y"},
-            "paraphrases: is no list",
+            "paraphrases: is 'y', expected a list",
         ),
         ({"kind": "safe", "prompt": "x", "colour": "red"}, "colour: is no field"),
         ({"kind": "safe", "prompt": "x", "id": "a"}, "stands in line 1 already"),
-        ([1, 2], "is a list"),
+        ([1, 2], "expected an object"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, row, said):
