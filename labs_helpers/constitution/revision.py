@@ -8,7 +8,6 @@ a good answer can only lose. `always=True` revises all, as in the paper.
 """
 
 import difflib
-import html
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.common.printable import printable
@@ -25,6 +25,11 @@ from labs_helpers.data import Message, Unpaired, as_messages
 from labs_helpers.models import Policy
 from labs_helpers.models.chat import encode_conversation
 from labs_helpers.sampling import Rollout, sample
+
+_ROW = Markup(
+    '<tr><td style="text-align:left"><b>{}</b></td>'
+    '<td style="text-align:left">{}{}</td></tr>'
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,15 @@ class Transcript:
     def _repr_html_(self) -> str:
         """A table for notebooks: what was cut is struck through, what is new bold."""
         marks = {"same": "{}", "out": "<del>{}</del>", "in": "<b>{}</b>"}
-        rows = []
-        for name, rule, pieces in self._lines():
-            escaped = [(kind, html.escape(text)) for kind, text in pieces]
-            rule_text = f"<i>{html.escape(rule.text)}?</i> " if rule else ""
-            cells = (f"<b>{name}</b>", rule_text + _marked(escaped, marks))
-            cells = (f'<td style="text-align:left">{cell}</td>' for cell in cells)
-            rows.append(f"<tr>{''.join(cells)}</tr>")
+        marks = {kind: Markup(mark) for kind, mark in marks.items()}
+        rows = [
+            _ROW.format(
+                name,
+                Markup("<i>{}?</i> ").format(rule.text) if rule else "",
+                _marked(pieces, marks),
+            )
+            for name, rule, pieces in self._lines()
+        ]
         return f"<table>{''.join(rows)}</table>"
 
     def _lines(self) -> Iterator[tuple[str, Principle | None, list[tuple[str, str]]]]:
@@ -277,4 +284,6 @@ def _plan(
 
 
 def _marked(pieces: list[tuple[str, str]], marks: Mapping[str, str]) -> str:
-    return " ".join(marks[kind].format(text) for kind, text in pieces)
+    """Pieces of `word_diff` in one; Markup escapes them."""
+    parts = [marks[kind].format(text) for kind, text in pieces]
+    return type(marks["same"])(" ").join(parts)

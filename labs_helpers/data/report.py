@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +18,6 @@ from labs_helpers.common.printable import printable
 from labs_helpers.common.settings import expected, short
 
 SHOWN_OF_A_KIND = 10
-T = TypeVar("T")
 
 
 class BadPreferences(ValueError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 
 from labs_helpers.evaluation.estimates import Estimate, mean, proportion
 
@@ -27,6 +26,8 @@ def fit_temperature(margins: ArrayLike, labels: ArrayLike) -> float:
     Where the data want no finite T (all pairs right, or no better than chance), it
     stays within a factor of 10,000 of the margins' size.
     """
+    from scipy.optimize import minimize_scalar
+
     margins, labels = np.asarray(margins, float), np.asarray(labels, float)
     if margins.shape != labels.shape:
         raise ValueError(

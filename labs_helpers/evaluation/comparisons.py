@@ -8,14 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-import choix
-import krippendorff
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
-from scipy.cluster.hierarchy import DisjointSet
-from scipy.special import expit
-from sklearn.metrics import cohen_kappa_score
+from scipy.special import expit, ndtr, ndtri
 
 from labs_helpers.evaluation.estimates import Estimate, Z, bootstrap
 
@@ -30,7 +25,7 @@ def win_rate_power(rate: float, n: ArrayLike, ties: float = 0.0) -> np.ndarray:
     """
     null, true = _deviations(rate, ties)
     gap = abs(rate - 0.5) * np.sqrt(np.asarray(n, float))
-    return np.asarray(stats.norm.cdf((gap - Z * null) / true))
+    return np.asarray(ndtr((gap - Z * null) / true))
 
 
 def comparisons_needed(rate: float, power: float = 0.8, ties: float = 0.0) -> int:
@@ -49,7 +44,7 @@ def comparisons_needed(rate: float, power: float = 0.8, ties: float = 0.0) -> in
         raise ValueError("no number of comparisons proves 1/2 to differ from 1/2")
     if not 0 < power < 1:
         raise ValueError(f"power is a probability between 0 and 1, got {power}")
-    needed = Z * null + stats.norm.ppf(power) * true
+    needed = Z * null + ndtri(power) * true
     return math.ceil((needed / (rate - 0.5)) ** 2)
 
 
@@ -139,6 +134,8 @@ def bradley_terry_ratings(
         samples: of the bootstrap.
         seed: of the bootstrap.
     """
+    import choix
+
     names = list(dict.fromkeys(name for pair in outcomes for name in pair))
     if baseline is not None and baseline not in names:
         raise ValueError(
@@ -176,6 +173,8 @@ def bradley_terry_ratings(
 
 
 def _require_connected(pairs: Mapping[tuple[str, str], ArrayLike], names: list) -> None:
+    from scipy.cluster.hierarchy import DisjointSet
+
     groups = DisjointSet(names)
     for pair in pairs:
         groups.merge(*pair)
@@ -200,6 +199,8 @@ def krippendorff_alpha(
     Returns:
         Alpha, or NaN where all ratings are alike and chance cannot be told apart.
     """
+    import krippendorff
+
     ratings = np.asarray(ratings, float)
     if ratings.ndim != 2:
         raise ValueError(
@@ -218,6 +219,8 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike) -> float:
     Returns:
         Kappa, or NaN where no item is shared or both gave one and the same rating.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise ValueError(f"both rate the same items; shapes are {a.shape}, {b.shape}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
-Z = stats.norm.ppf(0.975)
+Z = ndtri(0.975)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def mean(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     count, half = len(deviations), math.nan
     if count > 1:
         error = math.sqrt(count / (count - 1) * float(deviations @ deviations))
-        half = stats.t.ppf(0.975, count - 1) * error / len(values)
+        half = stdtrit(count - 1, 0.975) * error / len(values)
     return Estimate(value, value - half, value + half, len(values))
 
 

@@ -23,11 +23,11 @@ from labs_helpers.data.formats import explicit
 from labs_helpers.data.messages import a_kind, answer_text
 from labs_helpers.evaluation.estimates import Estimate, mean, rate
 from labs_helpers.evaluation.win_rates import outcomes_of
-from labs_helpers.models import Policy, RewardModel, logits_and_hidden, pad_right
+from labs_helpers.models import Policy, RewardModel
 from labs_helpers.models.chat import encode_answers
 from labs_helpers.models.limits import check_fits
 from labs_helpers.models.policies import in_batches
-from labs_helpers.sampling.logprobs import sequence_scores
+from labs_helpers.sampling.logprobs import answer_scores, sequence_scores
 
 Prompts, Texts = Sequence[Any], Sequence[str]
 COMPARISON = (
@@ -281,15 +281,12 @@ def reply_logprobs(
         scores = [sequence_scores(policy, encoded) for encoded in (rows, others)]
         return torch.stack(scores, dim=1).double().numpy()
 
-    def both(batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
-        tokens, answer = (
-            pad_right(x)[0].to(policy.device) for x in zip(*batch, strict=True)
-        )
-        scores = logits_and_hidden(policy, tokens[:, :-1], answer[:, 1:].bool())[0]
-        scores = scores.float().log_softmax(1).reshape(len(batch), len(one), -1)
+    def both(batch: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+        scores = answer_scores(policy, batch).scores.log_softmax(1)
+        scores = scores.reshape(len(batch), len(one), -1)
         total = scores[:, -1, [one[-1], other[-1]]]
         for place, token in enumerate(one[:-1]):
             total = total + scores[:, place, [token]]
         return total
 
-    return in_batches(policy, rows, both, batch_size=64).double().numpy()
+    return in_batches(policy, rows, both, 64, "judging").double().numpy()

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import gammaln, logsumexp, softmax, xlogy
-from scipy.stats import rankdata
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.evaluation.estimates import Estimate, bootstrap, mean
@@ -33,6 +32,8 @@ def best_of_n(
     >>> best_of_n(np.array([[0.0, 1.0, 2.0]]), np.array([[9.0, 0.0, 3.0]]), [1, 2, 3])
     array([[4., 2., 3.]])
     """
+    from scipy.stats import rankdata
+
     samples = proxy.shape[1]
     if not all(1 <= n <= samples for n in ns):
         raise ValueError(
