@@ -19,7 +19,7 @@ from labs_helpers.data.rows import require_kind
 from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, logits_and_hidden, pad_right
 from labs_helpers.models.chat import encode_answer, encode_conversation
-from labs_helpers.models.limits import check_fits, naming_row
+from labs_helpers.models.limits import check_fits, each_named
 
 Encoded = dict[str, Any]
 
@@ -77,10 +77,8 @@ def encode_rows(
     Raises:
         ValueError: a row cannot be encoded, or none is at most `max_length` long.
     """
-    encoded = []
-    for i, row in enumerate(rows):
-        with naming_row(f"row {i}"):
-            encoded.append({**objective.encode(row), "number": i})
+    each = each_named("row", objective.encode, zip(rows))
+    encoded = [{**row, "number": number} for number, row in enumerate(each)]
     if max_length is not None:
         kept = [row for row in encoded if row["length"] <= max_length]
         if len(kept) < len(encoded):

@@ -6,8 +6,9 @@
 
 # fmt: off
 from labs_helpers.models.policies import (
-    Hardware, Policy, default_device_and_dtype, encode_chat, evaluating, load_policy,
-    load_tokenizer, logits_and_hidden, pad_right, save_policy,
+    Hardware, Policy, default_device_and_dtype, evaluating, load_policy, load_tokenizer,
+    logits_and_hidden, pad_right, save_policy,
 )
+from labs_helpers.models.chat import encode_chat
 from labs_helpers.models.reward import RewardModel
 from labs_helpers.models.value import PolicyWithValue

@@ -23,15 +23,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
+from labs_helpers.models import loading
 from labs_helpers.models.limits import positions, vocabulary
-from labs_helpers.models.loading import (
-    CannotLoad,
-    cannot_load,
-    named_origin,
-    quiet_loading,
-    require_finite,
-    source,
-)
+from labs_helpers.models.loading import CannotLoad, cannot_load, quiet_loading
 
 ADAPTER_FILE = "adapter_config.json"
 PROBE_TOKENS = 12
@@ -46,8 +40,8 @@ def adapter_config(name_or_dir: str | Path) -> PeftConfig | None:
         CannotLoad: it names no base model, or a whole model lies beside it.
     """
     name = str(name_or_dir)
-    with named_origin(name):
-        offline = source(name)["local_files_only"]
+    with loading.named_origin(name):
+        offline = loading.source(name)["local_files_only"]
         if find_adapter_config_file(name, local_files_only=offline) is None:
             return None
         if (Path(name) / "config.json").exists():
@@ -80,14 +74,13 @@ def load_adapter(
     try:
         _require_known(config)
         before = probe(policy)
-        with named_origin(name):
-            local = {"local_files_only": source(name)["local_files_only"]}
-            weights = load_peft_weights(name, device="cpu", **local)
-            require_finite(name, weights.items())
-            adapted = PeftModel.from_pretrained(
-                policy, name, is_trainable=True, config=config, **local
-            )
-            found = adapted.load_adapter(name, "default", is_trainable=True, **local)
+        with loading.named_origin(name):
+            how = {"local_files_only": loading.source(name)["local_files_only"]}
+            weights = load_peft_weights(name, device="cpu", **how)
+            loading.require_finite(name, weights.items())
+            how["is_trainable"] = True
+            adapted = PeftModel.from_pretrained(policy, name, config=config, **how)
+            found = adapted.load_adapter(name, "default", **how)
             own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
             wrong = [*(set(found.unexpected_keys) - own), *(own - set(weights))]
             if wrong:
@@ -150,25 +143,21 @@ def with_lora(
 def merged_copy(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Copy the trunk of a model into a fresh instance, adapters merged by peft.
 
-    The original is not changed. A fresh instance, and not a deep copy alone: a trainer
-    may have put its own `forward` on the instance, and the copy would then compute
-    with the original's weights.
-
     Args:
-        model: A policy, whose vocabulary head is left out, or a trunk.
+        model: A policy, whose vocabulary head is left out, or a trunk; is not changed.
 
     Raises:
         ValueError: the adapter cannot be merged, or not exactly.
     """
-    if not isinstance(model, PeftModel):
-        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-            raise ValueError(
-                f"this {type(model).__name__} holds an adapter without the PeftModel "
-                "around it: give the PeftModel that get_peft_model or load_policy "
-                "returned, or merge the adapter first"
-            )
-        return fresh_copy(model.base_model)
-    return _merge(_independent(model))
+    if isinstance(model, PeftModel):
+        return _merge(_independent(model))
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ValueError(
+            f"this {type(model).__name__} holds an adapter without the PeftModel "
+            "around it: give the PeftModel that get_peft_model or load_policy "
+            "returned, or merge the adapter first"
+        )
+    return fresh_copy(model.base_model)
 
 
 def save_trunk(trunk: PreTrainedModel | PeftModel, folder: Path) -> None:
@@ -182,6 +171,9 @@ def save_trunk(trunk: PreTrainedModel | PeftModel, folder: Path) -> None:
 def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:
     """Another instance of a plain model with the same weights, sharing nothing.
 
+    No deep copy: a trainer may have put its own `forward` on the instance, and that
+    would compute with the original's weights.
+
     Raises:
         ValueError: its config does not say how it was built.
     """
@@ -190,19 +182,21 @@ def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:
         dtype=model.dtype,
         attn_implementation=model.config._attn_implementation,
     )
+    refused = f"{type(model).__name__} cannot be copied: "
     try:
         lost = fresh.load_state_dict(model.state_dict(), strict=False)
     except RuntimeError as error:
         raise ValueError(
-            f"{type(model).__name__} cannot be copied: its weights have shapes that "
-            f"its config does not say. {str(error).splitlines()[-1].strip()}"
+            f"{refused}its weights have shapes that its config does not say. "
+            f"{str(error).splitlines()[-1].strip()}"
         ) from error
     fresh = fresh.to(model.device)
     # A part that the original was built without, and nothing is read from, may differ.
-    if lost.unexpected_keys or (lost.missing_keys and not _agree(fresh, model)):
+    missing, strange = lost.missing_keys, lost.unexpected_keys
+    if strange or (missing and not _same(probe(fresh), probe(model))):
         raise ValueError(
-            f"{type(model).__name__} cannot be copied: built anew from its config it "
-            f"has other weights ({[*lost.missing_keys, *lost.unexpected_keys][:3]})"
+            f"{refused}built anew from its config it has other weights "
+            f"({[*missing, *strange][:3]})"
         )
     return fresh
 
@@ -236,13 +230,13 @@ def require_switch(policy: PeftModel) -> None:
     if moves:
         raise ValueError(
             "with its adapter switched off this policy still depends on weights that "
-            f"are trained ({_told(policy.active_peft_config)}), so that its start "
+            f"are trained ({_described(policy.active_peft_config)}), so that its start "
             "would move with it. Take bias='none'"
         )
 
 
 def _require_known(config: PeftConfig) -> None:
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    kind = _kind(config)
     if config.is_prompt_learning or kind in ("ADAPTION_PROMPT", "XLORA", "POLY"):
         raise ValueError(
             f"an adapter of kind {kind} works on prompts or whole texts and not on "
@@ -264,15 +258,15 @@ def _require_start(adapted: PeftModel, before: Tensor) -> None:
             f"an adapter of kind {type(adapted.base_model).__name__} is not known to "
             "come back from disk as it was: take LoRA"
         )
-    refused = _refused(adapted.active_peft_config, "cannot be switched off")
-    with refused, adapted.disable_adapter():
+    config = adapted.active_peft_config
+    with _refused(config, "cannot be switched off"), adapted.disable_adapter():
         off = probe(adapted)
     if not _same(off, before):
         raise ValueError(
             "this adapter changes the base model's own weights when it is put on "
-            f"({_told(adapted.active_peft_config)}): it would not load as it was "
-            "saved, nor be its start when switched off. Take init_lora_weights=True, "
-            "'gaussian', 'orthogonal' or 'eva', bias='none' and no layer_replication"
+            f"({_described(config)}): it would not load as it was saved, nor be its "
+            "start when switched off. Take init_lora_weights=True, 'gaussian', "
+            "'orthogonal' or 'eva', bias='none' and no layer_replication"
         )
     require_switch(adapted)
 
@@ -296,12 +290,11 @@ def _merge(copied: PeftModel) -> PreTrainedModel:
     config = copied.active_peft_config
     before = probe(copied.get_base_model().base_model)
     with _refused(config, "cannot be merged"):
-        merged = copied.merge_and_unload(safe_merge=True).base_model
-        fresh = fresh_copy(merged)
+        fresh = fresh_copy(copied.merge_and_unload(safe_merge=True).base_model)
     if not _same(probe(fresh), before):
         raise ValueError(
-            f"this adapter ({_told(config)}) does not merge exactly: the merged copy "
-            f"computes something else. {REMEDY}"
+            f"this adapter ({_described(config)}) does not merge exactly: the merged "
+            f"copy computes something else. {REMEDY}"
         )
     return fresh
 
@@ -332,10 +325,6 @@ def _independent(model: PeftModel) -> PeftModel:
     return copied.eval()
 
 
-def _agree(a: nn.Module, b: nn.Module) -> bool:
-    return _same(probe(a), probe(b))
-
-
 def _same(a: Tensor, b: Tensor) -> bool:
     """Equal but for rounding in the model's precision."""
     near = torch.finfo(b.dtype).eps ** 0.5
@@ -343,20 +332,24 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).norm() <= near * b.norm())
 
 
+def _kind(config: PeftConfig) -> str:
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
 _OF_NO_INTEREST = ("task_type", "base_model_name_or_path", "peft_type", "peft_version")
 
 
-def _told(config: PeftConfig) -> str:
-    """The settings of an adapter that are not the usual ones."""
-    given = {
-        field.name: getattr(config, field.name)
-        for field in fields(config)
-        if getattr(config, field.name) != field.default
-        and isinstance(getattr(config, field.name), str | int | float | bool | list)
+def _described(config: PeftConfig) -> str:
+    """The kind of an adapter, and its settings that are not the usual ones."""
+    given = [(f, getattr(config, f.name)) for f in fields(config)]
+    said = [
+        f"{field.name}={value!r}"
+        for field, value in given
+        if isinstance(value, str | int | float | bool | list)
+        and value != field.default
         and field.name not in _OF_NO_INTEREST
-    }
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
-    return ", ".join([kind, *(f"{name}={value!r}" for name, value in given.items())])
+    ]
+    return ", ".join([_kind(config), *said])
 
 
 @contextmanager
@@ -366,8 +359,7 @@ def _refused(config: Any, what: str) -> Iterator[None]:
         with quiet_loading():
             yield
     except Exception as error:  # KeyError, RuntimeError, NotImplementedError, ...
-        said = str(error).strip().split("\n")[0].rstrip(".")
+        said = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise ValueError(
-            f"this adapter ({_told(config)}) {what}: "
-            f"{said or type(error).__name__}. {REMEDY}"
+            f"this adapter ({_described(config)}) {what}: {said}. {REMEDY}"
         ) from error

@@ -14,20 +14,18 @@ that all mean the same tokens. These rules hold:
 - Where one piece of the tokenizer would straddle the border, the answer is encoded by
   itself: no sampler could have drawn such a piece.
 - A text that holds the string of a control token ("<|end|>") is read as that text.
-
-Whether a model can read them is known to `limits`. Knows of data nothing but messages.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
 from labs_helpers.data import Message, as_messages
 from labs_helpers.data.messages import as_conversations, as_exchanges
-from labs_helpers.models.limits import check_fits, naming_row
+from labs_helpers.models.limits import each_named
 from labs_helpers.models.templates import (
     ANSWER,
     BLANK,
@@ -40,22 +38,16 @@ from labs_helpers.models.templates import (
     render,
 )
 
-__all__ = [
-    "check_fits",
-    "encode_answer",
-    "encode_answers",
-    "encode_conversation",
-    "encode_prompt",
-    "encode_prompts",
-    "encode_turns",
-    "end_tokens",
-]
-
 ANCHORS = ("\n", "a", "1", ".")  # one of them merges with no given text
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
-    """The tokens that a model reads before it answers.
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool,
+) -> list[int]:
+    """The tokens of messages as the template writes them, or of all before an answer.
 
     Without a chat template that is the messages' bare text, one after another, with the
     tokenizer's special tokens of the beginning and never those of an end. A template
@@ -64,28 +56,25 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
     Raises:
         ValueError: the template refuses the conversation.
     """
-    messages = as_text(tokenizer, as_messages(prompt))
-    text = prompt_text(tokenizer, messages)
+    messages = as_text(tokenizer, as_messages(messages))
+    if add_generation_prompt:
+        text = prompt_text(tokenizer, messages)
+    else:
+        text = render(tokenizer, messages, False)
     return [*_opening(tokenizer), *_tokens(tokenizer, text)]
 
 
-def encode_turns(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
-) -> list[int]:
-    """The tokens of a conversation as the template writes it, nothing after it."""
-    text = render(tokenizer, as_text(tokenizer, as_messages(messages)), False)
-    return [*_opening(tokenizer), *_tokens(tokenizer, text)]
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+    """The tokens that a model reads before it answers."""
+    return encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
 
 
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]
 ) -> list[list[int]]:
     """`encode_prompt` of each; an error says which it speaks of."""
-    rows = []
-    for i, prompt in enumerate(as_conversations(prompts)):
-        with naming_row(f"prompt {i}"):
-            rows.append(encode_prompt(tokenizer, prompt))
-    return rows
+    encode = partial(encode_prompt, tokenizer)
+    return each_named("prompt", encode, zip(as_conversations(prompts)))
 
 
 def encode_answer(
@@ -94,7 +83,7 @@ def encode_answer(
     """The tokens of a prompt and its answer, and 1 at each one that is the answer's.
 
     Args:
-        tokenizer: says what the tokens are.
+        tokenizer: the model's.
         prompt: text (one user message), messages, or an object with .messages.
         answer: text, or messages: then all of their assistant's turns are answers.
         end: whether the token that ends the last turn is there.
@@ -115,11 +104,8 @@ def encode_answers(
     end: bool = True,
 ) -> list[tuple[list[int], list[int]]]:
     """`encode_answer` of each pair; an error says which it speaks of."""
-    rows = []
-    for i, pair in enumerate(as_exchanges(prompts, answers)):
-        with naming_row(f"row {i}"):
-            rows.append(encode_answer(tokenizer, *pair, end=end))
-    return rows
+    encode = partial(encode_answer, tokenizer, end=end)
+    return each_named("row", encode, as_exchanges(prompts, answers))
 
 
 def encode_conversation(
@@ -134,7 +120,7 @@ def encode_conversation(
     Earlier answers are marked as the template writes them in what the last one reads.
 
     Args:
-        tokenizer: says what the tokens are.
+        tokenizer: the model's.
         messages: what was said; after the last answer nothing counts.
         first: the assistant's turns before this message are no answers.
         end: whether the token that ends the last turn is there.
@@ -154,8 +140,7 @@ def encode_conversation(
         )
     *earlier, last = turns
     talk = as_text(tokenizer, messages[: last + 1])
-    text, before, frame = _read_before(tokenizer, talk[:last])
-    opening = _opening(tokenizer)
+    text, before, frame = _before(tokenizer, talk[:last])
     answer = [0] * len(before)
     for i in earlier:
         start, stop = _span(tokenizer, talk, i, text, before)
@@ -166,7 +151,8 @@ def encode_conversation(
         tokens = whole[len(before) :]
     else:
         tokens = _tokens(tokenizer, said, continued=True)
-    tokens = [*tokens, *[frame.end] * end]
+    tokens += [frame.end] * end
+    opening = _opening(tokenizer)
     marks = [0] * len(opening) + answer + [1] * len(tokens)
     return [*opening, *before, *tokens], marks
 
@@ -179,25 +165,24 @@ class _Before(NamedTuple):
     frame: Frame
 
 
-_LAST: WeakKeyDictionary[PreTrainedTokenizerBase, tuple] = WeakKeyDictionary()
-
-
-def _read_before(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
-) -> _Before:
-    """What stands before an answer; the last is remembered.
+def _before(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> _Before:
+    """What stands before an answer to messages; the last is remembered.
 
     Answers to one prompt come one after another: pairs, and the samples of a prompt.
     """
-    said = [(message["role"], message["content"]) for message in messages]
-    key = (said, tokenizer.chat_template, tokenizer.eos_token, len(tokenizer))
-    known = _LAST.get(tokenizer)
-    if known is None or known[0] != key:
-        text = prompt_text(tokenizer, messages)
-        tokens = _tokens(tokenizer, text)
-        known = key, _Before(text, tokens, frame_of(tokenizer, messages, text))
-        _LAST[tokenizer] = known
-    return known[1]
+    said = tuple((message["role"], message["content"]) for message in messages)
+    state = (str(tokenizer.chat_template), tokenizer.eos_token, len(tokenizer))
+    return _remembered(tokenizer, said, state)
+
+
+@lru_cache(maxsize=1)
+def _remembered(
+    tokenizer: PreTrainedTokenizerBase, said: tuple[tuple[str, str], ...], state: tuple
+) -> _Before:
+    messages: list[Message] = [{"role": role, "content": text} for role, text in said]
+    text = prompt_text(tokenizer, messages)
+    tokens = _tokens(tokenizer, text)
+    return _Before(text, tokens, frame_of(tokenizer, messages, text))
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int]:
@@ -265,9 +250,10 @@ def _tokens(
 ) -> list[int]:
     """The tokens of a rendered text, cut where the string of a token is broken up."""
     tokens = []
-    for i, piece in enumerate(text.split(BREAK)):
-        encode = _continuation if continued or i else _plain
+    for piece in text.split(BREAK):
+        encode = _continuation if continued else _plain
         tokens += encode(tokenizer, piece)
+        continued = True
     return tokens
 
 

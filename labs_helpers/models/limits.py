@@ -1,15 +1,16 @@
 """What a model can read: its vocabulary and its positions, checked before it is asked.
 
 In go a model and rows of token ids; out comes nothing, or an error that names the row,
-what was expected and what to do. Knows nothing of text.
+what was expected and what to do.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 def check_fits(
@@ -22,9 +23,7 @@ def check_fits(
     """Refuse rows of tokens that a model cannot read.
 
     Args:
-        model: whose positions and vocabulary are the limits.
         tokenizer: names the tokens.
-        rows: token ids.
         room: tokens that are to follow each row.
         numbers: what the rows are called, by default 0, 1, 2 ...
 
@@ -34,7 +33,7 @@ def check_fits(
     """
     size, limit = vocabulary(model), positions(model)
     for number, row in zip(numbers or range(len(rows)), rows, strict=True):
-        if not len(row):
+        if not row:
             raise ValueError(
                 f"row {number} is empty: its text gives no token, and without a chat "
                 "template or a beginning token there is nothing for the model to read. "
@@ -73,10 +72,10 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> int:
 def vocabulary(model: Any) -> int:
     """How many tokens a model has embeddings for."""
     if not hasattr(model, "get_input_embeddings"):
-        found = f"a {type(model).__name__}"
         more = " (its .policy is one)" if hasattr(model, "policy") else ""
         raise ValueError(
-            f"expected a language model, as load_policy gives one; got {found}{more}"
+            "expected a language model, as load_policy gives one; got a "
+            f"{type(model).__name__}{more}"
         )
     return model.get_input_embeddings().weight.shape[0]
 
@@ -98,10 +97,12 @@ def positions(model: nn.Module) -> int | None:
     return min(limits, default=None)
 
 
-@contextmanager
-def naming_row(name: str) -> Iterator[None]:
-    """Say of which row an error speaks."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+def each_named(name: str, encode: Callable[..., T], rows: Iterable[tuple]) -> list[T]:
+    """Encode each row, given as arguments; an error says of which row it speaks."""
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            found.append(encode(*row))
+        except ValueError as error:
+            raise ValueError(f"{name} {number}: {error}") from error
+    return found

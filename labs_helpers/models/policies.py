@@ -21,14 +21,12 @@ from transformers import (
 )
 
 from labs_helpers.common import progress
-from labs_helpers.data import Message
 from labs_helpers.models.adapters import (
     adapter_config,
     fresh_copy,
     load_adapter,
     with_lora,
 )
-from labs_helpers.models.chat import encode_prompt, encode_turns
 from labs_helpers.models.limits import positions
 from labs_helpers.models.loading import (
     CannotLoad,
@@ -95,22 +93,6 @@ def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def encode_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool,
-) -> list[int]:
-    """Encode messages by the tokenizer's chat template.
-
-    With a generation prompt that is `chat.encode_prompt`, what is read before an
-    answer. A tokenizer without a template reads the messages' bare text.
-    """
-    if add_generation_prompt:
-        return encode_prompt(tokenizer, messages)
-    return encode_turns(tokenizer, messages)
 
 
 def load_policy(
@@ -225,23 +207,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def in_batches(
     model: nn.Module,
-    rows: Sequence[tuple[Sequence[int], ...]],
+    rows: Sequence[Any],
     compute: Callable[[Sequence[Any]], Tensor],
     batch_size: int,
     what: str = "log-probs",
+    length: Callable[[Any], int] = lambda row: len(row[0]),
 ) -> Tensor:
     """Compute something of rows without gradient, in batches of similar length.
 
     Args:
         model: Is put into evaluation mode meanwhile.
-        rows: Tuples, their tokens first.
-        compute: Gives a result for each row of a batch.
+        rows: What `compute` takes several of, and gives a result for each.
         what: The progress bar's name.
+        length: Of a row; by default its first part is its tokens.
 
     Returns:
         The results in the order of the rows, on the CPU; (0,) for no rows.
     """
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+    order = sorted(range(len(rows)), key=lambda i: -length(rows[i]))
     results = []
     with evaluating(model), progress.bar(len(rows), what) as bar:
         for start in range(0, len(rows), batch_size):

@@ -26,7 +26,7 @@ from labs_helpers.models.adapters import (
     with_lora,
 )
 from labs_helpers.models.chat import encode_answer, encode_prompt
-from labs_helpers.models.limits import check_fits, naming_row
+from labs_helpers.models.limits import check_fits, each_named
 from labs_helpers.models.loading import (
     cannot_load,
     quiet_loading,
@@ -136,19 +136,16 @@ class RewardModel(nn.Module):
         self, prompts: Sequence[Any], responses: Sequence[Any], batch_size: int = 64
     ) -> Float[Tensor, "B D"]:
         """What the heads read: hidden states of the last token; on the CPU."""
-        rows = []
-        for i, pair in enumerate(as_exchanges(prompts, responses)):
-            with naming_row(f"row {i}"):
-                rows.append((self.encode(*pair),))
-        check_fits(self.trunk, self.tokenizer, [tokens for (tokens,) in rows])
+        rows = each_named("row", self.encode, as_exchanges(prompts, responses))
+        check_fits(self.trunk, self.tokenizer, rows)
         if not rows:
             return torch.zeros(0, self.width)
 
-        def last_hidden(batch: Sequence[tuple[list[int]]]) -> Tensor:
-            padded = pad_right([tokens for (tokens,) in batch])
-            return self._last_hidden(*(part.to(self.trunk.device) for part in padded))
+        def last_hidden(batch: Sequence[list[int]]) -> Tensor:
+            tokens, lengths = (part.to(self.trunk.device) for part in pad_right(batch))
+            return self._last_hidden(tokens, lengths)
 
-        return in_batches(self, rows, last_hidden, batch_size, "scores")
+        return in_batches(self, rows, last_hidden, batch_size, "scores", length=len)
 
     def _last_hidden(
         self, input_ids: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]

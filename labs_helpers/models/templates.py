@@ -2,14 +2,16 @@
 
 In go a tokenizer, for its template and its control tokens, and messages; out comes the
 rendered text, in which the strings of control tokens that a message holds are broken
-up by `BREAK`. Knows nothing of token ids but which one ends a turn.
+up by `BREAK`.
 """
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from contextlib import suppress
+from functools import lru_cache
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -56,11 +58,10 @@ def frame_of(
     trims_left, trims_right = before[-1:] != BLANK, after[:1] != BLANK
     before, after = before.removesuffix(BLANK), after.removeprefix(BLANK)
     lead = before.removeprefix(text) if before.startswith(text) else ""
-    controls = controls_of(tokenizer)
+    controls = _controls(tokenizer)
     if not lead.isspace() and not controls.pattern.search(lead):
         lead = ""  # a think block
-    found = controls.pattern.search(after)
-    if found is not None:
+    if found := controls.pattern.search(after):
         tail, end = after[: found.start()], controls.ids[found.group()]
         return Frame(lead, trims_left, trims_right, tail, end, after[: found.end()])
     end = tokenizer.eos_token_id
@@ -132,27 +133,22 @@ def _applied(
 
 def _remedy(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
     """What would make the template take the messages, found out by trying."""
-    joined: list[Message] = []
-    for message in messages:
-        role = "user" if message["role"] == "system" else message["role"]
-        if joined and joined[-1]["role"] == role:
-            content = f"{joined[-1]['content']}\n\n{message['content']}"
-            joined[-1] = {"role": role, "content": content}
-        else:
-            joined.append({"role": role, "content": message["content"]})
     roles = [message["role"] for message in messages]
+    speakers = ["user" if role == "system" else role for role in roles]
+    joined: list[Message] = []
+    for speaker, turns in groupby(zip(speakers, messages, strict=True), itemgetter(0)):
+        content = "\n\n".join(message["content"] for _, message in turns)
+        joined.append({"role": speaker, "content": content})
     advice = []
     if "system" in roles:
         advice.append("put what the system says in front of what the user says")
     if any(a == b for a, b in pairwise(role for role in roles if role != "system")):
         advice.append("join turns of one role that follow each other")
-    try:
+    with suppress(*RENDER_ERRORS):
         _applied(tokenizer, joined, True)
-    except RENDER_ERRORS:
-        advice = []
-    if not advice:
-        return "Give the tokenizer another chat_template, or leave the row out"
-    return f"It takes the same words otherwise: {' and '.join(advice)}"
+        if advice:
+            return f"It takes the same words otherwise: {' and '.join(advice)}"
+    return "Give the tokenizer another chat_template, or leave the row out"
 
 
 def _described(messages: list[Message]) -> str:
@@ -161,39 +157,38 @@ def _described(messages: list[Message]) -> str:
     return f"the conversation that begins {said!r:.60}, whose roles are {roles}"
 
 
-class Controls(NamedTuple):
+class _Controls(NamedTuple):
     """A tokenizer's control tokens, and what finds their strings."""
 
     ids: dict[str, int]
     pattern: re.Pattern[str]
 
 
-_CONTROLS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple] = WeakKeyDictionary()
-
-
-def controls_of(tokenizer: PreTrainedTokenizerBase) -> Controls:
+def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
     """Special tokens, and what the template writes around turns; remembered."""
-    key = (tokenizer.chat_template, len(tokenizer), *tokenizer.all_special_ids)
-    known = _CONTROLS.get(tokenizer)
-    if known is not None and known[0] == key:
-        return known[1]
+    state = (len(tokenizer), *tokenizer.all_special_ids)
+    return _found_controls(tokenizer, str(tokenizer.chat_template), state)
+
+
+@lru_cache(maxsize=4)
+def _found_controls(
+    tokenizer: PreTrainedTokenizerBase, template: str, state: tuple
+) -> _Controls:
     added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
     special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    special |= set(tokenizer.all_special_tokens)
     asked = {"role": "user", "content": "Who?"}
     try:
         written = render(tokenizer, [asked, MARKED, asked], False)
     except ValueError:
         written = ""
+    around = {string for string in added if string in written}
     ids = {
         string: added.get(string, tokenizer.convert_tokens_to_ids(string))
-        for string in {*special, *(s for s in added if s in written)}
+        for string in {*special, *tokenizer.all_special_tokens, *around}
         if len(string) > 1 and not string.isspace()
     }
     longest_first = sorted(ids, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-    _CONTROLS[tokenizer] = (key, Controls(ids, pattern))
-    return _CONTROLS[tokenizer][1]
+    return _Controls(ids, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
 
 
 def as_text(
@@ -204,9 +199,8 @@ def as_text(
     def broken(text: str) -> str:
         text = text.replace(BREAK, "").replace(ANSWER, "")
         while found := pattern.search(text):
-            at = found.start() + 1
-            text = text[:at] + BREAK + text[at:]
+            text = BREAK.join((text[: found.start() + 1], text[found.start() + 1 :]))
         return text
 
-    pattern = controls_of(tokenizer).pattern
+    pattern = _controls(tokenizer).pattern
     return [{**m, "content": broken(m["content"])} for m in messages]

@@ -1,10 +1,10 @@
 """Read prompts, then one token a step, through a model's cache.
 
-Knows token ids and a causal language model; nothing of text, nor of how the next
-token is chosen. Where all layers attend to everything, prompts are read in groups of
-similar length, the cache grows without copies and its mask is made once. A model whose
-cache does not give what its plain forward gives, which is measured once (state-space
-models with padding, say), is read whole for every token: slower, and right.
+Knows token ids and a causal language model, not how the next token is chosen. Where all
+layers attend to everything, prompts are read in groups of similar length, the cache
+grows without copies and its mask is made once. A model whose cache does not give what
+its plain forward gives, which is measured once (state-space models with padding, say),
+is read whole for every token: slower, and right.
 """
 
 import inspect
@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -52,15 +54,12 @@ class Decoder:
                 for layer in DynamicCache(config=model.config).layers
             )
         )
-        self.prompts = prompts
-        self.room = room
-        self.pad = pad
+        self.prompts, self.room, self.pad = prompts, room, pad
         lengths = [len(ids) for ids in prompts]
         self.length = lengths[-1]
         self.padded = lengths[0] < lengths[-1]
         self.positions = torch.tensor(lengths, device=model.device)
-        columns = torch.arange(self.length + room, device=model.device)
-        self.mask = columns >= self.length - self.positions[:, None]
+        self.mask = self._real(self.positions, self.length, self.length + room)
         self.bias = torch.zeros_like(self.mask, dtype=model.dtype)
         self.bias.masked_fill_(~self.mask, torch.finfo(model.dtype).min)
 
@@ -72,9 +71,8 @@ class Decoder:
         caches, logits = [], []
         for start in range(0, len(self.prompts), size):
             caches.append(DynamicCache(config=self.model.config))
-            logits.append(
-                self._read_group(self.prompts[start : start + size], caches[-1])
-            )
+            group = self.prompts[start : start + size]
+            logits.append(self._read_group(group, caches[-1]))
         self.cache = caches[0]
         if self.attends_to_all:
             self.cache.layers = [
@@ -103,18 +101,21 @@ class Decoder:
     def _read_group(
         self, prompts: Sequence[Sequence[int]], cache: DynamicCache
     ) -> Float[Tensor, "group V"]:
-        width = len(prompts[-1])
-        padding = [[self.pad] * (width - len(ids)) for ids in prompts]
-        tokens = [[*left, *ids] for left, ids in zip(padding, prompts, strict=True)]
-        mask = positions = None
-        if padding[0]:
-            mask = torch.tensor(
-                [[0] * len(left) + [1] * (width - len(left)) for left in padding],
-                device=self.model.device,
-            )
-            positions = (mask.cumsum(dim=1) - 1).clamp_(min=0)
-        tokens = torch.tensor(tokens, device=self.model.device)
-        return self._forward(tokens, cache, mask, positions)
+        rows = [torch.tensor(ids) for ids in prompts]
+        tokens = pad_sequence(rows, True, self.pad, "left").to(self.model.device)
+        lengths = torch.tensor([len(ids) for ids in prompts], device=tokens.device)
+        if lengths[0] == lengths[-1]:
+            return self._forward(tokens, cache, None, None)
+        mask = self._real(lengths, tokens.shape[1], tokens.shape[1]).long()
+        return self._forward(
+            tokens, cache, mask, (mask.cumsum(dim=1) - 1).clamp_(min=0)
+        )
+
+    @staticmethod
+    def _real(lengths: Int[Tensor, " B"], width: int, columns: int) -> Tensor:
+        """True but at the padding to the left of what ends in column `width`."""
+        every = torch.arange(columns, device=lengths.device)
+        return every >= width - lengths[:, None]
 
     def _forward(
         self,
@@ -123,16 +124,15 @@ class Decoder:
         mask: Tensor | None,
         positions: Int[Tensor, "B new"] | None,
     ) -> Float[Tensor, "B V"]:
-        position_ids = {}
+        given = dict(self.last_only)
         if mask is not None and self.has_positions:
-            position_ids["position_ids"] = positions
+            given["position_ids"] = positions
         output = self.model(
             input_ids=tokens,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            **position_ids,
-            **self.last_only,
+            **given,
         )
         return output.logits[:, -1]
 
@@ -148,9 +148,8 @@ class Rereader:
     ):
         """Prepare for prompts, in ascending length, and `room` tokens after them."""
         self.model = model
-        width = len(prompts[-1]) + room
-        rows = [[*ids, *[pad] * (width - len(ids))] for ids in prompts]
-        self.tokens = torch.tensor(rows, device=model.device)
+        padded = [torch.tensor([*ids, *[pad] * room]) for ids in prompts]
+        self.tokens = pad_sequence(padded, True, pad).to(model.device)
         self.lengths = torch.tensor([len(ids) for ids in prompts], device=model.device)
 
     def read_prompts(self) -> Float[Tensor, "B V"]:
@@ -172,12 +171,7 @@ class Rereader:
 
 
 class Reading(NamedTuple):
-    """How a model is read token by token, and what that takes.
-
-    Attributes:
-        decoder: The class to do it.
-        token_bytes: Memory of a row for each of its tokens.
-    """
+    """How a model is read token by token, and the bytes that a row's token takes."""
 
     decoder: type[Decoder] | type[Rereader]
     token_bytes: int
@@ -206,16 +200,16 @@ def _try_cache(model: Policy) -> Reading:
     size = vocabulary(model)
     rows = [[n % size for n in ids] for ids in ([5, 6], [1, 2, 3, 4, 5])]
     new = torch.tensor([8, 9], device=model.device) % size
-    swap = torch.tensor([1, 0], device=model.device)
-    plain = Rereader(model, rows, 1, 0)
-    expected = [plain.read_prompts()]
-    plain.keep(swap)
-    expected.append(plain.read(new))
+
+    def tried(decoder: Decoder | Rereader) -> list[Tensor]:
+        prompts = decoder.read_prompts()
+        decoder.keep(torch.tensor([1, 0], device=model.device))
+        return [prompts, decoder.read(new)]
+
+    expected = tried(Rereader(model, rows, 1, 0))
     try:
         cached = Decoder(model, rows, 1, 0)
-        found = [cached.read_prompts()]
-        cached.keep(swap)
-        found.append(cached.read(new))
+        found = tried(cached)
         held = sum(
             layer.keys.nbytes + layer.values.nbytes
             for layer in cached.cache.layers
@@ -263,12 +257,6 @@ class _RoomyLayer(DynamicLayer):
 
 def _join(groups: list[Tensor], length: int, room: int) -> Tensor:
     """Groups of rows below each other; zeros around them, which the mask hides."""
-    rows = sum(len(group) for group in groups)
-    _, heads, _, size = groups[0].shape
-    space = groups[0].new_zeros(rows, heads, length + room, size)
-    first = 0
-    for group in groups:
-        end = first + len(group)
-        space[first:end, :, length - group.shape[2] : length] = group
-        first = end
-    return space
+    return torch.cat(
+        [F.pad(group, (0, 0, length - group.shape[2], room)) for group in groups]
+    )
