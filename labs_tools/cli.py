@@ -1,18 +1,31 @@
-"""The command `labs`: one subcommand for each thing that people do with the course."""
+"""The command `labs`: one subcommand for each thing that people do with the course.
 
-import argparse
+What a subcommand needs is imported when it is called: `labs --help` needs nothing.
+"""
+
 import contextlib
+import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from labs_helpers import __version__
-from labs_helpers.course.needs import require
-from labs_helpers.course.profile import ROOT, load_profile
-from labs_helpers.course.results import require_writable, results_folder
+from labs_helpers.common.files import ROOT
 from labs_tools.endings import silence, tell
+
+# Plain text, which logs and screen readers take as terminals do.
+app = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Command = Callable[..., int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,183 +37,150 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A terminal that cannot show "·" is no reason to stop.
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="replace")
-    parser = argparse.ArgumentParser(
-        prog="labs", description="Four labs on preference alignment of language models."
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_run(commands)
-    _add_release(commands)
-    _add_grade(commands)
-    _add_doctor(commands)
-    _add_study(commands)
-    _add_train(commands)
-    _add_bench(commands)
-    options = argparse.Namespace(extra="lab")
     try:
-        parser.parse_args(arguments, options)
-        code = options.action(options)
-        sys.stdout.flush()
-    except SystemExit:  # by argparse, which has said why
-        silence(sys.stdout)
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        return tell(error, options.extra)
+        app(arguments, prog_name="labs")
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except OSError:  # nobody reads the help
+        code = 0
+    silence(sys.stdout)
     return code
 
 
-def _add_run(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "run", help="execute labs and judge their claims", description=run.__doc__
-    )
-    command.add_argument(
-        "labs", nargs="*", type=int, metavar="LAB", help="numbers; all by default"
-    )
-    command.add_argument(
-        "--profile", help="smoke, tiny, small or gpu; by default LABS_PROFILE"
-    )
-    command.add_argument(
-        "--out", type=Path, metavar="DIR", help="by default build/labs"
-    )
-    command.add_argument(
-        "--in-place", action="store_true", help="also write notebooks back, cleaned"
-    )
-    command.set_defaults(action=run)
+def command(help: str, extra: str = "lab") -> Callable[[Command], Command]:
+    """Make a function a subcommand that ends in its exit code, or in a sentence.
+
+    Args:
+        help: its line in `labs --help`; its docstring is what `labs NAME --help` says.
+        extra: what it needs installed, for imports that fail.
+    """
+
+    def register(function: Command) -> Command:
+        @app.command(short_help=help)
+        @functools.wraps(function)
+        def ends(**options: object) -> None:
+            try:
+                code = function(**options)
+                sys.stdout.flush()
+            except (Exception, KeyboardInterrupt) as error:
+                code = tell(error, extra)
+            raise typer.Exit(code)
+
+        return function
+
+    return register
 
 
-def _add_release(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "release", help="make the student versions", description=release.__doc__
-    )
-    command.add_argument(
-        "--out", type=Path, metavar="DIR", help="by default notebooks/student"
-    )
-    command.set_defaults(action=release)
+def _count(given: str | int) -> int:  # a default is parsed, too
+    if not str(given).isdecimal() or int(given) < 1:
+        raise typer.BadParameter(f"expected a number from 1 on, got {given!r}")
+    return int(given)
 
 
-def _add_grade(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "grade", help="grade a folder of notebooks", description=grade.__doc__
-    )
-    command.add_argument("folder", type=Path, metavar="DIR", help="of submissions")
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="CSV", help="the table of grades"
-    )
-    command.add_argument(
-        "--roster",
-        type=Path,
-        metavar="CSV",
-        help="first column: students; others: names under which their files come",
-    )
-    command.add_argument(
-        "--jobs", type=_count, metavar="N", help="submissions at once; by default cores"
-    )
-    command.add_argument(
-        "--lab", type=int, metavar="N", help="take everything for this lab"
-    )
-    command.set_defaults(action=grade, extra="lab,grade")
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
 
 
-def _add_doctor(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "doctor",
-        help="say what this machine has and what is missing",
-        description=doctor.__doc__,
-    )
-    command.set_defaults(action=doctor)
+@app.callback()
+def labs(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
+    """Four labs on preference alignment of language models."""
 
 
-def _add_study(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "study", help="run a long experiment into a CSV", description=study.__doc__
-    )
-    command.add_argument("name", nargs="?", help="without it, the studies are listed")
-    command.set_defaults(action=study)
-
-
-def _add_train(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "train",
-        help="align a language model by reinforcement, as a file says",
-        description=train.__doc__,
-    )
-    command.add_argument(
-        "algorithm", metavar="ALGORITHM", help="ppo, trpo, actor_critic or reinforce"
-    )
-    command.add_argument("--config", type=Path, required=True, metavar="FILE")
-    command.set_defaults(action=train)
-
-
-def _add_bench(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "bench",
-        help="time the library beside TRL and transformers",
-        description=bench.__doc__,
-    )
-    command.add_argument(
-        "--out", type=Path, metavar="FILE", help="by default build/bench.json"
-    )
-    command.add_argument(
-        "--trl-ppo",
-        type=Path,
-        metavar="DIR",
-        help="where `pip install --no-deps --target DIR trl==1.12.0` put TRL's PPO",
-    )
-    command.add_argument("--runs", type=_count, default=5, metavar="N", help="of each")
-    command.set_defaults(action=bench)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return int(text)
-
-
-def run(options: argparse.Namespace) -> int:
+@command("execute labs and judge their claims")
+def run(
+    labs: Annotated[
+        list[int] | None,
+        typer.Argument(parser=_count, metavar="LAB", help="Numbers; without, all."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="smoke, tiny, small or gpu; without, LABS_PROFILE."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Without, build/labs.")
+    ] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Also write notebooks back, cleaned.")
+    ] = False,
+) -> int:
     """Execute lab notebooks and write them, HTML and results.json to one folder.
 
     The exit code is 1 if a cell raises or, on tiny, a claim does not hold.
     """
-    paths = find_notebooks(options.labs)
-    profile = load_profile(options.profile)
-    require(profile)
-    from labs_tools import notebooks
+    notebooks = find_notebooks(labs or [])
+    from labs_helpers.course.needs import require
+    from labs_helpers.course.profile import load_profile
+    from labs_helpers.course.results import results_folder
 
-    print(f"Profile {profile.title}: {', '.join(path.name for path in paths)}")
-    return notebooks.run(
-        paths, profile, options.out or results_folder(), options.in_place
-    )
+    chosen = load_profile(profile)
+    require(chosen)
+    from labs_tools.notebooks import run
+
+    print(f"Profile {chosen.title}: {', '.join(x.name for x in notebooks.values())}")
+    return run(notebooks, chosen, out or results_folder(), in_place)
 
 
-def release(options: argparse.Namespace) -> int:
+@command("make the student versions")
+def release(
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Without, notebooks/student.")
+    ] = None,
+) -> int:
     """Write the labs without solutions, hidden tests and outputs."""
-    from labs_tools import release as student
+    from labs_tools.release import FOLDER, release
 
-    paths = find_notebooks([])
-    out = options.out or paths[0].parent / student.FOLDER
-    for path in student.release(paths, out):
+    sources = [*find_notebooks([]).values()]
+    for path in release(sources, out or sources[0].parent / FOLDER):
         print(f"written to {os.path.relpath(path)}")
     return 0
 
 
-def grade(options: argparse.Namespace) -> int:
+@command("grade a folder of notebooks", extra="lab,grade")
+def grade(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of submissions.")],
+    out: Annotated[Path, typer.Option(metavar="CSV", help="The table of grades.")],
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="First column: students; others: names under which files come.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            parser=_count, metavar="N", help="Submissions at once; without, cores."
+        ),
+    ] = None,
+    lab: Annotated[
+        int | None,
+        typer.Option(parser=_count, metavar="N", help="Take everything for this lab."),
+    ] = None,
+) -> int:
     """Run every submission's answers apart from the others and check them.
 
     Writes the grades and, to a folder of the same name, a gradebook, feedback for each
     student and a report on the class. Interrupted, it goes on where it was.
     """
-    paths = find_notebooks([] if options.lab is None else [options.lab])
+    sources = find_notebooks([] if lab is None else [lab])
     import nbgrader  # noqa: F401 - better known now than after the grading
 
-    from labs_tools import notebooks
+    from labs_tools.grading.grade import grade
 
-    sources = {notebooks.lab_number(path): path for path in paths}
-    return notebooks.grade(
-        options.folder, options.out, sources, options.roster, options.jobs
-    )
+    return grade(folder, out, sources, roster, jobs)
 
 
-def doctor(options: argparse.Namespace) -> int:
+@command("say what this machine has and what is missing")
+def doctor() -> int:
     """Say what machine, profile and versions there are, and what to do about gaps.
 
     The exit code is 0 if the labs can run.
@@ -210,38 +190,67 @@ def doctor(options: argparse.Namespace) -> int:
     return diagnose()
 
 
-def study(options: argparse.Namespace) -> int:
+@command("run a long experiment into a CSV")
+def study(
+    name: Annotated[
+        str | None, typer.Argument(help="Without it, the studies are listed.")
+    ] = None,
+) -> int:
     """Run one study and write data/studies/NAME.csv."""
     from labs_tools import studies
 
-    if options.name is None:
-        for name, experiment in studies.studies().items():
-            print(f"{name:28}{(experiment.__doc__ or '').splitlines()[0]}")
-        return 0
-    print(f"written to {studies.run(options.name)}")
+    if name is None:
+        for known, experiment in studies.studies().items():
+            print(f"{known:28}{(experiment.__doc__ or '').splitlines()[0]}")
+    else:
+        print(f"written to {studies.run(name)}")
     return 0
 
 
-def train(options: argparse.Namespace) -> int:
+@command("align a language model by reinforcement, as a file says")
+def train(
+    algorithm: Annotated[
+        str, typer.Argument(help="ppo, trpo, actor_critic or reinforce")
+    ],
+    config: Annotated[
+        Path, typer.Option(metavar="FILE", help="TOML or YAML: policy, prompts, ...")
+    ],
+) -> int:
     """Train a policy on its own answers, as a TOML or YAML file says.
 
     The file names policy, prompts, reward and out, and in [settings] what RLConfig
-    takes; labs_helpers/course/training.py shows one. The same command resumes a run
-    that was broken off. Several processes share the work, on GPUs as on CPUs, under
-    torchrun --standalone --nproc-per-node 2 --no-python labs train METHOD --config FILE
-    where each answers `samples` prompts of its own.
+    takes; labs_tools/training.py shows one. The same command resumes a run that was
+    broken off. Several processes share the work, on GPUs as on CPUs, under torchrun
+    --standalone --nproc-per-node 2 --no-python labs train METHOD --config FILE, where
+    each answers `samples` prompts of its own.
     """
     from labs_tools import training
 
-    return training.run(options.algorithm, options.config)
+    return training.run(algorithm, config)
 
 
-def bench(options: argparse.Namespace) -> int:
+@command("time the library beside TRL and transformers")
+def bench(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Without, build/bench.json.")
+    ] = None,
+    trl_ppo: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where `pip install --no-deps --target DIR trl==1.12.0` put TRL's "
+            "PPO.",
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(parser=_count, metavar="N", help="Of each.")] = 5,
+) -> int:
     """Do the same work in our way and in TRL's or transformers', in turns, and time it.
 
     A ratio above 1 means that ours is faster. The exit code is 1 if a bar is missed.
     """
-    out = options.out or results_folder().parent / "bench.json"
+    from labs_helpers.course.results import require_writable, results_folder
+
+    out = out or results_folder().parent / "bench.json"
     if out.is_dir():
         raise ValueError(f"{out} is a folder: name a file in it")
     require_writable(out.parent)
@@ -249,13 +258,13 @@ def bench(options: argparse.Namespace) -> int:
 
     from labs_tools import bench as benchmarks
 
-    rows = benchmarks.run(out, options.trl_ppo, options.runs)
+    rows = benchmarks.run(out, trl_ppo, runs)
     print(f"written to {os.path.relpath(out)}")
     return int(any(row.ratio < row.bar for row in rows))
 
 
-def find_notebooks(labs: Sequence[int]) -> list[Path]:
-    """Find the notebooks of labs, all if none is named, in order."""
+def find_notebooks(labs: Sequence[int]) -> dict[int, Path]:
+    """Find the notebooks of labs, all if none is named, by number and in order."""
     folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
     folder = next((f for f in folders if f.is_dir()), folders[0])
     named = {p: re.match(r"(\d+)_", p.name) for p in sorted(folder.glob("*.ipynb"))}
@@ -270,4 +279,4 @@ def find_notebooks(labs: Sequence[int]) -> list[Path]:
             f"there is no lab {', '.join(map(str, missing))} in {folder}; there is "
             f"{', '.join(map(str, found))}"
         )
-    return [found[number] for number in sorted(set(labs) or found)]
+    return {number: found[number] for number in sorted(set(labs) or found)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from labs_helpers.course.profile import ROOT
+from labs_helpers.common.files import ROOT
 
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"

@@ -8,6 +8,7 @@ whoever raised.
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 from importlib import metadata
@@ -101,7 +102,7 @@ def _missing(error: ImportError, extra: str) -> str:
     name = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) and name != "labs_helpers":
         return one_line(f"{name or 'a package'} cannot be used: {error}")
-    extra = _extras().get(name, extra)
+    extra = _extra_that_brings(name) or extra
     return f"{error.name} is missing. Install it: {install(extra)}"
 
 
@@ -110,19 +111,18 @@ def install(extra: str) -> str:
     return f"pip install -e '.[{extra}]', in the project's folder"
 
 
-def _extras() -> dict[str, str]:
-    """By the name of a package the extra that brings it."""
-    found = {}
-    try:
-        lines = metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        return found
-    for line in lines:
-        requirement = Requirement(line)
-        if requirement.marker and "extra ==" in str(requirement.marker):
-            name = requirement.name.replace("-", "_")
-            found[name] = str(requirement.marker).split('"')[1]
-    return found
+def extra_of(requirement: Requirement) -> str:
+    """The extra that a requirement belongs to; empty for the package itself."""
+    found = re.search(r"extra == ['\"](.+?)['\"]", str(requirement.marker))
+    return found[1] if found else ""
+
+
+def _extra_that_brings(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for requirement in map(Requirement, metadata.requires(DISTRIBUTION) or []):
+            if requirement.name.replace("-", "_") == package:
+                return extra_of(requirement)
+    return None
 
 
 def _unexpected(error: BaseException) -> str:

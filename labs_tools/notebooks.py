@@ -2,8 +2,7 @@
 
 Each notebook gets a fresh kernel in its own folder, with the profile in its
 environment. What came of it stands in the executed notebook and in results.json, which
-the notebook's last cell writes. Knows nothing of what the labs are about. Student
-versions are made by `release`; what students hand in is graded by `grade`.
+the notebook's last cell writes.
 """
 
 import asyncio
@@ -36,10 +35,7 @@ from labs_helpers.course.results import (
 )
 from labs_tools.endings import Interrupted, install
 from labs_tools.pages import to_html
-from labs_tools.progress import CellProgress, headings
-from labs_tools.release import release
-
-__all__ = ["clean", "execute", "grade", "release", "run", "to_html"]
+from labs_tools.progress import CellProgress
 
 KERNEL_FAULTS = {
     DeadKernelError: "the kernel died. Was there enough memory? See `labs doctor`.",
@@ -55,29 +51,21 @@ CELL_METADATA = ("colab", "outputId", "collapsed", "ExecuteTime")
 class Failure:
     """Why a notebook did not reach its end."""
 
-    notebook: str
-    cell: int
-    heading: str
+    place: str  # notebook, cell and heading
     error: str
-    interrupted: bool = False
-
-    @property
-    def place(self) -> str:
-        """Notebook, cell and heading."""
-        where = f" ({self.heading})" if self.heading else ""
-        return f"{self.notebook}, code cell {self.cell}{where}"
+    interrupted: bool
 
     def __str__(self) -> str:
         return f"{self.place}:\n  {self.error}"
 
 
 def run(
-    paths: Sequence[Path], profile: Profile, out: Path, in_place: bool = False
+    notebooks: Mapping[int, Path], profile: Profile, out: Path, in_place: bool = False
 ) -> int:
     """Execute labs one after another; print their claims; return the exit code.
 
     Args:
-        paths: notebooks whose names begin with the number of their lab.
+        notebooks: by the number of their lab.
         profile: that they run with.
         out: for executed notebooks, HTML and results.json.
         in_place: also write each executed notebook back, cleaned.
@@ -92,14 +80,14 @@ def run(
     require_writable(out)
     failures: list[str] = []
     begun: list[int] = []  # what stands of others is of an earlier run
-    for path in paths:
-        lab = lab_number(path)
+    for lab, path in notebooks.items():
         begun.append(lab)
         forget_results(out, lab)
         notebook = read_notebook(path)
         failure = execute(notebook, path, profile, out)
         notebook = clean(notebook)
-        _save(notebook, path.stem, out)
+        write_atomically(out / path.name, nbformat.writes(notebook) + "\n")
+        write_atomically(out / f"{path.stem}.html", to_html(notebook, path.stem))
         if failure is not None and failure.interrupted:
             _print_claims(out, begun)
             raise Interrupted(
@@ -119,27 +107,6 @@ def run(
         print("\nFailed:", *map(printable, failures), sep="\n")
     print(f"\nExecuted notebooks, HTML and results.json are in {os.path.relpath(out)}.")
     return 1 if failures else 0
-
-
-def grade(
-    folder: Path,
-    out: Path,
-    sources: Mapping[int, Path],
-    roster: Path | None = None,
-    jobs: int | None = None,
-) -> int:
-    """Grade a folder of submissions; see `labs_tools.grading.grade`."""
-    from labs_tools.grading.grade import grade as grade_all
-
-    return grade_all(folder, out, sources, roster, jobs)
-
-
-def lab_number(path: Path) -> int:
-    """Read the lab's number off a notebook's name."""
-    number = re.match(r"\d+", path.name)
-    if number is None:
-        raise ValueError(f"{path.name} does not begin with the number of a lab")
-    return int(number.group())
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -163,17 +130,6 @@ def execute(
     notebook: NotebookNode, path: Path, profile: Profile, out: Path
 ) -> Failure | None:
     """Execute a notebook, which then holds its outputs, and say what went wrong."""
-    cells = notebook.cells
-    running = 0
-
-    def starts(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal running
-        running = cell_index
-        progress.cell_starts(cell_index)
-
-    def ends(cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
-        progress.cell_ends(cell_index)
-
     client = NotebookClient(
         notebook,
         timeout=None,
@@ -182,10 +138,11 @@ def execute(
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
         on_notebook_start=lambda notebook: interruption.listen(),
-        on_cell_start=starts,
-        on_cell_executed=ends,
+        on_cell_start=lambda cell, cell_index: progress.cell_starts(cell_index),
+        on_cell_executed=lambda cell_index, **_: progress.cell_ends(cell_index),
     )
     interruption = Interruption(client)
+    cells = notebook.cells
     with CellProgress(path.stem, cells, _seconds(out / path.name)) as progress:
         try:
             client.execute(env=kernel_environment(profile, out))
@@ -197,12 +154,12 @@ def execute(
             reason = KERNEL_FAULTS[type(error)]
         else:
             return None
-    number = sum(cell.cell_type == "code" for cell in cells[: running + 1])
+    number = sum(cell.cell_type == "code" for cell in cells[: progress.running + 1])
+    heading = f" ({progress.heading})" if progress.heading else ""
+    place = f"{path.name}, code cell {number}{heading}"
     if interruption.asked:
         reason = "interrupted"
-    return Failure(
-        path.name, number, headings(cells)[running], reason, interruption.asked
-    )
+    return Failure(place, reason, interruption.asked)
 
 
 class Interruption:
@@ -291,11 +248,6 @@ def _clean_output(output: NotebookNode) -> NotebookNode | None:
         if not text or PROGRESS_BAR.search(text) or re.match(r"\w+\(", text):
             return None
     return output
-
-
-def _save(notebook: NotebookNode, name: str, out: Path) -> None:
-    write_atomically(out / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
-    write_atomically(out / f"{name}.html", to_html(notebook, name))
 
 
 def _seconds(executed: Path) -> dict[str, float]:

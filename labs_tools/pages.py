@@ -10,6 +10,7 @@ import html
 import re
 import unicodedata
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import pass_context
@@ -20,74 +21,17 @@ from nbformat import NotebookNode
 
 from labs_tools.progress import headings
 
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 CONTENTS = "<!-- contents -->"
-# Blocks of nbconvert's "lab" template that ask the network are emptied; figures get
-# what `described` wrote down.
-TEMPLATE = f"""{{%- extends 'index.html.j2' -%}}
-{{% block html_head_js %}}{{% endblock %}}
-{{% block jupyter_widgets %}}{{% endblock %}}
-{{% block html_head_js_mathjax %}}{{% endblock %}}
-{{% block html_head_js_mermaidjs %}}{{% endblock %}}
-{{% block html_head_css %}}<style>{{{{ resources.page_style }}}}</style>
-<script>{{{{ resources.page_script }}}}</script>{{% endblock %}}
-{{% block body_header %}}{{{{ super() }}}}{CONTENTS}{{% endblock %}}
-{{% block data_png scoped %}}{{{{ super() | with_alt(output) }}}}{{% endblock %}}
-{{% block data_jpg scoped %}}{{{{ super() | with_alt(output) }}}}{{% endblock %}}
-{{% block data_svg scoped %}}{{{{ super() | with_alt(output) }}}}{{% endblock %}}
-"""
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
-STYLE = """
-main { max-width: 62rem; margin: auto; }
-.jp-InputArea, .jp-OutputArea-child { display: flex; }
-.jp-InputArea > *, .jp-OutputArea-child > * { display: block; }
-.jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown {
-  flex: 1; min-width: 0; }
-.jp-InputArea-editor, .jp-OutputArea-output, .jp-RenderedMarkdown,
-math[display=block] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; }
-.jp-InputArea-editor .highlight pre { white-space: pre; }
-.jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; }
-math { font-size: 1.1em; }
-math[display=block] { margin: 0.6em 0; }
-nav.contents { margin: 1rem 2rem; font-family: var(--jp-content-font-family); }
-nav.contents ol { list-style: none; padding-left: 1rem; line-height: 1.6; }
-nav.contents a { text-decoration: none; }
-@media screen and (max-width: 700px) {
-  body.jp-Notebook { padding: 0.3rem; }
-  .jp-InputArea > .jp-InputPrompt, .jp-OutputArea-child > .jp-OutputPrompt {
-    display: none; }
-  nav.contents { margin: 0.5rem; }
-}
-@media print {
-  .jp-InputArea-editor .highlight pre, .jp-OutputArea-output pre {
-    white-space: pre-wrap; overflow-wrap: anywhere; }
-  .jp-InputArea-editor, .jp-OutputArea-output { overflow: visible; }
-  details::details-content { display: block; content-visibility: visible; }
-  img, table { break-inside: avoid; }
-  h1, h2, h3 { break-after: avoid; }
-}
-"""
-# What is folded on a screen is read on paper.
-SCRIPT = """
-let folded = [];
-addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll("details:not([open])")];
-  folded.forEach((part) => { part.open = true; });
-});
-addEventListener("afterprint", () => folded.forEach((x) => { x.open = false; }));
-"""
 
 
 def to_html(notebook: NotebookNode, title: str) -> str:
     """Render a notebook in JupyterLab's style, as one file."""
-    exporter = Page(raw_template=TEMPLATE)
+    exporter = Page(raw_template=TEMPLATE.read_text(encoding="utf-8"))
     exporter.log.setLevel("ERROR")
     exporter.register_filter("with_alt", _with_alt)
-    resources = {
-        "metadata": {"name": title},
-        "page_style": STYLE,
-        "page_script": SCRIPT,
-    }
+    resources = {"metadata": {"name": title}}
     page = exporter.from_notebook_node(described(notebook), resources)[0]
     page = _ELSEWHERE.sub(_alt_of, page)
     return page.replace(CONTENTS, contents(page), 1)
@@ -197,16 +141,10 @@ def _alt_of(image: re.Match[str]) -> str:
 
 def contents(page: str) -> str:
     """The table of contents of a page: its headings of the second and third level."""
-    lines, depth = [], 2
-    for level, anchor, text in _HEADING.findall(page):
-        while depth < int(level):
-            lines.append("<ol>")
-            depth += 1
-        while depth > int(level):
-            lines.append("</ol>")
-            depth -= 1
-        lines.append(f'<li><a href="#{anchor}">{text.strip()}</a></li>')
-    lines += ["</ol>"] * (depth - 2)
+    lines = [
+        f'<li class="h{level}"><a href="#{anchor}">{text.strip()}</a></li>'
+        for level, anchor, text in _HEADING.findall(page)
+    ]
     if not lines:
         return ""
     return (

@@ -24,22 +24,21 @@ class CellProgress:
 
     def __init__(self, name: str, cells: Sequence[Any], seconds: Mapping[str, float]):
         self.name = name
-        self._cells = [i for i, cell in enumerate(cells) if cell.cell_type == "code"]
-        self._headings = headings(cells)
-        known = [seconds[c.id] for c in cells if c.get("id") in seconds]
+        known = [seconds[cell.id] for cell in cells if cell.get("id") in seconds]
         usual = sum(known) / len(known) if known else 1.0
-        self._weights = [seconds.get(cell.get("id"), usual) for cell in cells]
-        self._done = 0.0
-        self._heading = ""
-        expected = sum(self._weights[i] for i in self._cells)
-        self._left = expected if known else None
-        self._started = self._since = time.monotonic()
+        self._weights = [
+            seconds.get(cell.get("id"), usual) if cell.cell_type == "code" else 0.0
+            for cell in cells
+        ]
+        self._headings = headings(cells)
+        self.running, self.heading = 0, ""
+        self._pace = 1.0 if known else 0.0  # seconds for one of last time
+        self._started = time.monotonic()
         self._stop = threading.Event()
 
     def __enter__(self) -> "CellProgress":
-        total = sum(self._weights[i] for i in self._cells)
         self._bar = tqdm(
-            total=total,
+            total=sum(self._weights),
             desc=self.name,
             bar_format=FORMAT,
             disable=None,
@@ -54,23 +53,21 @@ class CellProgress:
         self._stop.set()
         self._clock.join()
         self._bar.close()
-        seconds = time.monotonic() - self._started
-        print(f"{self.name}: {seconds:.0f} s", file=sys.stderr)
+        print(f"{self.name}: {self._elapsed():.0f} s", file=sys.stderr)
 
     def cell_starts(self, index: int) -> None:
         """Show the heading that a cell stands under."""
-        self._heading = self._headings[index]
+        self.running, self.heading = index, self._headings[index]
         self._draw()
 
     def cell_ends(self, index: int) -> None:
         """Advance by a cell and estimate anew."""
-        self._done += self._weights[index]
-        left = sum(self._weights[i] for i in self._cells if i > index)
-        self._since = time.monotonic()
-        elapsed = self._since - self._started
-        self._left = left * elapsed / self._done if self._done else None
+        self._pace = self._elapsed() / sum(self._weights[: index + 1])
         self._bar.update(self._weights[index])
         self._draw()
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
 
     def _tick(self) -> None:
         while not self._stop.wait(1.0):
@@ -78,10 +75,10 @@ class CellProgress:
 
     def _draw(self) -> None:
         left = ""
-        if self._left is not None:
-            seconds = max(0.0, self._left - (time.monotonic() - self._since))
+        if self._pace:
+            seconds = max(0.0, self._pace * sum(self._weights) - self._elapsed())
             left = f"{tqdm.format_interval(seconds)} left · "
-        self._bar.set_postfix_str(f"{left}{one_line(self._heading, 40)}")
+        self._bar.set_postfix_str(f"{left}{one_line(self.heading, 40)}")
 
 
 def headings(cells: Sequence[Any]) -> list[str]:

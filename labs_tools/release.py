@@ -8,7 +8,7 @@ into them by `colab`.
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ FOLDER = "student"
 MAY_FAIL = "raises-exception"
 HERE = "# YOUR CODE HERE"
 WRITE_HERE = "*Your answer here.*"
-SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
-HIDDEN = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
 NOTE = """\
 **Student version.** Write your code where it says `YOUR CODE HERE`, run the cell below
 it, and read what the check says. Until an answer is right the lab goes on with the
@@ -44,7 +42,6 @@ def release(paths: Sequence[Path], folder: Path) -> list[Path]:
 
     Where the badge or the installation of a source is out of date, it is renewed too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for path in paths:
         source = nbformat.read(path, as_version=4)
@@ -73,15 +70,16 @@ def student_version(notebook: NotebookNode, name: str) -> NotebookNode:
             elif marks.get("solution"):
                 cell.source = without_solutions(cell.source)
             if marks.get("grade"):
-                cell.source = without_region(cell.source, HIDDEN)[0]
+                cell.source = without_regions(cell.source, "HIDDEN TESTS")
+            if mark := re.search(
+                "### (BEGIN|END) (SOLUTION|HIDDEN TESTS)", cell.source
+            ):
+                raise BrokenMarks(
+                    f"{mark[0]!r} stands in a cell whose nbgrader metadata does not "
+                    "say so; students would see what follows"
+                )
         except BrokenMarks as error:
             raise BrokenMarks(f"{name}, cell {cell.id}: {error}") from None
-        for mark in (*SOLUTION, *HIDDEN):
-            if mark in cell.source:
-                raise BrokenMarks(
-                    f"{name}, cell {cell.id}: {mark!r} stands in a cell whose nbgrader "
-                    "metadata does not say so; students would see what follows"
-                )
         cell.source = _one_folder_deeper(cell)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -104,51 +102,38 @@ def without_solutions(source: str) -> str:
         # YOUR CODE HERE
         raise NotImplementedError
     """
-    return without_region(source, SOLUTION, stub=_stub)[0]
+    return without_regions(source, "SOLUTION", _stub)
 
 
-def without_region(
-    source: str, marks: tuple[str, str], stub: Any = None
-) -> tuple[str, list[str]]:
-    """Take the marked regions out of a cell.
+def without_regions(
+    source: str, what: str, stub: Callable[[re.Match[str]], str] = lambda region: ""
+) -> str:
+    """Take the regions that are marked as `what` out of a cell.
 
     Args:
         source: of the cell.
-        marks: first and last line of a region.
-        stub: takes indentation and text of a region, gives the lines in its place.
+        what: SOLUTION or HIDDEN TESTS.
+        stub: takes a region, with groups indent and text; gives what is in its place.
 
-    Returns:
-        The rest, and the regions.
+    Raises:
+        BrokenMarks: a BEGIN without an END after it, or the other way round.
     """
-    begin, end = marks
-    kept: list[str] = []
-    regions: list[str] = []
-    inside: list[str] | None = None
-    indent = ""
-    for line in source.split("\n"):
-        if line.strip() == begin:
-            if inside is not None:
-                raise BrokenMarks(f"{begin!r} stands twice without {end!r} between")
-            inside, indent = [], line[: len(line) - len(line.lstrip())]
-        elif line.strip() == end:
-            if inside is None:
-                raise BrokenMarks(f"{end!r} without {begin!r} before it")
-            regions.append("\n".join(inside))
-            kept += stub(indent, regions[-1]) if stub is not None else []
-            inside = None
-        else:
-            (kept if inside is None else inside).append(line)
-    if inside is not None:
-        raise BrokenMarks(f"{begin!r} without {end!r} after it")
-    return "\n".join(kept), regions
+    begin, end = f"### BEGIN {what}", f"### END {what}"
+    text = rf"(?P<text>(?:(?! *{begin}).*\n)*?)"
+    region = re.compile(rf"^(?P<indent> *){begin} *\n{text} *{end} *(\n|\Z)", re.M)
+    rest = region.sub(stub, source)
+    for mark in (begin, end):
+        if mark in rest:
+            raise BrokenMarks(f"{begin!r} and {end!r} do not alternate")
+    return rest.removesuffix("\n")
 
 
-def _stub(indent: str, region: str) -> list[str]:
-    if indent:
-        return [f"{indent}{HERE}", f"{indent}raise NotImplementedError"]
+def _stub(region: re.Match[str]) -> str:
+    if indent := region["indent"]:
+        return f"{indent}{HERE}\n{indent}raise NotImplementedError\n"
     named = (ast.FunctionDef, ast.ClassDef)
-    names = [n.name for n in ast.parse(region).body if isinstance(n, named)]
-    return [f"{HERE}: write {' and '.join(names)} anew" if names else HERE]
+    names = [n.name for n in ast.parse(region["text"]).body if isinstance(n, named)]
+    return f"{HERE}: write {' and '.join(names)} anew\n" if names else f"{HERE}\n"
 
 
 def _metadata(marks: dict[str, Any]) -> dict[str, Any]:

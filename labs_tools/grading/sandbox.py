@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labs_helpers.course.profile import ROOT
+from labs_helpers.common.files import ROOT
 
 HERE = Path(__file__).parent
 INSIDE = "/grader"

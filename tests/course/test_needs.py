@@ -89,6 +89,6 @@ def test_names_that_the_hub_cannot_have(name):
 def test_doctor_says_it_too(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    found = list(doctor._hub(load_profile("gpu")))
-    assert {finding.state for finding in found} == {"missing"}
+    found = list(doctor.named(load_profile("gpu")))
+    assert {finding.state for finding in found} == {"MISSING"}
     assert all("LABS_PROFILE=tiny" in finding.remedy for finding in found)

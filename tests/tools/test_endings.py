@@ -83,10 +83,10 @@ def test_a_missing_package_names_the_extra_that_brings_it(module, extra):
 
 
 def fail(monkeypatch, error):
-    def action(options):
+    def action():
         raise error
 
-    monkeypatch.setattr(cli, "doctor", action)
+    monkeypatch.setattr("labs_tools.doctor.diagnose", action)
     return cli.main(["doctor"])
 
 

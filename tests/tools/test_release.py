@@ -12,7 +12,7 @@ from labs_tools.release import (
     BrokenMarks,
     release,
     student_version,
-    without_region,
+    without_regions,
     without_solutions,
 )
 
@@ -61,10 +61,10 @@ def test_solution_in_an_unmarked_cell_is_an_error():
         student_version(notebook_of(new_code_cell(source)), "1_a.ipynb")
 
 
-def test_regions_come_back():
-    rest, regions = without_region("a\n# <\nb\nc\n# >\nd", ("# <", "# >"))
-    assert rest == "a\nd"
-    assert regions == ["b\nc"]
+def test_what_stands_around_regions_stays():
+    marks = "### BEGIN HIDDEN TESTS\nb\nc\n### END HIDDEN TESTS"
+    source = f"a\n{marks}\n\nd\n{marks}"
+    assert without_regions(source, "HIDDEN TESTS") == "a\n\nd"
 
 
 def test_checks_are_locked_and_outputs_gone():
