@@ -4,9 +4,9 @@
 checked and what the report looks like are other modules' business.
 """
 
+import contextlib
 import os
 import platform
-import random
 import sys
 import time
 import warnings
@@ -16,12 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
+from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from labs_helpers.course.alt_text import described
 from labs_helpers.course.exercises import (
     CheckFailed,
     Diagnosis,
@@ -34,18 +32,25 @@ from labs_helpers.course.exercises import (
     undefined,
 )
 from labs_helpers.course.needs import require
-from labs_helpers.course.profile import Profile, load_profile
+from labs_helpers.course.profile import Profile, load_profile, short_name
 from labs_helpers.course.results import (
     Claim,
     ExerciseResult,
     Report,
+    difference,
     merge_results,
-    number,
     peak_memory_gb,
     results_folder,
+    words,
 )
-from labs_helpers.course.tasks import load_task
-from labs_helpers.data import Task
+from labs_helpers.data import (
+    SPLITS,
+    Preference,
+    Task,
+    Unpaired,
+    load_preferences,
+    task_from_preferences,
+)
 from labs_helpers.models import default_device_and_dtype
 
 TITLES = {
@@ -55,6 +60,8 @@ TITLES = {
     4: "Constitutional AI",
 }
 PACKAGES = ("alignment-labs", "torch", "transformers", "peft", "trl", "datasets")
+# A little less than English text has with today's tokenizers.
+CHARACTERS_PER_TOKEN = 3.5
 
 
 def start(number: int) -> "Lab":
@@ -64,7 +71,7 @@ def start(number: int) -> "Lab":
         raise ValueError(f"There is no lab {number!r}: choose one of {labs}.")
     profile = load_profile()
     require(profile)
-    seed_everything(profile.seed)
+    set_seed(profile.seed)
     # Bars and reports for every small model that is loaded would drown the lab's own
     # output; peft 0.21 asks transformers 5 by an attribute's old name.
     transformers_logging.disable_progress_bar()
@@ -76,13 +83,6 @@ def start(number: int) -> "Lab":
     print(" · ".join(f"{name} {versions[name]}" for name in list(versions)[:4]))
     print(default_device_and_dtype().reason)
     return lab
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries still draw from it
-    torch.manual_seed(seed)
 
 
 class Lab:
@@ -119,10 +119,8 @@ class Lab:
         """Versions of what computes the results."""
         found = {"python": platform.python_version()}
         for package in PACKAGES:
-            try:
+            with contextlib.suppress(metadata.PackageNotFoundError):
                 found[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
         return found
 
     @property
@@ -171,14 +169,14 @@ class Lab:
         if hasattr(value, "ci"):
             value, ci = value.value, ci or value.ci
         claim = Claim(
-            id=id,
-            text=text,
-            value=float(value),
-            ci=None if ci is None else (float(ci[0]), float(ci[1])),
-            at_least=None if at_least is None else float(at_least),
-            at_most=None if at_most is None else float(at_most),
-            judged=self.profile.judge_claims,
-            goal=goal,
+            id,
+            text,
+            float(value),
+            None if ci is None else (float(ci[0]), float(ci[1])),
+            None if at_least is None else float(at_least),
+            None if at_most is None else float(at_most),
+            self.profile.judge_claims,
+            goal,
         )
         self._claims[id] = claim
         reason = "" if claim.judged else f" (profile {self.profile.name})"
@@ -194,7 +192,7 @@ class Lab:
         elif value is None:
             print("No prediction yet: write yours in place of None.")
         else:
-            print(f"Noted. You predict {_words(value)}.")
+            print(f"Noted. You predict {words(value)}.")
 
     def compare(self, key: str, outcome: Any) -> None:
         """Show the outcome beside the prediction of the same key."""
@@ -204,11 +202,11 @@ class Lab:
         predicted, _ = self._predictions.get(key, (None, None))
         self._predictions[key] = (predicted, outcome)
         if predicted is None:
-            print(f"It is {_words(outcome)}. You made no prediction.")
+            print(f"It is {words(outcome)}. You made no prediction.")
         else:
             print(
-                f"You predicted {_words(predicted)}; it is {_words(outcome)}"
-                f"{_distance(predicted, outcome)}."
+                f"You predicted {words(predicted)}; it is {words(outcome)}"
+                f"{difference(predicted, outcome)}."
             )
 
     # Exercises
@@ -281,7 +279,7 @@ class Lab:
 
     # Figures and report
 
-    def show(self, figure: Figure, text: str) -> None:
+    def show(self, figure: "matplotlib.figure.Figure", text: str) -> None:
         """Display a figure with a text in its place for whoever cannot see it.
 
         Args:
@@ -291,18 +289,20 @@ class Lab:
         """
         from IPython.display import display
 
-        alt = described(figure, text)
-        display(figure, metadata={"image/png": {"alt": alt}})
+        from labs_helpers.course.alt_text import described
+
+        display(figure, metadata={"image/png": {"alt": described(figure, text)}})
 
     def report(self) -> Report:
         """Write results.json and return the table of claims and exercises."""
         seconds = time.perf_counter() - self._started
+        claims = list(self._claims.values())
         exercises = [self._result(id) for id in self._exercises]
         memory = peak_memory_gb()
         entry = {
             "seconds": round(seconds, 1),
             "peak_memory_gb": memory,
-            "claims": [claim.to_json() for claim in self._claims.values()],
+            "claims": [claim.to_json() for claim in claims],
             "exercises": [row.to_json() for row in exercises],
         }
         header = {
@@ -310,31 +310,26 @@ class Lab:
             "versions": self.versions,
             "device": _device(),
         }
-        spent = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        closing = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} s"
         if memory is not None:
-            spent += f", at most {memory:.1f} GB of memory"
+            closing += f", at most {memory:.1f} GB of memory"
         try:
             path = merge_results(results_folder(), self.number, entry, header)
-            closing = f"{spent}. Written to {os.path.relpath(path)}."
+            closing += f". Written to {os.path.relpath(path)}."
         except (OSError, ValueError) as error:
-            closing = f"{spent}. Not saved: {error}"
+            closing += f". Not saved: {error}"
         predictions = [
-            (key, _words(value), _words(outcome))
+            (key, words(value), words(outcome))
             for key, (value, outcome) in self._predictions.items()
         ]
         title = f"{self.title} · profile {self.profile.name}"
-        claims = list(self._claims.values())
         return Report(title, claims, exercises, predictions, closing)
 
     def _result(self, id: str) -> ExerciseResult:
         exercise, diagnosis = self._exercises[id], self._diagnoses.get(id)
-        return ExerciseResult(
-            id=id,
-            title=exercise.title,
-            points=self.points(id),
-            max_points=float(exercise.points),
-            diagnosis="not checked" if diagnosis is None else diagnosis.name,
-        )
+        name = "not checked" if diagnosis is None else diagnosis.name
+        possible = float(exercise.points)
+        return ExerciseResult(id, exercise.title, self.points(id), possible, name)
 
 
 def _namespace() -> Mapping[str, Any]:
@@ -350,25 +345,43 @@ def _device() -> str:
     return torch.cuda.get_device_name()
 
 
-def _words(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if hasattr(value, "ci"):
-        return str(value)
-    try:
-        return number(float(value))
-    except (TypeError, ValueError):
-        return str(value)
+def load_task(profile: Profile, max_length: int | None = None) -> Task:
+    """Build the task that a profile names: the embedded world, or a preference set.
+
+    Args:
+        profile: names the data.
+        max_length: of a preference set, rows with about more tokens are left out: one
+            long conversation takes as much memory as a whole batch of others.
+    """
+    if profile.embedded:
+        # Reads all of the world's knowledge, which real data has no use for.
+        from labs_helpers.world.task import town_task
+
+        return town_task()
+    rows, name = load_preferences(profile.data), short_name(profile.data, 2)
+    if max_length is not None:
+        limit = max_length * CHARACTERS_PER_TOKEN
+        fitting = [row for row in rows if _characters(row) <= limit]
+        print(f"{name}: {len(fitting)} of {len(rows)} rows fit in {max_length} tokens")
+        rows = fitting
+    task = task_from_preferences(rows, name, seed=profile.seed)
+    empty = [part for part in SPLITS if not task.preferences(part)]
+    if empty:
+        raise ValueError(
+            f"{name} has {len(rows)} rows that can be used, which leaves none for "
+            f"{' and '.join(empty)}: the labs need 10 or more, to as many prompts"
+        )
+    return task
 
 
-def _distance(predicted: Any, outcome: Any) -> str:
-    """How far a prediction was off, where that makes sense."""
-    if isinstance(predicted, bool | str) or isinstance(outcome, bool | str):
-        return ": as you said" if predicted == outcome else ""
-    try:
-        value = float(getattr(outcome, "value", outcome))
-        return f", {number(abs(float(predicted) - value))} away"
-    except (TypeError, ValueError):
-        return ""
+def _characters(row: Preference | Unpaired) -> int:
+    """The length of the prompt with its longer answer."""
+    if isinstance(row, Preference):
+        answers = (row.chosen, row.rejected)
+    else:
+        answers = (row.completion,)
+    prompt, *answers = (
+        sum(len(message["content"]) for message in messages)
+        for messages in (row.prompt, *answers)
+    )
+    return prompt + max(answers)

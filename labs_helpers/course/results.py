@@ -141,6 +141,29 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
+def words(value: Any) -> str:
+    """A prediction or an outcome for people: a number, yes or no, an estimate, text."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    try:
+        return str(value) if hasattr(value, "ci") else number(float(value))
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def difference(predicted: Any, outcome: Any) -> str:
+    """How far a prediction was off, where that makes sense."""
+    if isinstance(predicted, bool | str) or isinstance(outcome, bool | str):
+        return ": as you said" if predicted == outcome else ""
+    try:
+        value = float(getattr(outcome, "value", outcome))
+        return f", {number(abs(float(predicted) - value))} away"
+    except (TypeError, ValueError):
+        return ""
+
+
 def _json_number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from labs_helpers.course.lab import load_task
 from labs_helpers.course.profile import (
     MODELS,
     PROFILES,
@@ -13,7 +14,6 @@ from labs_helpers.course.profile import (
     load_profile,
     short_name,
 )
-from labs_helpers.course.tasks import load_task
 
 NAMES = ("smoke", "tiny", "small", "gpu")
 
