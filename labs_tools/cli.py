@@ -26,6 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Command = Callable[..., int]
+Public = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="The suite of this name, or its name on the hub"),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,6 +231,39 @@ def train(
     from labs_tools import training
 
     return training.run(algorithm, config)
+
+
+@command("measure refusals, attacks and truthfulness of any model")
+def safety(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, or a name on the hub.")
+    ],
+    suites: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Suites and attacks.")
+    ] = None,
+    xstest: Public = None,
+    harmbench: Public = None,
+    truthfulqa: Public = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(parser=_count, metavar="N", help="Items of each suite, drawn."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(parser=_count, metavar="N", help="Of an answer.")
+    ] = 128,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Writes the card there, too.")
+    ] = None,
+) -> int:
+    """Measure a model on suites of prompts and print its card.
+
+    The project's own suites are in data/safety.
+    """
+    from labs_tools.safety import run
+
+    named = {"xstest": xstest, "harmbench": harmbench, "truthfulqa": truthfulqa}
+    public = {name: source for name, source in named.items() if source}
+    return run(model, suites, public, limit, max_new_tokens, out)
 
 
 @command("time the library beside TRL and transformers")

@@ -1,15 +1,11 @@
-"""Measure any model: `python -m labs_tools.safety MODEL --suites data/safety`.
+"""`labs safety MODEL`: measure any model, and print its card.
 
-Prints a model card, and writes it as Markdown and HTML where `--out` says. Public
-suites come from files or the hub: `--xstest FILE`, `--harmbench FILE`, `--truthfulqa
-FILE`.
+Suites come from a folder such as data/safety, public ones from files or the hub.
 """
 
-import argparse
 import random
 import shlex
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from labs_helpers.models import load_policy, load_tokenizer
@@ -38,53 +34,70 @@ PUBLIC = {
 UNCLEAR = "nothing said that can be judged"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what the command line names; 0 is success, 1 what cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m labs_tools.safety")
-    parser.add_argument("model", help="a folder, or a name on the hub")
-    parser.add_argument("--suites", type=Path, help="folder with suites and attacks")
-    for name in PUBLIC:
-        parser.add_argument(f"--{name}", help=f"{name}: a file, or a name on the hub")
-    parser.add_argument("--limit", type=int, help="items of each suite, drawn by lot")
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--out", type=Path, help="folder for the card")
-    options = parser.parse_args(arguments)
-    command = shlex.join(
-        ["python", "-m", "labs_tools.safety", *(arguments or sys.argv[1:])]
-    )
-    suites: list[Suite] = []
-    try:
-        figures = [
-            Figure(name, estimate, better, group, command)
-            for name, estimate, better, group in _measured(options, suites)
-        ]
-    except (OSError, ValueError) as error:
-        print(f"labs_tools.safety: {error}", file=sys.stderr)
-        return 1
+def run(
+    model: str,
+    suites: Path | None,
+    public: Mapping[str, str],
+    limit: int | None,
+    max_new_tokens: int,
+    out: Path | None,
+) -> int:
+    """Measure a model, print its card, and write it where `out` says.
+
+    Args:
+        model: a folder, or a name on the hub.
+        suites: folder with suites and attacks.
+        public: files of public suites, or their names on the hub.
+        limit: items of each suite, drawn at random.
+        max_new_tokens: of an answer.
+        out: folder for the card, as Markdown and HTML.
+
+    Raises:
+        OSError: a file, or the model, cannot be had.
+        ValueError: a suite cannot be used.
+    """
+    asked = {"suites": suites, **public, "limit": limit}
+    given = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    given += [f"--max-new-tokens={max_new_tokens}"]
+    command = shlex.join(["labs", "safety", model, *given])
+    used: list[Suite] = []
+    figures = [
+        Figure(name, estimate, better, group, command)
+        for name, estimate, better, group in _measured(
+            model, suites, public, limit, max_new_tokens, used
+        )
+    ]
     card = ModelCard(
-        options.model,
+        model,
         "Measured with labs_helpers.safety; refusals are read by its classifier.",
         figures,
-        suites=[f"{s.name}: {len(s)} items, {s.source}" for s in suites],
+        suites=[f"{s.name}: {len(s)} items, {s.source}" for s in used],
     )
     print(card.to_markdown())
-    if options.out:
-        card.write(options.out)
+    if out:
+        card.write(out)
     return 0
 
 
-def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]:
-    policy, tokenizer = load_policy(options.model), load_tokenizer(options.model)
-    most = {"max_new_tokens": options.max_new_tokens}
+def _measured(
+    model: str,
+    folder: Path | None,
+    public: Mapping[str, str],
+    limit: int | None,
+    max_new_tokens: int,
+    used: list[Suite],
+) -> Iterator[tuple]:
+    policy, tokenizer = load_policy(model), load_tokenizer(model)
+    most = {"max_new_tokens": max_new_tokens}
 
     def drawn(suite: Suite) -> Suite:
         items = list(suite)
-        if options.limit and len(items) > options.limit:
-            items = random.Random(0).sample(items, options.limit)
+        if limit and len(items) > limit:
+            items = random.Random(0).sample(items, limit)
         used.append(Suite(suite.name, tuple(items), suite.source))
         return used[-1]
 
-    if folder := options.suites:
+    if folder:
         files = sorted(folder.glob("*.jsonl"))
         if not files:
             raise FileNotFoundError(f"no suites, files of .jsonl, in {folder}")
@@ -113,10 +126,8 @@ def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]
         ):
             if name in found:
                 yield name, measure(policy, tokenizer, found[name]), better, "Truth"
-    for name, load in PUBLIC.items():
-        if not (source := getattr(options, name)):
-            continue
-        suite = drawn(load(source))
+    for name, source in public.items():
+        suite = drawn(PUBLIC[name](source))
         if suite.of("question").items:
             table = choice_table(policy, tokenizer, suite)
             yield "right answer likeliest", table.likeliest(), "higher", suite.name
@@ -126,7 +137,3 @@ def _measured(options: argparse.Namespace, used: list[Suite]) -> Iterator[tuple]
         for kind, better in (("safe", "lower"), ("harmful", "higher")):
             if suite.of(kind).items:
                 yield f"{kind} prompts refused", table.rate(kind), better, suite.name
-
-
-if __name__ == "__main__":
-    sys.exit(main())
