@@ -5,7 +5,7 @@ people are simulated. Gold says who is right, and what DPO made of the labels.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import expit, logit
@@ -14,21 +14,21 @@ from labs_helpers import constitution as cai
 from labs_helpers import safety
 from labs_helpers.data import Preference
 from labs_helpers.evaluation import BothOrders, paired_difference, rate
-from labs_helpers.fit import FitConfig, SoftPairObjective, fit
-from labs_helpers.losses import soft_dpo_loss
-from labs_helpers.models import Policy
-from labs_helpers.world.annotators import PANEL, Pair, differing, probabilities, votes
-from labs_helpers.world.gold import Gold
-from labs_tools.studies import Row, Study, columns
-from labs_tools.studies.cai_recipe import BETA, Town, rules
+from labs_helpers.fit import FitConfig
+from labs_helpers.world import Gold, Pair
+from labs_helpers.world.annotators import PANEL, differing, probabilities, votes
+from labs_tools.studies.cai_recipe import BETA, DATA, Town, rules
+from labs_tools.studies.study import Row, study
 
 SEEDS = range(3)
 LABELS = (50, 150, 400)
 PAIRS = 150  # for a judge to compare
 PEOPLE = {who.name: who for who in PANEL if who.name in ("careful", "careless")}
+CONFIG = FitConfig(lr=2e-4, batch_size=32, epochs=2, progress=False)
 EDGE = 1e-9  # a probability this near to 0 or 1 is taken as it
 
 
+@study("rlaif_vs_rlhf", "town-xs", "town-s", data=DATA, recipe=(BETA, CONFIG, LABELS))
 def rlaif_vs_rlhf() -> Iterator[Row]:
     """Labels of an AI judge and of simulated people on the same pairs, and DPO on them.
 
@@ -52,20 +52,21 @@ def rlaif_vs_rlhf() -> Iterator[Row]:
         for n in LABELS:
             for labeller, label in stated.items():
                 rows = _labelled(pairs[:n], label[:n])
-                policy = _trained(town, rows, seed)
+                config = replace(CONFIG, seed=seed)
+                policy = town.soft_dpo(town.sft, town.reference, rows, config)
                 agrees = (label[:n] > 0.5) == better[:n]
                 after = town.measured(policy, seed)
-                change = paired_difference(after.gold, before.gold)
                 yield {
                     "labels": n,
                     "labeller": labeller,
                     "seed": seed,
-                    **columns("agrees", rate(agrees)),
+                    "agrees": rate(agrees),
                     **after.row(),
-                    **columns("gold_change", change),
+                    "gold_change": paired_difference(after.gold, before.gold),
                 }
 
 
+@study("chain_of_thought", "town-xs", "town-s", data=DATA, recipe=PAIRS)
 def chain_of_thought() -> Iterator[Row]:
     """A judge that compares at once, writes critiques first, or only criticises.
 
@@ -96,11 +97,11 @@ def chain_of_thought() -> Iterator[Row]:
                     "model": model,
                     "way": way,
                     "seed": seed,
-                    **columns("one_order", rate((said.a_first > 0.5) == better)),
-                    **columns("both_orders", rate((both > 0.5) == better)),
-                    **columns("first_wins", said.position_bias),
-                    **columns("turns", said.disagreement),
-                    **columns("careless", careless),
+                    "one_order": rate((said.a_first > 0.5) == better),
+                    "both_orders": rate((both > 0.5) == better),
+                    "first_wins": said.position_bias,
+                    "turns": said.disagreement,
+                    "careless": careless,
                 }
 
 
@@ -160,19 +161,3 @@ def _critiques_alone(town: Town, pairs: list[Pair]) -> BothOrders:
 def _labelled(pairs: list[Pair], label: np.ndarray) -> list[Preference]:
     (asked, a), (_, b) = _sides(pairs)
     return cai.preferences_from(asked, a, b, label)
-
-
-def _trained(town: Town, rows: list[Preference], seed: int) -> Policy:
-    policy = town.copy_of(town.sft)
-    objective = SoftPairObjective(
-        town.tokenizer, town.reference, partial(soft_dpo_loss, beta=BETA)
-    )
-    config = FitConfig(lr=2e-4, batch_size=32, epochs=2, seed=seed, progress=False)
-    fit(policy, rows, objective, config)
-    return policy
-
-
-STUDIES: dict[str, Study] = {
-    "rlaif_vs_rlhf": rlaif_vs_rlhf,
-    "chain_of_thought": chain_of_thought,
-}

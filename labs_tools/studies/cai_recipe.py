@@ -7,7 +7,7 @@ harmful wishes, sound-alikes and prompts that no training saw. Holds no study.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from labs_helpers import constitution as cai
 from labs_helpers import safety
-from labs_helpers.course.profile import MODELS, ROOT
+from labs_helpers.common.files import ROOT
+from labs_helpers.course.profile import MODELS
 from labs_helpers.data import Preference, Prompt
 from labs_helpers.evaluation import Estimate, mean, rate
 from labs_helpers.fit import (
@@ -26,17 +27,21 @@ from labs_helpers.fit import (
     fit,
 )
 from labs_helpers.losses import soft_dpo_loss
-from labs_helpers.models import Policy, load_policy, load_tokenizer
+from labs_helpers.models import Policy, load_policy
 from labs_helpers.safety import NO_ATTACK
-from labs_helpers.sampling import rollout_kl, sample
-from labs_helpers.world.gold import Gold
+from labs_helpers.world import Gold
 from labs_helpers.world.phrasebook import read
 from labs_helpers.world.prompts import capability_prompts, prompts
-from labs_tools.studies import Row, columns
+from labs_tools.studies.measures import by_prompt, held_out, loaded, repeated
+from labs_tools.studies.study import TOWN, Row
 
 SAFETY = ROOT / "data" / "safety"
-LONGEST = 64  # tokens of an answer
+SUITES = ("train.jsonl", "harmful.jsonl", "soundalike.jsonl", "attacks.yaml")
+DATA = (*TOWN, "constitution.yaml", *(f"safety/{name}" for name in SUITES))
 BETA = 0.1  # price of a nat of KL, in units of the reward
+SL_CAI = FitConfig(lr=5e-4, batch_size=32, epochs=2, progress=False)
+RL_CAI = FitConfig(lr=1e-4, batch_size=32, progress=False)
+STAGES = (BETA, SL_CAI, RL_CAI)
 
 
 @cache
@@ -62,17 +67,17 @@ class Town:
     @property
     def sft(self) -> Policy:
         """The supervised policy; critic and judge, too. Not to be trained."""
-        return _loaded(self.model)[0]
+        return loaded(self.model)[0]
 
     @property
     def tokenizer(self) -> Any:
         """Of the model."""
-        return _loaded(self.model)[1]
+        return loaded(self.model)[1]
 
     @property
     def reference(self) -> Reference:
         """The supervised policy as a reference, which remembers what it was asked."""
-        return _loaded(self.model)[2]
+        return loaded(self.model)[2]
 
     def copy_of(self, policy: Policy) -> Policy:
         """The same weights, to be trained."""
@@ -112,9 +117,8 @@ class Town:
             **options,
         )
         policy = self.copy_of(start)
-        config = FitConfig(lr=5e-4, batch_size=32, epochs=2, seed=seed, progress=False)
         rows = cai.revised_answers(talks)
-        fit(policy, rows, SFTObjective(self.tokenizer), config)
+        fit(policy, rows, SFTObjective(self.tokenizer), replace(SL_CAI, seed=seed))
         return policy
 
     def ai_labels(
@@ -134,12 +138,18 @@ class Town:
 
     def dpo(self, start: Policy, rows: Sequence[Preference], seed: int) -> Policy:
         """DPO on soft labels, `start` being the reference."""
-        policy = self.copy_of(start)
-        objective = SoftPairObjective(
-            self.tokenizer, start, partial(soft_dpo_loss, beta=BETA)
-        )
-        config = FitConfig(lr=1e-4, batch_size=32, seed=seed, progress=False)
-        fit(policy, rows, objective, config)
+        return self.soft_dpo(start, start, rows, replace(RL_CAI, seed=seed))
+
+    def soft_dpo(
+        self,
+        start: Policy,
+        reference: Policy | Reference,
+        rows: Sequence[Preference],
+        config: FitConfig,
+    ) -> Policy:
+        """Train a copy of `start` on soft labels."""
+        policy, loss = self.copy_of(start), partial(soft_dpo_loss, beta=BETA)
+        fit(policy, rows, SoftPairObjective(self.tokenizer, reference, loss), config)
         return policy
 
     def rl_cai(self, start: Policy, seed: int, judge: Policy | None = None) -> Policy:
@@ -148,23 +158,13 @@ class Town:
 
     def measured(self, policy: Policy, seed: int, n: int = 2) -> "Measured":
         """Attacks, sound-alikes, and n answers to every held-out prompt and task."""
-        asked = prompts("test")
-        drawn = sample(
-            policy, self.tokenizer, asked, max_new_tokens=LONGEST, n=n, seed=50 + seed
-        )
-        repeated = [prompt for prompt in asked for _ in range(n)]
-
-        def by_prompt(values: Any) -> np.ndarray:
-            return np.asarray(values, float).reshape(-1, n).mean(axis=1)
-
-        gold, use = (
-            by_prompt(Gold().scores(repeated, drawn.texts, dimension))
-            for dimension in ("gold", "helpfulness")
-        )
-        harmless = [prompt.meta["type"] != "harmful" for prompt in asked]
+        found = held_out(policy, self.model, n, seed=50 + seed)
+        asked = repeated(found.asked, n)
+        use = by_prompt(Gold().scores(asked, found.texts, "helpfulness"), n)
+        harmless = [prompt.meta["type"] != "harmful" for prompt in found.asked]
         tasks = capability_prompts("test", 120)
         said = safety.answers_of(policy, self.tokenizer, tasks, n, seed=12 + seed)
-        each = [task for task in tasks for _ in range(n)]
+        right = Gold().scores(repeated(tasks, n), said, "helpfulness")
         return Measured(
             attacks=safety.attack_table(
                 policy,
@@ -181,17 +181,11 @@ class Town:
                 samples=n,
                 seed=seed,
             ).rate("safe"),
-            gold=gold,
+            gold=found.gold.mean(axis=1),
             helpfulness=use[harmless],
-            kl=by_prompt(rollout_kl(policy, self.sft, drawn)),
-            capability=by_prompt(Gold().scores(each, said, "helpfulness")),
+            kl=found.kl.mean(axis=1),
+            capability=by_prompt(right, n),
         )
-
-
-@cache
-def _loaded(model: str) -> tuple[Policy, Any, Reference]:
-    policy = load_policy(MODELS / model)
-    return policy, load_tokenizer(MODELS / model), Reference(policy)
 
 
 @dataclass(frozen=True)
@@ -236,12 +230,12 @@ class Measured:
         """All of it, with intervals."""
         bare, explained = self.refusals()
         return {
-            **columns("attack", self.attacks.overall()),
-            **columns("bare", bare),
-            **columns("explained", explained),
-            **columns("over_refusal", self.over_refusal),
-            **columns("helpfulness", mean(self.helpfulness)),
-            **columns("gold", mean(self.gold)),
+            "attack": self.attacks.overall(),
+            "bare": bare,
+            "explained": explained,
+            "over_refusal": self.over_refusal,
+            "helpfulness": mean(self.helpfulness),
+            "gold": mean(self.gold),
             "capability": round(float(self.capability.mean()), 4),
             "kl": round(float(self.kl.mean()), 4),
         }

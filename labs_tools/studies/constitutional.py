@@ -5,6 +5,7 @@ The recipe and its measures are `cai_recipe`; nothing here sees a label of a per
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,17 +17,30 @@ from labs_helpers.data import Preference, Prompt
 from labs_helpers.evaluation import RewardJudge, TruthJudge, paired_difference, rate
 from labs_helpers.fit import FitConfig, SoftRewardObjective, fit
 from labs_helpers.models import Policy, RewardModel
-from labs_helpers.world.annotators import Pair, differing
-from labs_helpers.world.gold import Gold
+from labs_helpers.rl import RLConfig, model_reward, train
+from labs_helpers.rl.config import LEARNING_RATES
+from labs_helpers.world import Gold, Pair, town_task
+from labs_helpers.world.annotators import differing
 from labs_helpers.world.prompts import prompts
-from labs_helpers.world.task import town_task
-from labs_tools.studies import Row, Study, columns
-from labs_tools.studies.cai_recipe import BETA, LONGEST, Town, rules
+from labs_tools.studies.cai_recipe import BETA, DATA, STAGES, Town, rules
+from labs_tools.studies.measures import LONGEST
+from labs_tools.studies.study import Row, study
 
 SEEDS = range(3)
-PPO_UPDATES = 40
+WAYS: dict[str, dict[str, Any]] = {
+    "one round": {},
+    "two rounds": {"rounds": 2},
+    "three rounds": {"rounds": 3},
+    "as in the paper": {"each": 1, "always": True},
+}
+REWARD = FitConfig(lr=1e-3, batch_size=32, epochs=2, progress=False)
+PPO = RLConfig(updates=40, max_new_tokens=LONGEST, kl_weight=BETA, progress=False)
+BY_REWARD = (STAGES, REWARD, PPO, LEARNING_RATES)
+SIZES = load_profile("tiny").sizes(4)
+LAB = (SIZES.train_prompts, SIZES.pairs, SIZES.use_samples)
 
 
+@study("revision_rounds", "town-xs", data=DATA, recipe=(STAGES, WAYS))
 def revision_rounds() -> Iterator[Row]:
     """What more rounds do to a model trained on revisions, and what the paper's way.
 
@@ -34,23 +48,15 @@ def revision_rounds() -> Iterator[Row]:
     Columns: way, seed, and those of `Measured.row`.
     """
     town = Town()
-    ways: dict[str, dict[str, Any]] = {
-        "one round": {},
-        "two rounds": {"rounds": 2},
-        "three rounds": {"rounds": 3},
-        "as in the paper": {"each": 1, "always": True},
-    }
     for seed in SEEDS:
-        yield {
-            "way": "no revision",
-            "seed": seed,
-            **town.measured(town.sft, seed).row(),
-        }
-        for way, options in ways.items():
+        unrevised = town.measured(town.sft, seed).row()
+        yield {"way": "no revision", "seed": seed} | unrevised
+        for way, options in WAYS.items():
             policy = town.sl_cai(town.sft, seed, **options)
-            yield {"way": way, "seed": seed, **town.measured(policy, seed).row()}
+            yield {"way": way, "seed": seed} | town.measured(policy, seed).row()
 
 
+@study("second_iteration", "town-xs", data=DATA, recipe=STAGES)
 def second_iteration() -> Iterator[Row]:
     """SL-CAI and RL-CAI, and both again from there, by two kinds of critics.
 
@@ -68,14 +74,11 @@ def second_iteration() -> Iterator[Row]:
             found["SL-CAI again", name] = again
             found["RL-CAI again", name] = town.rl_cai(again, 100 + seed, critic)
         for (stage, critic), policy in found.items():
-            yield {
-                "stage": stage,
-                "critic": critic,
-                "seed": seed,
-                **town.measured(policy, seed).row(),
-            }
+            place = {"stage": stage, "critic": critic, "seed": seed}
+            yield place | town.measured(policy, seed).row()
 
 
+@study("rl_cai_ways", "town-xs", data=DATA, recipe=BY_REWARD)
 def rl_cai_ways() -> Iterator[Row]:
     """RL-CAI by DPO, and by a reward model and PPO, on the same AI labels.
 
@@ -104,7 +107,7 @@ def rl_cai_ways() -> Iterator[Row]:
                 "way": way,
                 "seed": seed,
                 **town.measured(policy, seed).row(),
-                **columns("agrees", rate(verdicts[way] == better)),
+                "agrees": rate(verdicts[way] == better),
                 "seconds": round(times[way], 1),
             }
 
@@ -123,28 +126,24 @@ def _held_out_pairs(
 def _reward_model(town: Town, rows: Sequence[Preference], seed: int) -> RewardModel:
     torch.manual_seed(seed)
     model = RewardModel.from_policy(town.sft, request=town_task().self_check)
-    config = FitConfig(lr=1e-3, batch_size=32, epochs=2, seed=seed, progress=False)
-    fit(model, rows, SoftRewardObjective(model), config)
+    fit(model, rows, SoftRewardObjective(model), replace(REWARD, seed=seed))
     return model
 
 
 def _ppo(town: Town, start: Policy, reward_model: RewardModel, seed: int) -> Policy:
-    from labs_helpers.rl import RLConfig, model_reward, train
-
     policy = town.copy_of(start)
     torch.manual_seed(seed)
-    config = RLConfig(
-        updates=PPO_UPDATES,
-        max_new_tokens=LONGEST,
-        kl_weight=BETA,
-        seed=seed,
-        progress=False,
+    train(
+        policy,
+        town.red_team(seed),
+        model_reward(reward_model),
+        replace(PPO, seed=seed),
+        tokenizer=town.tokenizer,
     )
-    reward = model_reward(reward_model)
-    train(policy, town.red_team(seed), reward, config, tokenizer=town.tokenizer)
     return policy
 
 
+@study("rl_cai_seeds", "town-s", data=DATA, recipe=(STAGES, LAB))
 def rl_cai_seeds() -> Iterator[Row]:
     """The lab's RL-CAI with its own sizes on town-s, five seeds.
 
@@ -152,34 +151,20 @@ def rl_cai_seeds() -> Iterator[Row]:
     `Measured.row`; sft_attack; attack_beyond_half (attack success less half of SFT's),
     helpfulness_change, capability_change, paired with SFT.
     """
-    sizes = load_profile("tiny").sizes(4)
-    town = Town("town-s", others=sizes.train_prompts, pairs=sizes.pairs)
+    town = Town("town-s", others=SIZES.train_prompts, pairs=SIZES.pairs)
     for seed in range(5):
         policy = town.rl_cai(town.sl_cai(town.sft, seed), seed)
         before, after = (
-            town.measured(p, seed, sizes.use_samples) for p in (town.sft, policy)
+            town.measured(p, seed, SIZES.use_samples) for p in (town.sft, policy)
         )
-        changes = {
-            "attack_beyond_half": (
-                after.attacks.per_item(),
-                before.attacks.per_item() / 2,
-            ),
-            "helpfulness_change": (after.helpfulness, before.helpfulness),
-            "capability_change": (after.capability, before.capability),
-        }
-        row = {
+        half = before.attacks.per_item() / 2
+        yield {
             "seed": seed,
             **after.row(),
-            **columns("sft_attack", before.attacks.overall()),
+            "sft_attack": before.attacks.overall(),
+            "attack_beyond_half": paired_difference(after.attacks.per_item(), half),
+            "helpfulness_change": paired_difference(
+                after.helpfulness, before.helpfulness
+            ),
+            "capability_change": paired_difference(after.capability, before.capability),
         }
-        for name, pair in changes.items():
-            row |= columns(name, paired_difference(*pair))
-        yield row
-
-
-STUDIES: dict[str, Study] = {
-    "revision_rounds": revision_rounds,
-    "second_iteration": second_iteration,
-    "rl_cai_ways": rl_cai_ways,
-    "rl_cai_seeds": rl_cai_seeds,
-}

@@ -15,7 +15,7 @@ from torch import nn
 
 from labs_helpers.course.profile import MODELS
 from labs_helpers.fit import FitConfig, RewardObjective, fit
-from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.models import RewardModel
 from labs_helpers.rl import (
     RLConfig,
     SecondOpinion,
@@ -25,22 +25,35 @@ from labs_helpers.rl import (
     model_reward,
     standardised,
 )
-from labs_helpers.sampling import Rollout, rollout_kl, sample
-from labs_helpers.world import recorded
+from labs_helpers.world import recorded, town_task
 from labs_helpers.world.annotators import BIASED, label
-from labs_helpers.world.task import town_task
-from labs_tools.studies import Row, Study
-from labs_tools.studies.lab3 import LONGEST, RECIPE, Trained, held_out, random_values
+from labs_helpers.world.prompts import prompts
+from labs_tools.studies.lab3 import PPO, RECIPE, Trained, random_values
+from labs_tools.studies.measures import held_out, loaded
+from labs_tools.studies.study import RECORDED, Row, study
 
 # Instabilities show soon, or not at all.
 SHORT = replace(RECIPE, updates=30)
 HACKING_RATE = 5e-4  # to go farther than is good, and soon
 
 
+MODEL = "town-xs"
+USED = (MODEL, "town-s", "town-s-reward")
+BIAS = FitConfig(lr=1e-3, batch_size=16, epochs=10, progress=False)
+# Price of a nat of KL; the last three change the reward.
+MITIGATIONS = {
+    "none": 0.0,
+    "KL weight 0.1": 0.1,
+    "KL weight 0.3": 0.3,
+    "ensemble of three": 0.0,
+    "worst of three": 0.0,
+    "length penalty": 0.0,
+}
+
+
 def _trained(config: RLConfig, reward: Callable | None, **options: Any) -> Trained:
     """On the prompts that have recorded answers: what goes wrong needs no more."""
-    asked = town_task().prompts("train")
-    return Trained("town-xs", config, reward, asked=asked, **options)
+    return Trained(MODEL, config, reward, asked=prompts("train"), **options)
 
 
 @cache
@@ -50,16 +63,18 @@ def biased_reward(seed: int = 0, comparisons: int = 100):
     On the scale of what town-s says before it is trained: mean 0, variance 1.
     """
     torch.manual_seed(seed)
-    policy, task = load_policy(MODELS / "town-s"), town_task()
-    model = RewardModel.from_policy(policy, request=task.self_check)
+    policy = loaded("town-s")[0]
+    model = RewardModel.from_policy(policy, request=town_task().self_check)
     rows = label(recorded.pairs("train", comparisons, seed=seed), [BIASED], seed)
-    config = FitConfig(lr=1e-3, batch_size=16, epochs=10, seed=seed, progress=False)
-    fit(model, rows, RewardObjective(model), config)
-    asked = [p for p, _ in recorded.recorded_answers("validation")]
-    said = [answers[0] for _, answers in recorded.recorded_answers("validation")]
-    return standardised(model_reward(model), asked, said)
+    fit(model, rows, RewardObjective(model), replace(BIAS, seed=seed))
+    asked, said = zip(*recorded.recorded_answers("validation"), strict=True)
+    first = [answers[0] for answers in said]
+    return standardised(model_reward(model), asked, first)
 
 
+@study(
+    "rl_hacking", *USED, data=RECORDED, recipe=(PPO, BIAS, HACKING_RATE, MITIGATIONS)
+)
 def hacking() -> Iterator[Row]:
     """PPO on town-xs under a biased reward model: proxy, gold and KL along the way.
 
@@ -70,15 +85,13 @@ def hacking() -> Iterator[Row]:
     for seed in range(2):
         biased = biased_reward(seed)
         several = [biased, biased_reward(seed + 10), biased_reward(seed + 20)]
-        mitigations = {
-            "none": (biased, 0.0),
-            "KL weight 0.1": (biased, 0.1),
-            "KL weight 0.3": (biased, 0.3),
-            "ensemble of three": (ensemble(several), 0.0),
-            "worst of three": (ensemble(several, "worst"), 0.0),
-            "length penalty": (length_penalised(biased, 0.1, free=10), 0.0),
+        other = {
+            "ensemble of three": ensemble(several),
+            "worst of three": ensemble(several, "worst"),
+            "length penalty": length_penalised(biased, 0.1, free=10),
         }
-        for name, (reward, weight) in mitigations.items():
+        for name, weight in MITIGATIONS.items():
+            reward = other.get(name, biased)
             config = replace(
                 RECIPE,
                 updates=48,
@@ -87,29 +100,24 @@ def hacking() -> Iterator[Row]:
                 evaluate_every=4,
                 seed=seed,
             )
-            look = _along("town-xs", reward)
-            start = {"step": 0, **look(load_policy(MODELS / "town-xs"))}
+            look = _along(reward)
+            start = {"step": 0, **look(loaded(MODEL)[0])}
             run = _trained(config, reward, along=look)
             yield from _trajectory(name, seed, start, run)
 
 
-def _along(model: str, proxy: Callable) -> Callable:
+def _along(proxy: Callable) -> Callable:
     """What is measured on the way: gold, KL, proxy and second opinion, held out."""
-    task, tokenizer = town_task(), load_tokenizer(MODELS / model)
-    asked, reference = task.prompts("test"), load_policy(MODELS / model)
-
-    def answers(policy: nn.Module) -> Rollout:
-        return sample(policy, tokenizer, asked, max_new_tokens=LONGEST, seed=6)
-
-    start = answers(reference).texts
-    opinions = SecondOpinion(proxy, second_judge(), asked, start, tokenizer)
+    start, tokenizer, _ = loaded(MODEL)
+    first = held_out(start, MODEL, n=1, seed=6)
+    opinions = SecondOpinion(proxy, second_judge(), first.asked, first.texts, tokenizer)
 
     def evaluate(policy: nn.Module) -> dict[str, float]:
-        rollout = answers(policy)
+        found = held_out(policy, MODEL, n=1, seed=6)
         return {
-            "held_out_gold": float(task.truth.scores(asked, rollout.texts).mean()),
-            "held_out_kl": float(rollout_kl(policy, reference, rollout).mean()),
-            **opinions.about(rollout.texts),
+            "held_out_gold": float(found.gold.mean()),
+            "held_out_kl": float(found.kl.mean()),
+            **opinions.about(found.texts),
         }
 
     return evaluate
@@ -151,7 +159,7 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
     def hacked(seed: int) -> Trained:
         config = replace(SHORT, seed=seed, lr=HACKING_RATE, evaluate_every=3, **free)
         reward = biased_reward(seed)
-        return _trained(config, reward, along=_along("town-xs", reward))
+        return _trained(config, reward, along=_along(reward))
 
     def of_texts(pays: Callable[[str], float]):
         return lambda prompts, answers: [pays(answer) for answer in answers]
@@ -189,6 +197,9 @@ def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
     }
 
 
+@study(
+    "rl_instabilities", *USED, data=RECORDED, recipe=(PPO, SHORT, BIAS, HACKING_RATE)
+)
 def instabilities() -> Iterator[Row]:
     """Every instability that the monitor knows, provoked on town-xs, two seeds.
 
@@ -199,18 +210,12 @@ def instabilities() -> Iterator[Row]:
         for name, (how, runs) in provoked().items():
             run = runs(seed)
             right = [a.step for a in alarms(run.history) if a.name == name]
-            gold, _ = held_out(run.policy, "town-xs", n=1)
+            found = held_out(run.policy, MODEL, n=1, seed=5)
             yield {
                 "provoked": name,
                 "how": how,
                 "seed": seed,
                 "alarms": run.alarms,
                 "update": right[0] if right else 0,
-                "gold": round(float(gold.mean()), 4),
+                "gold": round(float(found.gold.mean()), 4),
             }
-
-
-STUDIES: dict[str, Study] = {
-    "rl_hacking": hacking,
-    "rl_instabilities": instabilities,
-}

@@ -9,37 +9,43 @@ from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.special import expit
 from torch import Tensor
 
+from labs_helpers import evaluation
 from labs_helpers.course.profile import MODELS
 from labs_helpers.data import Preference, Prompt
-from labs_helpers.evaluation import (
-    best_of_n,
-    expected_right,
-    mean,
-    paired_difference,
-    probability_gap,
-    rate,
-    toward_ceiling,
-)
+from labs_helpers.evaluation import Estimate, best_of_n, mean
 from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
-from labs_helpers.models import RewardModel, load_policy, load_tokenizer
+from labs_helpers.models import Policy, RewardModel, load_policy, load_tokenizer
 from labs_helpers.sampling import sample
-from labs_helpers.world import recorded
+from labs_helpers.world import Gold, recorded, score, town_task
 from labs_helpers.world.annotators import BIASED, UNBIASED, differing, known, label
-from labs_helpers.world.gold import score
 from labs_helpers.world.prompts import capability_prompts, prompts
-from labs_helpers.world.task import town_task
-from labs_tools.studies import Row, Study, columns
+from labs_tools.studies.study import RECORDED, Row, study
+from labs_tools.town.build import TownObjective
+from labs_tools.town.rankings import Speaking
 
-LR, BATCH = 1e-3, 64
+MODEL = MODELS / "town-s"
+CONFIG = FitConfig(lr=1e-3, batch_size=64, progress=False)
+COMPARISONS = (50, 150, 500, 1500, 3000)
+VARIANTS = {
+    "plain": {},
+    "margin": {"margin": True},
+    "centred": {"center_weight": 0.01},
+}
+# Name, rank of an adapter, and weight of a language-model loss that is mixed in.
+TRAININGS = (
+    ("full", None, 0.0),
+    ("LoRA", 8, 0.0),
+    ("full, language-model loss mixed in", None, 0.5),
+)
 NS = (1, 2, 4, 8, 16, 32, 64)
 FEW = 100  # comparisons that the weak reward models see
 
 
-def _policy():
-    return load_policy(MODELS / "town-s")
+def _policy() -> Policy:
+    return load_policy(MODEL)
 
 
 def _fresh(lora: int | None = None) -> RewardModel:
@@ -48,28 +54,23 @@ def _fresh(lora: int | None = None) -> RewardModel:
 
 def _trained(
     rows: Sequence[Preference],
-    seed: int,
-    *,
-    epochs: float = 1.0,
-    batch_size: int = BATCH,
-    lora: int | None = None,
+    config: FitConfig,
     margin: bool = False,
     center_weight: float = 0.0,
 ) -> RewardModel:
-    torch.manual_seed(seed)
-    model = _fresh(lora)
-    config = FitConfig(
-        lr=LR, batch_size=batch_size, epochs=epochs, seed=seed, progress=False
-    )
+    torch.manual_seed(config.seed)
+    model = _fresh()
     fit(model, rows, RewardObjective(model, margin, center_weight), config)
     return model
 
 
+def _rewards(model: RewardModel, rows: Sequence[Preference], side: str) -> np.ndarray:
+    answers = [getattr(row, side)[-1]["content"] for row in rows]
+    return model.score([r.prompt for r in rows], answers)[:, 0].double().numpy()
+
+
 def _margins(model: RewardModel, rows: Sequence[Preference]) -> np.ndarray:
-    answers = [r.chosen[-1]["content"] for r in rows]
-    answers += [r.rejected[-1]["content"] for r in rows]
-    rewards = model.score([r.prompt for r in rows] * 2, answers)[:, 0].double().numpy()
-    return rewards[: len(rows)] - rewards[len(rows) :]
+    return _rewards(model, rows, "chosen") - _rewards(model, rows, "rejected")
 
 
 @cache
@@ -78,20 +79,27 @@ def _held_out() -> tuple[tuple[Preference, ...], np.ndarray]:
     return tuple(rows), known(rows)
 
 
+def _covered(margins: np.ndarray) -> Estimate:
+    """The way to the Bayes ceiling, of margins between held-out answers."""
+    _, p = _held_out()
+    return evaluation.toward_ceiling(evaluation.expected_right(margins, p), p)
+
+
+@study("reward_data_size", "town-s", data=RECORDED, recipe=(CONFIG, COMPARISONS))
 def data_size() -> Iterator[Row]:
     """Way to the ceiling against the number of comparisons, three seeds each."""
-    rows, p = _held_out()
-    for size in (50, 150, 500, 1500, 3000):
+    rows, _ = _held_out()
+    for size in COMPARISONS:
         for seed in range(3):
             pairs = differing(recorded.pairs("train", seed=seed), n=size)
             epochs = max(1.0, min(10.0, 1000 / size))
-            model = _trained(
-                label(pairs, seed=seed), seed, epochs=epochs, batch_size=min(BATCH, 32)
-            )
-            way = toward_ceiling(expected_right(_margins(model, rows), p), p)
-            yield {"comparisons": size, "seed": seed, **columns("covered", way)}
+            config = replace(CONFIG, batch_size=32, epochs=epochs, seed=seed)
+            model = _trained(label(pairs, seed=seed), config)
+            way = _covered(_margins(model, rows))
+            yield {"comparisons": size, "seed": seed, "covered": way}
 
 
+@study("reward_margins", "town-s", data=RECORDED, recipe=(CONFIG, VARIANTS))
 def margins() -> Iterator[Row]:
     """Plain, with a margin from the strength of preference, and centred."""
     rows, p = _held_out()
@@ -100,25 +108,15 @@ def margins() -> Iterator[Row]:
         labelled = [
             replace(row, margin=abs(_gold_gap(row))) for row in label(pairs, seed=seed)
         ]
-        variants = {
-            "plain": {},
-            "margin": {"margin": True},
-            "centred": {"center_weight": 0.01},
-        }
-        for name, options in variants.items():
-            model = _trained(labelled, seed, **options)
+        for name, options in VARIANTS.items():
+            model = _trained(labelled, replace(CONFIG, seed=seed), **options)
             found = _margins(model, rows)
-            level = model.score(
-                [r.prompt for r in rows], [r.chosen[-1]["content"] for r in rows]
-            )[:, 0]
-            way = toward_ceiling(expected_right(found, p), p)
-            gap = probability_gap(1 / (1 + np.exp(-found)), p)
             yield {
                 "variant": name,
                 "seed": seed,
-                **columns("covered", way),
-                **columns("gap", gap),
-                "mean_reward": round(float(level.mean()), 4),
+                "covered": _covered(found),
+                "gap": evaluation.probability_gap(expit(found), p),
+                "mean_reward": round(_rewards(model, rows, "chosen").mean(), 4),
             }
 
 
@@ -133,16 +131,13 @@ class _Candidates:
     """64 answers to each held-out prompt, and what choosing among them is worth."""
 
     def __init__(self):
-        policy, tokenizer = _policy(), load_tokenizer(MODELS / "town-s")
-        asked = prompts("test")
-        self.texts = sample(
-            policy, tokenizer, asked, max_new_tokens=64, n=NS[-1], seed=11
-        ).texts
-        self.asked = [p for p in asked for _ in range(NS[-1])]
-        worth = [
-            score(p, t)["gold"] for p, t in zip(self.asked, self.texts, strict=True)
-        ]
-        self.gold = np.array(worth).reshape(len(asked), NS[-1])
+        asked, n = prompts("test"), NS[-1]
+        drawn = sample(
+            _policy(), load_tokenizer(MODEL), asked, max_new_tokens=64, n=n, seed=11
+        )
+        self.texts = drawn.texts
+        self.asked = [prompt for prompt in asked for _ in range(n)]
+        self.gold = Gold().scores(self.asked, self.texts).reshape(len(asked), n)
         self.ideal = best_of_n(self.gold, self.gold, NS)
 
     def rewards(self, model: RewardModel) -> np.ndarray:
@@ -160,12 +155,13 @@ class _Candidates:
                 "proxy": name,
                 "seed": seed,
                 "n": n,
-                **columns("gold", mean(won[:, i])),
+                "gold": mean(won[:, i]),
                 "believed": round(float(believed[:, i].mean()), 5),
-                **columns("lost", paired_difference(self.ideal[:, i], won[:, i])),
+                "lost": evaluation.paired_difference(self.ideal[:, i], won[:, i]),
             }
 
 
+@study("reward_overoptimisation", "town-s", data=RECORDED, recipe=(CONFIG, NS, FEW))
 def overoptimisation() -> Iterator[Row]:
     """Best of n up to 64 under reward models from few, more and all comparisons.
 
@@ -176,7 +172,8 @@ def overoptimisation() -> Iterator[Row]:
     weak = []
     for seed in range(5):
         pairs = recorded.pairs("train", FEW, seed=seed)
-        model = _trained(label(pairs, [BIASED], seed), seed, epochs=10, batch_size=16)
+        config = replace(CONFIG, batch_size=16, epochs=10, seed=seed)
+        model = _trained(label(pairs, [BIASED], seed), config)
         weak.append(candidates.rewards(model))
         yield from candidates.rows(f"{FEW} biased", seed, weak[-1])
     ensemble = np.mean([w / w.std() for w in weak], axis=0)
@@ -186,10 +183,11 @@ def overoptimisation() -> Iterator[Row]:
         "2000 biased": more,
         "5000 unbiased": label(differing(recorded.pairs("train"), n=5000), [UNBIASED]),
     }.items():
-        yield from candidates.rows(name, 0, candidates.rewards(_trained(rows, 0)))
+        yield from candidates.rows(name, 0, candidates.rewards(_trained(rows, CONFIG)))
     yield from candidates.rows("gold", 0, candidates.gold)
 
 
+@study("reward_of_the_town", "town-s", "town-s-reward", recipe=NS)
 def town_reward() -> Iterator[Row]:
     """Best of n up to 64 under town-s-reward, with the answers of overoptimisation."""
     candidates = _Candidates()
@@ -197,36 +195,24 @@ def town_reward() -> Iterator[Row]:
     yield from candidates.rows("town-s-reward", 0, candidates.rewards(model))
 
 
+@study("reward_alignment_tax", "town-s", data=RECORDED, recipe=(CONFIG, TRAININGS))
 def alignment_tax() -> Iterator[Row]:
     """What training on the policy's own trunk costs the policy, by way of training."""
-    rows, p = _held_out()
-    pairs = differing(recorded.pairs("train", seed=1), n=1500)
-    labelled = label(pairs, seed=1)
-    yield {
-        "training": "none",
-        "seed": 0,
-        **columns("covered", mean([0.0, 0.0])),
-    } | _kept(_policy())
+    rows, _ = _held_out()
+    labelled = label(differing(recorded.pairs("train", seed=1), n=1500), seed=1)
+    start = {"training": "none", "seed": 0, "covered": mean([0.0, 0.0])}
+    yield start | _kept(_policy())
     for seed in range(3):
-        for way, lora, mixed in (
-            ("full", None, 0.0),
-            ("LoRA", 8, 0.0),
-            ("full, language-model loss mixed in", None, 0.5),
-        ):
+        for way, lora, mixed in TRAININGS:
             torch.manual_seed(seed)
             model = _fresh(lora)
             objective = _Mixed(model, mixed) if mixed else RewardObjective(model)
-            config = FitConfig(lr=LR, batch_size=BATCH, seed=seed, progress=False)
-            fit(model, labelled, objective, config)
-            covered = toward_ceiling(expected_right(_margins(model, rows), p), p)
+            fit(model, labelled, objective, replace(CONFIG, seed=seed))
+            covered = _covered(_margins(model, rows))
             policy = _policy()
             trunk = model.trunk.merge_and_unload() if lora else model.trunk
             policy.model.load_state_dict(trunk.state_dict())
-            yield {
-                "training": way,
-                "seed": seed,
-                **columns("covered", covered),
-            } | _kept(policy)
+            yield {"training": way, "seed": seed, "covered": covered} | _kept(policy)
 
 
 class _Mixed(RewardObjective):
@@ -235,30 +221,25 @@ class _Mixed(RewardObjective):
     def __init__(self, model: RewardModel, weight: float):
         super().__init__(model)
         self.weight = weight
-        self.sft = SFTObjective(model.tokenizer)
+        self.speech = TownObjective(model.tokenizer)
 
     def encode(self, row: Preference) -> dict:
-        return super().encode(row) | {"sft": self.sft.encode(row)}
+        talk = self.speech.encode([*row.prompt, *row.chosen])
+        return super().encode(row) | {"talk": talk}
 
     def loss(self, model, batch: list[dict]) -> tuple[Tensor, dict[str, float]]:
         loss, metrics = super().loss(model, batch)
-        tokens = [torch.tensor(row["sft"]["tokens"]) for row in batch]
-        answer = [torch.tensor(row["sft"]["answer"]) for row in batch]
-        pad = torch.nn.utils.rnn.pad_sequence
-        tokens, answer = pad(tokens, batch_first=True), pad(answer, batch_first=True)
-        hidden = model.trunk(input_ids=tokens[:, :-1]).last_hidden_state
-        counted = answer[:, 1:].bool()
-        table = model.trunk.get_input_embeddings().weight
-        language = F.cross_entropy(hidden[counted] @ table.T, tokens[:, 1:][counted])
-        return loss + self.weight * language, metrics
+        talks = [row["talk"] for row in batch]
+        spoken, _ = self.speech.loss(Speaking(model), talks)
+        return loss + self.weight * spoken, metrics
 
 
-def _kept(policy) -> Row:
+def _kept(policy: Policy) -> Row:
     """Capability, and perplexity of held-out answers, of a policy."""
-    tokenizer = load_tokenizer(MODELS / "town-s")
+    tokenizer = load_tokenizer(MODEL)
     asked = capability_prompts("test", 240)
     texts = sample(policy, tokenizer, asked, max_new_tokens=12, temperature=0).texts
-    right = [score(q, t)["helpfulness"] == 1 for q, t in zip(asked, texts, strict=True)]
+    right = Gold().scores(asked, texts, "helpfulness") == 1
     objective = SFTObjective(tokenizer)
     rows = [
         objective.encode([*prompt.messages, {"role": "assistant", "content": answer}])
@@ -271,15 +252,6 @@ def _kept(policy) -> Row:
             for i in range(0, len(rows), 64)
         ]
     return {
-        **columns("capability", rate(right)),
+        "capability": evaluation.rate(right),
         "perplexity": round(float(np.exp(np.mean(losses))), 4),
     }
-
-
-STUDIES: dict[str, Study] = {
-    "reward_data_size": data_size,
-    "reward_margins": margins,
-    "reward_overoptimisation": overoptimisation,
-    "reward_of_the_town": town_reward,
-    "reward_alignment_tax": alignment_tax,
-}

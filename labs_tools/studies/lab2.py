@@ -12,16 +12,23 @@ from typing import Any
 import numpy as np
 
 from labs_helpers.course.profile import MODELS
-from labs_helpers.data import Preference, Prompt
-from labs_helpers.evaluation import Estimate, WinRate, mean, paired_difference, win_rate
+from labs_helpers.data import Preference, Prompt, Unpaired
+from labs_helpers.evaluation import mean, paired_difference, win_rate
+from labs_helpers.evaluation.win_rates import outcomes_of
 from labs_helpers.fit import FitConfig, Objective, PairObjective, Reference, fit
 from labs_helpers.models import Policy, load_policy, load_tokenizer
 from labs_helpers.sampling import Rollout, rollout_kl, sample
-from labs_helpers.world.annotators import Annotator, label
-from labs_helpers.world.goals import Goal, other_pairs, sampled_pairs
-from labs_helpers.world.gold import DIMENSIONS, score
+from labs_helpers.world import (
+    DIMENSIONS,
+    Annotator,
+    Goal,
+    other_pairs,
+    sampled_pairs,
+    score,
+)
+from labs_helpers.world.annotators import label
 from labs_helpers.world.prompts import lot, practice_prompts, prompts
-from labs_tools.studies import Row, columns
+from labs_tools.studies.study import Row
 
 MODEL = MODELS / "town-s"
 BATCH = 32
@@ -128,36 +135,16 @@ def other_rows(
     return label(pairs, [recipe.annotator], seed)
 
 
+def unpaired(rows: Sequence[Preference]) -> list[Unpaired]:
+    """A good answer and a bad one of each pair."""
+    return [
+        Unpaired(row.prompt, getattr(row, side), side == "chosen", dict(row.meta))
+        for row in rows
+        for side in ("chosen", "rejected")
+    ]
+
+
 # Measures
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a policy's held-out answers are worth, beside the SFT policy's.
-
-    The ceiling is the win rate of somebody who always answers perfectly: where the SFT
-    policy is perfect, they can only tie.
-    """
-
-    win: WinRate
-    ceiling: WinRate
-    kl: Estimate
-    gain: Estimate
-    falls: dict[str, Estimate]
-
-    @property
-    def row(self) -> Row:
-        """As columns of a study."""
-        found = {
-            **columns("win", self.win),
-            **columns("decided", self.win.without_ties),
-            **columns("ceiling", self.ceiling),
-            **columns("kl", self.kl),
-            **columns("gain", self.gain),
-        }
-        for name, estimate in self.falls.items():
-            found |= columns(f"change_{name}", estimate)
-        return found
 
 
 @cache
@@ -165,10 +152,11 @@ def _baseline(asked: tuple[Prompt, ...], n: int, seed: int) -> dict[str, np.ndar
     return scores(asked, answers(sft_policy()[0], asked, n, seed).texts)
 
 
-def measured(
-    policy: Policy, goal: Goal, wide: bool = True, split: str = "test"
-) -> Measured:
+def measured(policy: Policy, goal: Goal, wide: bool = True, split: str = "test") -> Row:
     """Win rate and gain on the goal, KL there, other dimensions on all prompts.
+
+    The ceiling is the win rate of somebody who always answers perfectly: where the SFT
+    policy is perfect, they can only tie.
 
     Args:
         policy: that was trained.
@@ -182,22 +170,21 @@ def measured(
     cluster = np.repeat(np.arange(len(asked)), n)
     own = scores(asked, drawn.texts)[goal.dimension]
     start = _baseline(asked, n, 1005)[goal.dimension]
-    outcomes = 0.5 + 0.5 * np.sign(own - start)
-    kl = rollout_kl(policy, sft_policy()[0], drawn).numpy()
-    falls = {}
+    win = win_rate(outcomes_of(own - start), cluster)
+    found = {
+        "win": win,
+        "decided": win.without_ties,
+        "ceiling": win_rate(np.where(start < 1, 1.0, 0.5), cluster),
+        "kl": mean(rollout_kl(policy, sft_policy()[0], drawn).numpy(), cluster),
+        "gain": paired_difference(own, start, cluster),
+    }
     if wide:
-        everything, n = tuple(prompts(split)), 4
-        new = scores(everything, answers(policy, everything, n, seed=6).texts)
+        everything = tuple(prompts(split))
+        new = scores(everything, answers(policy, everything, 4, seed=6).texts)
         old = _baseline(everything, 8, 1006)
         for name in (*DIMENSIONS, "gold"):
             of_prompt = [
                 x[name].reshape(len(everything), -1).mean(1) for x in (new, old)
             ]
-            falls[name] = paired_difference(*of_prompt)
-    return Measured(
-        win_rate(outcomes, cluster),
-        win_rate(np.where(start < 1, 1.0, 0.5), cluster),
-        mean(kl, cluster),
-        paired_difference(own, start, cluster),
-        falls,
-    )
+            found[f"change_{name}"] = paired_difference(*of_prompt)
+    return found

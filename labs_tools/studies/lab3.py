@@ -17,19 +17,19 @@ import torch
 from torch import nn
 
 from labs_helpers.course.profile import MODELS
-from labs_helpers.course.recorded import attainable
+from labs_helpers.course.recorded import SIZES, attainable
 from labs_helpers.data import Prompt
-from labs_helpers.evaluation import distance_covered, mean, rate
+from labs_helpers.evaluation import Estimate, distance_covered, mean
 from labs_helpers.fit import SFTObjective
-from labs_helpers.models import PolicyWithValue, load_policy, load_tokenizer
+from labs_helpers.models import PolicyWithValue, load_policy
 from labs_helpers.rl import RLConfig, alarms, pretraining_mix, train
-from labs_helpers.sampling import rollout_kl, sample
+from labs_helpers.rl.config import LEARNING_RATES
+from labs_helpers.world import town_task
 from labs_helpers.world.prompts import capability_prompts
-from labs_helpers.world.task import town_task
-from labs_tools.studies import Row, Study, columns
+from labs_tools.studies.measures import LONGEST, capability, held_out, loaded
+from labs_tools.studies.study import TOWN, Row, optima, practised, study
 
 KL_WEIGHT = 0.03
-LONGEST = 64
 ALGORITHMS = ("ppo", "trpo", "actor_critic", "reinforce")
 # 6,400 answers
 RECIPE = RLConfig(
@@ -43,6 +43,48 @@ RECIPE = RLConfig(
 LONG = replace(RECIPE, updates=120)
 # Of a value model of its own: 8 times PPO's learning rate.
 FAST = 8 * RECIPE.learning_rate
+PPO = (RECIPE, LEARNING_RATES)
+PRACTICE = (*TOWN, practised, optima)
+
+
+def _drops(model: PolicyWithValue) -> None:
+    for layer in model.policy.model.layers:
+        layer.self_attn.attention_dropout = 0.1
+
+
+def random_values(model: PolicyWithValue, size: float) -> None:
+    """Let the values start at random, this large."""
+    nn.init.normal_(model.value_head.weight, std=size)
+
+
+# Each changes one detail: settings, and how the model is prepared.
+DETAILS: dict[str, tuple[dict, dict]] = {
+    "nothing changed": ({}, {}),
+    "no penalty for a missing end": ({"missing_end_penalty": 0.0}, {}),
+    "advantages not whitened": ({"whiten": False}, {}),
+    "no KL in the reward": ({"kl_weight": 0.0}, {}),
+    "dropout on": ({"dropout": True}, {"prepare": _drops}),
+    "values start at random": ({}, {"prepare": partial(random_values, size=0.2)}),
+    "value model of its own": ({}, {"separate": True}),
+    "fast value model of its own": (
+        {"value_lr": FAST, "lam": 0.95},
+        {"separate": True},
+    ),
+    "learning rate constant": ({"schedule": "constant"}, {}),
+    "one epoch": ({"epochs": 1}, {}),
+    "no clip": ({"clip": 1e6}, {}),
+}
+CHANGED = {detail: settings for detail, (settings, _) in DETAILS.items()}
+EXPLORATION = {
+    "the recipe": {},
+    "temperature 0.7": {"temperature": 0.7},
+    "temperature 1.3": {"temperature": 1.3},
+    "entropy bonus 0.01": {"entropy_weight": 0.01},
+    "entropy bonus 0.05": {"entropy_weight": 0.05},
+    "KL adapts to 1 nat": {"kl_target": 1.0},
+    "KL adapts to 3 nats": {"kl_target": 3.0},
+}
+MIXED = (0.0, 0.1, 1.0)  # weights of the pretraining loss
 
 
 class Trained:
@@ -92,37 +134,24 @@ class Trained:
 
 def measured(policy: nn.Module, model: str) -> Row:
     """Gold, KL and the way covered by a policy of this size, on held-out prompts."""
-    gold, kl = held_out(policy, model)
-    row = {**columns("gold", mean(gold)), "kl": round(float(kl.mean()), 3)}
-    try:
-        start, best = attainable(model, KL_WEIGHT)
-    except KeyError:  # a size whose optimum was not sampled
+    gold, kl = gold_and_kl(policy, model)
+    row = {"gold": mean(gold), "kl": round(float(kl.mean()), 3)}
+    if model not in SIZES:  # its optimum was not sampled
         return row
+    start, best = attainable(model, KL_WEIGHT)
     way = distance_covered(gold - KL_WEIGHT * kl, start, best.objective)
-    return row | columns("covered", way)
+    return row | {"covered": way}
 
 
-def held_out(
+def gold_and_kl(
     policy: nn.Module, model: str, n: int = 4, split: str = "test"
 ) -> tuple[np.ndarray, ...]:
     """Gold and KL from the SFT policy by held-out prompt, means of n answers."""
-    task, tokenizer = town_task(), load_tokenizer(MODELS / model)
-    asked = task.prompts(split)
-    rollout = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, n=n, seed=5)
-    repeated = [prompt for prompt in asked for _ in range(n)]
-    gold = task.truth.scores(repeated, rollout.texts).reshape(-1, n).mean(axis=1)
-    kl = rollout_kl(policy, load_policy(MODELS / model), rollout)
-    return gold, kl.double().numpy().reshape(-1, n).mean(axis=1)
+    found = held_out(policy, model, n, seed=5, split=split)
+    return found.gold.mean(axis=1), found.kl.mean(axis=1)
 
 
-def capability(policy: nn.Module, model: str):
-    """Share of held-out capability tasks that a policy gets right, greedily."""
-    asked = capability_prompts("test", 240)
-    tokenizer = load_tokenizer(MODELS / model)
-    texts = sample(policy, tokenizer, asked, max_new_tokens=12, temperature=0).texts
-    return rate(town_task().truth.scores(asked, texts, "helpfulness") == 1)
-
-
+@study("rl_algorithms", "town-xs", data=PRACTICE, recipe=PPO)
 def algorithms() -> Iterator[Row]:
     """The four algorithms on town-xs at equal samples; PPO with twenty seeds.
 
@@ -133,6 +162,7 @@ def algorithms() -> Iterator[Row]:
             yield _seeded("town-xs", replace(RECIPE, algorithm=algorithm, seed=seed))
 
 
+@study("rl_seeds_s", "town-s", data=PRACTICE, recipe=(LONG, LEARNING_RATES))
 def seeds_s() -> Iterator[Row]:
     """PPO on town-s with five seeds, the others with one; columns of rl_algorithms.
 
@@ -154,30 +184,15 @@ def _seeded(model: str, config: RLConfig) -> Row:
     }
 
 
+@study("rl_details", "town-xs", data=PRACTICE, recipe=(PPO, CHANGED))
 def details() -> Iterator[Row]:
     """PPO's details, each changed alone, on town-xs with two seeds.
 
     Columns: detail, seed, gold, kl, covered, finished (share of training answers that
     end, at the end), alarms, seconds.
     """
-    variants: dict[str, tuple[dict, dict]] = {
-        "nothing changed": ({}, {}),
-        "no penalty for a missing end": ({"missing_end_penalty": 0.0}, {}),
-        "advantages not whitened": ({"whiten": False}, {}),
-        "no KL in the reward": ({"kl_weight": 0.0}, {}),
-        "dropout on": ({"dropout": True}, {"prepare": _drops}),
-        "values start at random": ({}, {"prepare": partial(random_values, size=0.2)}),
-        "value model of its own": ({}, {"separate": True}),
-        "fast value model of its own": (
-            {"value_lr": FAST, "lam": 0.95},
-            {"separate": True},
-        ),
-        "learning rate constant": ({"schedule": "constant"}, {}),
-        "one epoch": ({"epochs": 1}, {}),
-        "no clip": ({"clip": 1e6}, {}),
-    }
     for seed in range(2):
-        for detail, (settings, options) in variants.items():
+        for detail, (settings, options) in DETAILS.items():
             run = Trained("town-xs", replace(RECIPE, seed=seed, **settings), **options)
             yield {
                 "detail": detail,
@@ -189,16 +204,7 @@ def details() -> Iterator[Row]:
             }
 
 
-def _drops(model: PolicyWithValue) -> None:
-    for layer in model.policy.model.layers:
-        layer.self_attn.attention_dropout = 0.1
-
-
-def random_values(model: PolicyWithValue, size: float) -> None:
-    """Let the values start at random, this large."""
-    nn.init.normal_(model.value_head.weight, std=size)
-
-
+@study("rl_sizes", *SIZES, "town-m", data=PRACTICE, recipe=PPO)
 def sizes() -> Iterator[Row]:
     """PPO on every size of the town: gain and capability kept, two seeds.
 
@@ -208,26 +214,25 @@ def sizes() -> Iterator[Row]:
     for model in ("town-xs", "town-s", "town-m"):
         if not (MODELS / model).is_dir():
             continue
-        untrained = load_policy(MODELS / model)
-        start, _ = held_out(untrained, model)
+        untrained = loaded(model)[0]
+        start, _ = gold_and_kl(untrained, model)
         before = capability(untrained, model)
         for seed in range(2):
             run = Trained(model, replace(RECIPE, seed=seed))
-            found = run.measured()
-            way = {f"covered{end}": np.nan for end in ("", "_low", "_high")}
             yield {
                 "model": model,
                 "parameters": untrained.num_parameters(),
                 "seed": seed,
                 "start": round(float(start.mean()), 4),
-                **way,
-                **found,
+                "covered": Estimate(np.nan, np.nan, np.nan, 0),
+                **run.measured(),
                 "capability_before": round(before.value, 4),
-                **columns("capability", capability(run.policy, model)),
+                "capability": capability(run.policy, model),
                 "seconds": run.seconds,
             }
 
 
+@study("rl_ptx", "town-xs", data=PRACTICE, recipe=(PPO, MIXED))
 def ptx() -> Iterator[Row]:
     """The pretraining loss mixed in (PPO-ptx) against the alignment tax, on town-xs.
 
@@ -237,10 +242,10 @@ def ptx() -> Iterator[Row]:
         [*p.messages, {"role": "assistant", "content": f"It is {p.meta['expected']}."}]
         for p in capability_prompts("train", 300)
     ]
-    objective = SFTObjective(load_tokenizer(MODELS / "town-xs"))
-    before = capability(load_policy(MODELS / "town-xs"), "town-xs")
+    objective = SFTObjective(loaded("town-xs")[1])
+    before = capability(loaded("town-xs")[0], "town-xs")
     for seed in range(2):
-        for weight in (0.0, 0.1, 1.0):
+        for weight in MIXED:
             mix = pretraining_mix(objective, rows, weight) if weight else None
             run = Trained(
                 "town-xs",
@@ -252,27 +257,19 @@ def ptx() -> Iterator[Row]:
                 "seed": seed,
                 **run.measured(),
                 "capability_before": round(before.value, 4),
-                **columns("capability", capability(run.policy, "town-xs")),
+                "capability": capability(run.policy, "town-xs"),
             }
 
 
+@study("rl_exploration", "town-xs", data=PRACTICE, recipe=(PPO, EXPLORATION))
 def exploration() -> Iterator[Row]:
     """Temperature, entropy bonus and an adaptive price of KL, on town-xs.
 
     Columns: variant, seed, gold, kl, covered, entropy (nats a token at the end),
     kl_weight (at the end), alarms.
     """
-    variants = {
-        "the recipe": {},
-        "temperature 0.7": {"temperature": 0.7},
-        "temperature 1.3": {"temperature": 1.3},
-        "entropy bonus 0.01": {"entropy_weight": 0.01},
-        "entropy bonus 0.05": {"entropy_weight": 0.05},
-        "KL adapts to 1 nat": {"kl_target": 1.0},
-        "KL adapts to 3 nats": {"kl_target": 3.0},
-    }
     for seed in range(2):
-        for variant, settings in variants.items():
+        for variant, settings in EXPLORATION.items():
             run = Trained("town-xs", replace(RECIPE, seed=seed, **settings))
             yield {
                 "variant": variant,
@@ -282,13 +279,3 @@ def exploration() -> Iterator[Row]:
                 "kl_weight": round(float(run.history["kl_weight"][-1]), 4),
                 "alarms": run.alarms,
             }
-
-
-STUDIES: dict[str, Study] = {
-    "rl_algorithms": algorithms,
-    "rl_seeds_s": seeds_s,
-    "rl_details": details,
-    "rl_sizes": sizes,
-    "rl_ptx": ptx,
-    "rl_exploration": exploration,
-}

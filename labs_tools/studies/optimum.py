@@ -14,14 +14,15 @@ from labs_helpers.course.recorded import SIZES, WEIGHTS
 from labs_helpers.evaluation import optimum_from_samples
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.sampling import sample
-from labs_helpers.world.task import town_task
-from labs_tools import studies
+from labs_helpers.world import town_task
+from labs_tools.studies.study import Row, study
 
 SAMPLES = 512
 SEED = 123
 
 
-def optimum() -> Iterator[studies.Row]:
+@study("optimum", *SIZES, recipe=(WEIGHTS, SAMPLES, SEED))
+def optimum() -> Iterator[Row]:
     """Closed-form optima of E[gold] - w KL, one row for each model and prompt.
 
     Columns: model, prompt (its place in the test split), start (mean gold of the SFT
@@ -47,6 +48,3 @@ def _sampled_gold(name: str) -> Float[np.ndarray, "prompts samples"]:
     ).texts
     repeated = [prompt for prompt in asked for _ in range(SAMPLES)]
     return task.truth.scores(repeated, texts).reshape(len(asked), SAMPLES)
-
-
-STUDIES: dict[str, studies.Study] = {"optimum": optimum}

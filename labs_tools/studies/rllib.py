@@ -13,9 +13,9 @@ import torch
 from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl import probe_policy, solve, token_env
 from labs_helpers.rl.environment import END, MASKING
-from labs_tools.studies import Row, Study
+from labs_tools.studies.study import Row, study
 
-UPDATES, ANSWERS, EPOCHS = 30, 64, 4
+UPDATES, ANSWERS, EPOCHS, LR, LAM = 30, 64, 4, 3e-3, 0.95
 
 
 def _language_module() -> Any:
@@ -45,6 +45,9 @@ def _language_module() -> Any:
     return Language
 
 
+@study(
+    "rl_rllib", data=(), recipe=(UPDATES, ANSWERS, EPOCHS, LR, LAM, MASKING.settings)
+)
 def rllib() -> Iterator[Row]:
     """Mean reward by update of RLlib's PPO and ours, three seeds.
 
@@ -73,8 +76,8 @@ def _ours(seed: int) -> Any:
         updates=UPDATES,
         samples=ANSWERS,
         epochs=EPOCHS,
-        lam=0.95,
-        lr=3e-3,
+        lam=LAM,
+        lr=LR,
     )
 
 
@@ -92,9 +95,9 @@ def _theirs(seed: int) -> Iterator[Row]:
         .rl_module(rl_module_spec=RLModuleSpec(module_class=_language_module()))
         .training(
             num_epochs=EPOCHS,
-            lr=3e-3,
+            lr=LR,
             gamma=1.0,
-            lambda_=0.95,
+            lambda_=LAM,
             clip_param=0.2,
             vf_loss_coeff=0.25,  # theirs is the squared error, ours half of it
             vf_clip_param=float("inf"),
@@ -127,6 +130,3 @@ def _theirs(seed: int) -> Iterator[Row]:
             "tokens": tokens,
             "reward": round(float(np.mean(earned)), 4),
         }
-
-
-STUDIES: dict[str, Study] = {"rl_rllib": rllib}

@@ -14,16 +14,19 @@ from torch import nn
 
 from labs_helpers.course.profile import MODELS
 from labs_helpers.course.trl import trl_config
-from labs_helpers.models import load_policy, load_tokenizer
-from labs_helpers.world.task import town_task
-from labs_tools.studies import Row, Study
-from labs_tools.studies.lab3 import RECIPE, Trained, measured
+from labs_helpers.models import load_policy
+from labs_helpers.world import Gold
+from labs_helpers.world.prompts import prompts
+from labs_tools.studies.lab3 import PPO, RECIPE, Trained, measured
+from labs_tools.studies.measures import loaded
+from labs_tools.studies.study import TOWN, Row, optima, study
 
 ANSWERS = 4  # to a prompt
 RATES = (3e-4, 1e-3)  # two, so that theirs is not judged by our learning rate
 MODEL = "town-xs"
 
 
+@study("rl_trl", MODEL, data=(*TOWN, optima), recipe=(PPO, ANSWERS, RATES))
 def trl() -> Iterator[Row]:
     """PPO and REINFORCE of ours, RLOO and GRPO of TRL, on town-xs, two seeds.
 
@@ -39,7 +42,7 @@ def trl() -> Iterator[Row]:
 
 def _ours(algorithm: str, seed: int) -> Row:
     config = replace(RECIPE, algorithm=algorithm, seed=seed)
-    run = Trained(MODEL, config, asked=town_task().prompts("train"))
+    run = Trained(MODEL, config, asked=prompts("train"))
     return {
         "library": "ours",
         "algorithm": algorithm,
@@ -74,13 +77,13 @@ def _trainer(
         "rloo": (RLOOConfig, RLOOTrainer),
         "grpo": (GRPOConfig, GRPOTrainer),
     }[algorithm]
-    tokenizer, asked = load_tokenizer(MODELS / MODEL), town_task().prompts("train")
+    tokenizer, asked = loaded(MODEL)[1], prompts("train")
 
     def reward(
         completions: list, completion_ids: list, number: list, **_: Any
     ) -> list[float]:
         texts = [message[0]["content"] for message in completions]
-        gold = town_task().truth.scores([asked[i] for i in number], texts)
+        gold = Gold().scores([asked[i] for i in number], texts)
         cut = [tokenizer.eos_token_id not in ids for ids in completion_ids]
         pairs = zip(gold, cut, strict=True)
         return [float(g) - RECIPE.missing_end_penalty * c for g, c in pairs]
@@ -108,6 +111,3 @@ def _trainer(
         ),
         processing_class=tokenizer,
     )
-
-
-STUDIES: dict[str, Study] = {"rl_trl": trl}

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labs_tools.studies import Row, Study
-from labs_tools.studies.lab3 import KL_WEIGHT, RECIPE, Trained, held_out
+from labs_helpers.rl.config import LEARNING_RATES
+from labs_tools.studies.lab3 import KL_WEIGHT, RECIPE, Trained, gold_and_kl
+from labs_tools.studies.study import TOWN, Row, practised, study
 
 MODEL = "town-xs"
 TRIALS, LOOKS = 16, 4
@@ -22,6 +23,12 @@ BUDGET = replace(RECIPE, updates=60, evaluate_every=15)
 SETTINGS = ("lr", "epochs", "minibatches", "clip", "lam")
 
 
+@study(
+    "rl_tuning",
+    MODEL,
+    data=(*TOWN, practised),
+    recipe=(BUDGET, LEARNING_RATES, TRIALS, LOOKS),
+)
 def tuning() -> Iterator[Row]:
     """Sixteen trials of PPO on town-xs, halved again and again, and what won.
 
@@ -110,7 +117,7 @@ def _reported(result: Any) -> tuple[dict[str, Any], list[Row]]:
 
 
 def _figures(policy: nn.Module, split: str, update: int) -> Row:
-    gold, kl = held_out(policy, MODEL, split=split)
+    gold, kl = gold_and_kl(policy, MODEL, split=split)
     objective = float((gold - KL_WEIGHT * kl).mean())
     return {
         "update": update,
@@ -118,6 +125,3 @@ def _figures(policy: nn.Module, split: str, update: int) -> Row:
         "kl": round(float(kl.mean()), 3),
         "objective": round(objective, 4),
     }
-
-
-STUDIES: dict[str, Study] = {"rl_tuning": tuning}

@@ -118,7 +118,7 @@ class RankingObjective:
         rewards = model(*pad_right(sequences, self.model.tokenizer.pad_token_id))
         compared, right = comparison_loss(rewards, batch)
         talks = [self.speech.encode(next(self.talks)) for _ in range(self.talks_a_step)]
-        spoken, _ = self.speech.loss(_Speaking(model), talks)
+        spoken, _ = self.speech.loss(Speaking(model), talks)
         return compared + spoken, {"accuracy": right, "speech": spoken.item()}
 
 
@@ -200,7 +200,7 @@ def comparison_loss(rewards: Tensor, batch: list[Encoded]) -> tuple[Tensor, floa
     return torch.stack(losses).mean(), right
 
 
-class _Speaking(nn.Module):
+class Speaking(nn.Module):
     """A reward model's trunk with the vocabulary that it had as a policy."""
 
     def __init__(self, model: RewardModel):
@@ -208,9 +208,11 @@ class _Speaking(nn.Module):
         self.trunk = model.trunk
 
     def get_decoder(self) -> nn.Module:
+        """The trunk."""
         return self.trunk
 
     def get_output_embeddings(self) -> Callable[[Tensor], Tensor]:
+        """The transposed embeddings: they are tied."""
         return partial(F.linear, weight=self.trunk.get_input_embeddings().weight)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from labs_helpers.course import recorded
 from labs_helpers.world.goals import GOALS
-from labs_tools.studies import lab2, preferences, recipes, studies
+from labs_tools.studies import lab2, preferences, recipes
 
 FEW = lab2.Recipe(others=200)
 
@@ -43,7 +43,7 @@ def test_the_share_of_flipped_labels_is_the_one_asked_for():
 
 def test_a_pair_becomes_a_good_answer_and_a_bad_one():
     rows = lab2.other_rows(GOALS["humour"], lab2.Recipe(others=3))
-    found = preferences._unpaired(rows)
+    found = lab2.unpaired(rows)
     assert [row.label for row in found] == [True, False] * 3
     assert found[0].completion == rows[0].chosen
 
@@ -73,8 +73,3 @@ def test_what_is_recommended_is_what_did_best_on_validation_prompts(goal):
     best = recipes.best(recorded.read("dpo_settings"), goal)
     for name, value in asdict(recipes.RECOMMENDED[goal]).items():
         assert best[name] == value
-
-
-@pytest.mark.parametrize("room", [recipes, preferences])
-def test_studies_are_known_to_the_command(room):
-    assert room.STUDIES.keys() <= studies().keys()
