@@ -1,23 +1,40 @@
-"""Figures about policies: how good, how far from where they began, who beats whom.
-
-As in `plots`, from which every name can be imported: one function each, data in,
-matplotlib Figure out, nothing shown.
-"""
+"""Figures about policies: how good, how far from where they began, who beats whom."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from labs_helpers.evaluation import Estimate, Optimum, WinRate, win_rate_power
+from labs_helpers.evaluation import Estimate, Optimum, WinRate
 from labs_helpers.fit import History
-from labs_helpers.plots.style import GREY, distances, level, new_figure, style
+from labs_helpers.plots.style import (
+    ABOVE,
+    BESIDE,
+    COLOURS,
+    GREY,
+    LINES,
+    MARKERS,
+    across,
+    level,
+    name_rows,
+    new_figure,
+    point,
+    styled,
+)
 
-LINES = ("-", "--", "-.", ":")
+KL = "KL from the reference (nats per answer)"
+# What learnt from the same has the same colour.
+FAMILIES = {
+    "start": ("SFT",),
+    "offline, 400 comparisons": ("DPO", "IPO", "KTO", "SLiC"),
+    "on-policy, gold itself": ("REINFORCE", "actor-critic", "TRPO", "PPO"),
+    "a constitution, no label": ("SL-CAI", "RL-CAI"),
+}
 
 
+@styled
 def gold_against_kl(
     policies: Mapping[str, tuple[Estimate, Estimate]],
     frontier: Sequence[Optimum] = (),
@@ -32,141 +49,123 @@ def gold_against_kl(
         curves: by name, KL and reward of what is no trained policy (best of n).
         ylabel: what the reward is.
     """
-    with style():
-        figure, axes = new_figure(8.0, 4.8)
-        if frontier:
-            ends = sorted(
-                (float(o.kl.mean()), float(o.reward.mean())) for o in frontier
-            )
-            kls, rewards = np.array(ends).T
-            axes.plot(kls, rewards, color="black", marker="", label="optimum")
-        for i, (name, (kls, rewards)) in enumerate((curves or {}).items()):
-            line = LINES[1 + i % 3]
-            axes.plot(kls, rewards, color=GREY, ls=line, marker="", label=name)
-        for name, (kl, reward) in policies.items():
-            axes.errorbar(
-                kl.value,
-                reward.value,
-                xerr=distances([kl]),
-                yerr=distances([reward]),
-                ls="none",
-                markersize=8,
-                label=name,
-            )
-        axes.set(xlabel="KL from the reference (nats per answer)", ylabel=ylabel)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    figure, axes = new_figure(8.0, 4.8)
+    if frontier:
+        ends = sorted((o.kl.mean(), o.reward.mean()) for o in frontier)
+        axes.plot(*np.array(ends).T, color="black", marker="", label="optimum")
+    for i, (name, curve) in enumerate((curves or {}).items()):
+        axes.plot(*curve, color=GREY, ls=LINES[1 + i % 3], marker="", label=name)
+    for name, (kl, reward) in policies.items():
+        point(axes, kl, reward, label=name, markersize=8)
+    axes.set(xlabel=KL, ylabel=ylabel)
+    axes.legend(**BESIDE)
     return figure
 
 
+@styled
+def gold_against_kl_by_method(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw every method of the labs; large points are means, small ones single seeds.
+
+    Rows have `method`, `n`, `kl` and `gold`; the methods "optimum" and "best of n" (by
+    n) are drawn as lines.
+    """
+
+    def of(method: str, **kept: Any) -> np.ndarray:
+        found = [x for x in rows if {"method": method, **kept}.items() <= x.items()]
+        return np.array([(row["kl"], row["gold"]) for row in found])
+
+    figure, axes = new_figure(8.4, 5.0)
+    optima = np.array(sorted(map(tuple, of("optimum"))))
+    axes.plot(*optima.T, color="black", marker="", label="optimum")
+    ns = sorted({row["n"] for row in rows if row["method"] == "best of n"})
+    line = np.array([of("best of n", n=n).mean(axis=0) for n in ns])
+    axes.plot(*line.T, color=GREY, ls="--", marker="", label="best of n")
+    colours = ("#000000", *COLOURS)
+    for colour, (family, methods) in zip(colours, FAMILIES.items(), strict=False):
+        axes.plot([], [], ls="none", marker="", label=family)
+        for marker, method in zip(MARKERS, methods, strict=False):
+            points = of(method)
+            if len(points):
+                same = {"ls": "none", "marker": marker, "color": colour}
+                axes.plot(*points.T, markersize=4, alpha=0.4, mew=0, **same)
+                axes.plot(*points.mean(axis=0), markersize=10, label=method, **same)
+    axes.set(xlabel=KL, ylabel="mean gold reward")
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=10)
+    for text in legend.get_texts():
+        if text.get_text() in FAMILIES:
+            text.set_fontweight("bold")
+    return figure
+
+
+@styled
 def win_rates(
     rates: Mapping[str, WinRate], xlabel: str = "win rate against the SFT policy"
 ) -> Figure:
-    """Draw win rates with their intervals, with ties as halves and without ties.
-
-    Args:
-        rates: by name of the policy, first on top.
-        xlabel: of what, against whom.
-    """
-    with style():
-        figure, axes = new_figure(7.5, 1.7 + 0.55 * len(rates))
-        level(axes, 0.5, "no better", vertical=True)
-        rows = np.arange(len(rates))
-        kinds = {
-            "ties half": [*rates.values()],
-            "without ties": [rate.without_ties for rate in rates.values()],
-        }
-        for (label, estimates), offset in zip(
-            kinds.items(), (-0.14, 0.14), strict=True
-        ):
-            _row_of_points(axes, rows + offset, estimates, label)
-        _name_rows(axes, rates)
-        axes.set(xlabel=xlabel, xlim=(-0.02, 1.02))
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
+    """Draw win rates with their intervals, with ties as halves and without ties."""
+    figure, axes = new_figure(7.5, 1.7 + 0.55 * len(rates))
+    level(axes, (0.5, "no better"), vertical=True)
+    rows = np.arange(len(rates))
+    across(axes, rows - 0.14, [*rates.values()], label="ties half")
+    without = [rate.without_ties for rate in rates.values()]
+    across(axes, rows + 0.14, without, label="without ties")
+    name_rows(axes, rates)
+    axes.set(xlabel=xlabel, xlim=(-0.02, 1.02))
+    axes.legend(**ABOVE, ncols=3)
     return figure
 
 
+@styled
 def ratings(estimates: Mapping[str, Estimate], baseline: str | None = None) -> Figure:
-    """Draw Bradley-Terry ratings with their intervals, the best on top.
-
-    Args:
-        estimates: by name, as `bradley_terry_ratings` gives them.
-        baseline: the policy rated 0, to be named at the axis.
-    """
+    """Draw `bradley_terry_ratings` with their intervals, the best on top."""
     ordered = dict(sorted(estimates.items(), key=lambda item: -item[1].value))
     against = "the mean" if baseline is None else baseline
-    with style():
-        figure, axes = new_figure(7.5, 1.5 + 0.45 * len(ordered))
-        level(axes, 0.0, against, vertical=True)
-        _row_of_points(axes, np.arange(len(ordered)), [*ordered.values()], None)
-        _name_rows(axes, ordered)
-        axes.set(xlabel=f"rating: log odds of winning against {against}")
+    figure, axes = new_figure(7.5, 1.5 + 0.45 * len(ordered))
+    level(axes, (0.0, against), vertical=True)
+    across(axes, np.arange(len(ordered)), [*ordered.values()])
+    name_rows(axes, ordered)
+    axes.set(xlabel=f"rating: log odds of winning against {against}")
     return figure
 
 
+@styled
 def preference_logprobs(history: History) -> Figure:
     """Draw the mean log-probs of chosen and rejected answers in the course of training.
 
     Their distance is what a preference loss asks for; both may fall.
-
-    Args:
-        history: of a run with pairs (`chosen_logprob`, `rejected_logprob`).
     """
-    with style():
-        figure, axes = new_figure()
-        for side in ("chosen", "rejected"):
-            values = history[f"{side}_logprob"]
-            logged = np.isfinite(values)
-            (line,) = axes.plot(history["step"][logged], values[logged], label=side)
-            line.set_markersize(5 if logged.sum() <= 15 else 0)
-            start = values[logged][0]
-            axes.axhline(start, color=line.get_color(), ls=":", lw=1.4, marker="")
-        axes.set(
-            xlabel="optimiser step (dotted: where each began)",
-            ylabel="mean log-prob of an answer (nats)",
-        )
-        axes.legend()
+    figure, axes = new_figure()
+    for side in ("chosen", "rejected"):
+        logged = np.isfinite(history[f"{side}_logprob"])
+        y = history[f"{side}_logprob"][logged]
+        (line,) = axes.plot(history["step"][logged], y, label=side)
+        line.set_markersize(5 if logged.sum() <= 15 else 0)
+        axes.axhline(y[0], color=line.get_color(), ls=":", lw=1.4, marker="")
+    axes.set(
+        xlabel="optimiser step (dotted: where each began)",
+        ylabel="mean log-prob of an answer (nats)",
+    )
+    axes.legend()
     return figure
 
 
-def comparisons_for_proof(
-    rates: Sequence[float] = (0.55, 0.6, 0.65, 0.75),
-    most: int = 1000,
-    ties: float = 0.0,
-) -> Figure:
+@styled
+def comparisons_for_proof(ns: ArrayLike, power: Mapping[float, ArrayLike]) -> Figure:
     """Draw the chance that n comparisons prove a true win rate to differ from 1/2.
 
-    Args:
-        rates: true win rates, a line each.
-        most: the largest n.
-        ties: share of ties, which count half.
+    The power stands by true win rate, a chance for each n, as `win_rate_power` gives.
     """
-    ns = np.unique(np.geomspace(5, most, 200).round())
-    with style():
-        figure, axes = new_figure(8.0, 4.2)
-        for i, rate in enumerate(rates):
-            power, line = win_rate_power(rate, ns, ties), LINES[i % 4]
-            axes.plot(ns, power, ls=line, marker="", label=f"true win rate {rate:g}")
-        level(axes, 0.8, "power 0.8")
-        axes.set_xscale("log")
-        ticks = [n for n in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if n <= most]
-        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
-        axes.set(
-            xlabel="number of comparisons",
-            ylabel="chance of a conclusion (5 % level)",
-            ylim=(0, 1.02),
-        )
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    figure, axes = new_figure(8.0, 4.2)
+    for i, (rate, chances) in enumerate(power.items()):
+        label = f"true win rate {rate:g}"
+        axes.plot(ns, chances, ls=LINES[i % 4], marker="", label=label)
+    level(axes, (0.8, "power 0.8"))
+    axes.set_xscale("log")
+    ticks = [n for n in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if n <= np.max(ns)]
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.set(
+        xlabel="number of comparisons",
+        ylabel="chance of a conclusion (5 % level)",
+        ylim=(0, 1.02),
+    )
+    axes.legend(**BESIDE)
     return figure
-
-
-def _row_of_points(
-    axes: Axes, rows: np.ndarray, estimates: Sequence[Estimate], label: str | None
-) -> None:
-    values = [estimate.value for estimate in estimates]
-    axes.errorbar(values, rows, xerr=distances(estimates), ls="none", label=label)
-
-
-def _name_rows(axes: Axes, names: Mapping[str, Estimate]) -> None:
-    axes.set_yticks(np.arange(len(names)), [*names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")

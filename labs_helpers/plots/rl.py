@@ -1,8 +1,4 @@
-"""Figures about reinforcement learning: estimates, steps, and how runs go wrong.
-
-As in `plots`, from which every name can be imported: one function each, data in,
-matplotlib Figure out, nothing shown.
-"""
+"""Figures about reinforcement learning: estimates, steps, and how runs go wrong."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,34 +9,42 @@ from numpy.typing import ArrayLike
 
 from labs_helpers.evaluation import Estimate
 from labs_helpers.fit import History
-from labs_helpers.plots.style import COLOURS, GREY, errorbar, level, new_figure, style
+from labs_helpers.plots.style import (
+    ABOVE,
+    COLOURS,
+    GREY,
+    errorbar,
+    level,
+    name_rows,
+    new_figure,
+    new_panels,
+    styled,
+    values,
+)
 
 
+@styled
 def clipped_surrogate(clip: float = 0.2) -> Figure:
-    """Draw what PPO maximises against the ratio, for a good token and a bad one.
-
-    Args:
-        clip: of the ratio, on either side of 1.
-    """
+    """Draw what PPO maximises against the ratio, for a good token and a bad one."""
     ratio = np.linspace(0.4, 1.6, 241)
-    with style():
-        figure, axes = new_figure(7.0, 3.8)
-        for advantage, name in ((1.0, "advantage 1"), (-1.0, "advantage −1")):
-            clipped = np.clip(ratio, 1 - clip, 1 + clip) * advantage
-            lower = np.minimum(ratio * advantage, clipped)
-            axes.plot(ratio, lower, marker="", label=name)
-            axes.plot(ratio, ratio * advantage, color=GREY, ls=":", marker="", lw=1.4)
-        for edge in (1 - clip, 1 + clip):
-            axes.axvline(edge, color=GREY, ls="--", lw=1.2, marker="")
-        axes.axvline(1, color="black", lw=1, marker="")
-        axes.set(
-            xlabel="ratio: new over old probability (dotted: not clipped)",
-            ylabel="surrogate, to be made large",
-        )
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure, axes = new_figure(7.0, 3.8)
+    for advantage, name in ((1.0, "advantage 1"), (-1.0, "advantage −1")):
+        clipped = np.clip(ratio, 1 - clip, 1 + clip) * advantage
+        lower = np.minimum(ratio * advantage, clipped)
+        axes.plot(ratio, lower, marker="", label=name)
+        axes.plot(ratio, ratio * advantage, color=GREY, ls=":", marker="", lw=1.4)
+    for edge in (1 - clip, 1 + clip):
+        axes.axvline(edge, color=GREY, ls="--", lw=1.2, marker="")
+    axes.axvline(1, color="black", lw=1, marker="")
+    axes.set(
+        xlabel="ratio: new over old probability (dotted: not clipped)",
+        ylabel="surrogate, to be made large",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
+@styled
 def variance_by_baseline(
     baselines: ArrayLike,
     variance: ArrayLike,
@@ -49,28 +53,24 @@ def variance_by_baseline(
 ) -> Figure:
     """Draw a gradient's variance against the constant that is taken off the reward.
 
-    Args:
-        baselines: the constants.
-        variance: by constant, as a share of that without a baseline.
-        mean_reward: a constant of interest.
-        other: the variance with some other baseline, and its name.
+    It is a share of that without a baseline; `other` is that of another baseline.
     """
-    with style():
-        figure, axes = new_figure(7.0, 3.9)
-        axes.plot(baselines, variance, marker="", label="a constant")
-        axes.axvline(mean_reward, color=GREY, ls=":", marker="", label="mean reward")
-        axes.axvline(0, color="black", lw=1, marker="")
-        if other is not None:
-            axes.axhline(other[0], color=COLOURS[1], ls="--", marker="", label=other[1])
-        axes.set(
-            xlabel="taken off the reward",
-            ylabel="variance (1: nothing taken off)",
-            ylim=(0, None),
-        )
-        axes.legend()
+    figure, axes = new_figure(7.0, 3.9)
+    axes.plot(baselines, variance, marker="", label="a constant")
+    axes.axvline(mean_reward, color=GREY, ls=":", marker="", label="mean reward")
+    axes.axvline(0, color="black", lw=1, marker="")
+    if other is not None:
+        axes.axhline(other[0], color=COLOURS[1], ls="--", marker="", label=other[1])
+    axes.set(
+        xlabel="taken off the reward",
+        ylabel="variance (1: nothing taken off)",
+        ylim=(0, None),
+    )
+    axes.legend()
     return figure
 
 
+@styled
 def bias_and_variance(
     lambdas: Sequence[float],
     squared_bias: ArrayLike,
@@ -79,29 +79,25 @@ def bias_and_variance(
 ) -> Figure:
     """Draw the two parts of an advantage estimate's error against GAE's lambda.
 
-    Args:
-        lambdas: at which they were measured.
-        squared_bias: by lambda.
-        variance: of one estimate, by lambda.
-        averaged: how many estimates a mean is taken over, which divides the variance.
+    The variance is that of one estimate; a mean of so many `averaged` divides it.
     """
     bias, spread = np.asarray(squared_bias, float), np.asarray(variance, float)
     spread = spread / averaged
     of_mean = f" of the mean of {averaged}" if averaged > 1 else ""
-    with style():
-        figure, axes = new_figure(7.0, 3.9)
-        axes.plot(lambdas, bias, label="bias, squared")
-        axes.plot(lambdas, spread, label=f"variance{of_mean}")
-        axes.plot(lambdas, bias + spread, color="black", ls="--", label="both")
-        axes.set(
-            xlabel="λ (0: trust the values, 1: trust the rewards)",
-            ylabel="squared error of the advantage",
-            ylim=(0, None),
-        )
-        axes.legend()
+    figure, axes = new_figure(7.0, 3.9)
+    axes.plot(lambdas, bias, label="bias, squared")
+    axes.plot(lambdas, spread, label=f"variance{of_mean}")
+    axes.plot(lambdas, bias + spread, color="black", ls="--", label="both")
+    axes.set(
+        xlabel="λ (0: trust the values, 1: trust the rewards)",
+        ylabel="squared error of the advantage",
+        ylim=(0, None),
+    )
+    axes.legend()
     return figure
 
 
+@styled
 def trust_region_step(
     scales: ArrayLike,
     kl: ArrayLike,
@@ -122,28 +118,26 @@ def trust_region_step(
         other: name, KL and gain of a step in another direction, to compare with.
     """
     scales, kl = np.asarray(scales, float), np.asarray(kl, float)
-    with style():
-        figure, _ = new_figure(9.5, 3.9)
-        figure.clear()
-        left, right = figure.subplots(1, 2)
-        left.plot(scales, kl, label="measured")
-        left.plot(scales, bound * scales**2, color=GREY, ls="--", marker="")
-        left.plot([], [], color=GREY, ls="--", marker="", label="quadratic model")
-        left.axhline(bound, color=COLOURS[1], ls=":", marker="", label="bound")
-        left.set(xlabel="share of the step", ylabel="KL from before (nats a token)")
-        left.legend()
-        right.plot(kl, gain, label="natural gradient")
-        right.plot(kl, expected_gain, color=GREY, ls="--", marker="", label="expected")
-        if other is not None:
-            name, other_kl, other_gain = other
-            right.plot(other_kl, other_gain, color=COLOURS[2], label=name)
-        right.axvline(bound, color=COLOURS[1], ls=":", marker="")
-        right.set(xlabel="KL from before (nats a token)", ylabel="surrogate gained")
-        right.set_xlim(-0.03 * kl.max(), 1.05 * kl.max())
-        right.legend()
+    figure, (left, right) = new_panels(9.5, 3.9, 2)
+    left.plot(scales, kl, label="measured")
+    left.plot(scales, bound * scales**2, color=GREY, ls="--", marker="")
+    left.plot([], [], color=GREY, ls="--", marker="", label="quadratic model")
+    left.axhline(bound, color=COLOURS[1], ls=":", marker="", label="bound")
+    left.set(xlabel="share of the step", ylabel="KL from before (nats a token)")
+    left.legend()
+    right.plot(kl, gain, label="natural gradient")
+    right.plot(kl, expected_gain, color=GREY, ls="--", marker="", label="expected")
+    if other is not None:
+        name, other_kl, other_gain = other
+        right.plot(other_kl, other_gain, color=COLOURS[2], label=name)
+    right.axvline(bound, color=COLOURS[1], ls=":", marker="")
+    right.set(xlabel="KL from before (nats a token)", ylabel="surrogate gained")
+    right.set_xlim(-0.03 * kl.max(), 1.05 * kl.max())
+    right.legend()
     return figure
 
 
+@styled
 def runs_with_alarms(
     histories: Mapping[str, History],
     columns: Mapping[str, str],
@@ -151,28 +145,22 @@ def runs_with_alarms(
 ) -> Figure:
     """Draw columns of several runs, and when the monitor raised which alarm.
 
-    Args:
-        histories: runs by name.
-        columns: what to draw, with a label for the axis; a panel each.
-        alarms: by the run's name, the update and the name of each of its alarms.
+    A panel a column, by the label of its axis; alarms by the run's name, each with its
+    update.
     """
-    with style():
-        figure, _ = new_figure(4.9 * len(columns), 4.0)
-        figure.clear()
-        panels = np.atleast_1d(figure.subplots(1, len(columns)))
-        for axes, (column, label) in zip(panels, columns.items(), strict=True):
-            for i, (name, history) in enumerate(histories.items()):
-                colour = COLOURS[i % len(COLOURS)]
-                axes.plot(
-                    history["step"], history[column], color=colour, ms=3, label=name
-                )
-                for step, _ in alarms.get(name, ()):
-                    axes.axvline(step, color=colour, ls=":", lw=1.6, marker="")
-            axes.set(xlabel="update (dotted: an alarm)", ylabel=label)
-        panels[0].legend()
+    figure, panels = new_panels(4.9 * len(columns), 4.0, len(columns))
+    for axes, (column, label) in zip(panels, columns.items(), strict=True):
+        for i, (name, history) in enumerate(histories.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            axes.plot(history["step"], history[column], color=colour, ms=3, label=name)
+            for step, _ in alarms.get(name, ()):
+                axes.axvline(step, color=colour, ls=":", lw=1.6, marker="")
+        axes.set(xlabel="update (dotted: an alarm)", ylabel=label)
+    panels[0].legend()
     return figure
 
 
+@styled
 def hacking(
     updates: ArrayLike,
     gold: Sequence[Estimate],
@@ -183,113 +171,66 @@ def hacking(
 ) -> Figure:
     """Draw gold and the proxy that is optimised against the updates, each on its scale.
 
-    Args:
-        updates: at which both were measured.
-        gold: the true reward.
-        proxy: what is optimised.
-        alarm: the update of the monitor's first alarm.
-        gold_label: what the true reward is.
-        second: the opinion of a judge that is not optimised, on the proxy's scale.
+    A second opinion, of a judge that is not optimised, is on the proxy's scale; the
+    alarm is the update of the monitor's first.
     """
-    with style():
-        figure, left = new_figure(7.5, 4.2)
-        right = left.twinx()
-        errorbar(left, updates, gold, gold_label)
-        values = [estimate.value for estimate in proxy]
-        right.plot(
-            updates, values, color=COLOURS[1], marker="s", label="proxy (optimised)"
-        )
-        if second:
-            right.plot(
-                updates,
-                [estimate.value for estimate in second],
-                color=COLOURS[2],
-                marker="^",
-                label="second opinion",
-            )
-        right.spines["right"].set_visible(True)
-        right.grid(visible=False)
-        if alarm is not None:
-            left.axvline(alarm, color="black", ls=":", marker="", label="first alarm")
-        left.set(xlabel="update", ylabel="gold of held-out answers")
-        right.set_ylabel("score, standard deviations of the start")
-        handles, labels = left.get_legend_handles_labels()
-        more, names = right.get_legend_handles_labels()
-        left.legend(
-            handles + more,
-            labels + names,
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            ncols=2 if second else 3,
-        )
+    figure, left = new_figure(7.5, 4.2)
+    right = left.twinx()
+    errorbar(left, updates, gold, gold_label)
+    look = {"color": COLOURS[1], "marker": "s", "label": "proxy (optimised)"}
+    right.plot(updates, values(proxy), **look)
+    if second:
+        look = {"color": COLOURS[2], "marker": "^", "label": "second opinion"}
+        right.plot(updates, values(second), **look)
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
+    if alarm is not None:
+        left.axvline(alarm, color="black", ls=":", marker="", label="first alarm")
+    left.set(xlabel="update", ylabel="gold of held-out answers")
+    right.set_ylabel("score, standard deviations of the start")
+    handles, labels = left.get_legend_handles_labels()
+    more, names = right.get_legend_handles_labels()
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    ncols = 2 if second else 3
+    left.legend(handles + more, labels + names, **above, ncols=ncols)
     return figure
 
 
+@styled
 def by_seed(
     groups: Mapping[str, Sequence[float]],
     xlabel: str,
     bar: tuple[float, str] | None = None,
 ) -> Figure:
-    """Draw every run of every group as a point, and each group's mean.
-
-    Args:
-        groups: by name, one value a seed; first on top.
-        xlabel: what is measured.
-        bar: a level to compare with, and what it is.
-    """
-    with style():
-        figure, axes = new_figure(7.5, 1.6 + 0.45 * len(groups))
-        for row, values in enumerate(groups.values()):
-            values = np.asarray(values, float)
-            spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else 0.0
-            axes.plot(
-                values,
-                row + spread + np.zeros_like(values),
-                ls="none",
-                marker="o",
-                ms=5,
-                alpha=0.6,
-                color=COLOURS[0],
-            )
-            mean = values.mean()
-            axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", marker="")
-        if bar:
-            level(axes, *bar, vertical=True)
-            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
-        axes.set_yticks(np.arange(len(groups)), [*groups])
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set(xlabel=xlabel)
-        axes.grid(visible=False, axis="y")
+    """Draw every run of every group as a point, and each group's mean."""
+    figure, axes = new_figure(7.5, 1.6 + 0.45 * len(groups))
+    look = {"ls": "none", "marker": "o", "ms": 5, "alpha": 0.6, "color": COLOURS[0]}
+    for row, found in enumerate(groups.values()):
+        spread = np.linspace(-0.16, 0.16, len(found)) if len(found) > 1 else [0.0]
+        axes.plot(found, row + np.array(spread), **look)
+        mean = np.mean(found)
+        axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", marker="")
+    level(axes, bar, vertical=True)
+    if bar:
+        axes.legend(**ABOVE)
+    name_rows(axes, groups)
+    axes.set(xlabel=xlabel)
     return figure
 
 
+@styled
 def trials(histories: Mapping[Any, History], column: str, ylabel: str) -> Figure:
-    """Draw the trials of a search; those that were stopped early end early.
-
-    Args:
-        histories: the trials.
-        column: what they were judged by; the highest at the end is drawn in colour.
-        ylabel: says what it is, with its unit.
-    """
+    """Draw the trials of a search, the best in colour; stopped ones end early."""
     longest = max(len(history.rows) for history in histories.values())
     finished = [h for h in histories.values() if len(h.rows) == longest]
     best = max(finished, key=lambda history: history[column][-1])
-    with style():
-        figure, axes = new_figure()
-        for history in histories.values():
-            axes.plot(
-                history["step"],
-                history[column],
-                color=GREY,
-                alpha=0.5,
-                lw=1.4,
-                marker="o",
-                ms=4,
-            )
-        axes.plot(
-            best["step"], best[column], color=COLOURS[1], marker="o", label="best"
-        )
-        axes.plot([], [], color=GREY, marker="o", ms=4, alpha=0.5, label="other trials")
-        axes.set(xlabel="update", ylabel=ylabel)
-        axes.legend()
+    figure, axes = new_figure()
+    other = {"color": GREY, "alpha": 0.5, "marker": "o", "ms": 4}
+    for history in histories.values():
+        axes.plot(history["step"], history[column], **other, lw=1.4)
+    look = {"color": COLOURS[1], "marker": "o", "label": "best"}
+    axes.plot(best["step"], best[column], **look)
+    axes.plot([], [], **other, label="other trials")
+    axes.set(xlabel="update", ylabel=ylabel)
+    axes.legend()
     return figure

@@ -1,24 +1,26 @@
 """How figures look: colours, markers, sizes, and the pieces that several of them share.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart. Knows nothing
-of what is drawn.
+Colours are those of Okabe and Ito, which colour-blind readers tell apart.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from matplotlib.image import AxesImage
 from PIL import Image
 
 from labs_helpers.evaluation import Estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":")
 GREY = "#666666"
 STYLE = {
     "axes.grid": True,
@@ -37,6 +39,9 @@ STYLE = {
     "lines.linewidth": 2,
     "lines.markersize": 6,
 }
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
+ABOVE_LEFT = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
 
 
 class _NotebookFigure(Figure):
@@ -46,9 +51,8 @@ class _NotebookFigure(Figure):
         drawn, stored = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png")
         # 256 colours are plenty for lines, and a third of the bytes in a notebook.
-        Image.open(drawn).convert("RGB").quantize(256).save(
-            stored, "PNG", optimize=True
-        )
+        image = Image.open(drawn).convert("RGB").quantize(256)
+        image.save(stored, "PNG", optimize=True)
         return stored.getvalue()
 
 
@@ -57,30 +61,101 @@ def style() -> Any:
     return mpl.rc_context(STYLE)
 
 
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a function draw in the project's style."""
+
+    @wraps(draw)
+    def in_style(*args: Any, **named: Any) -> Figure:
+        with style():
+            return draw(*args, **named)
+
+    return in_style
+
+
 def new_figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     """An empty figure, size in inches, and its axes."""
     figure = _NotebookFigure(figsize=(width, height))
     return figure, figure.subplots()
 
 
-def distances(estimates: Sequence[Estimate]) -> np.ndarray:
+def new_panels(
+    width: float, height: float, n: int, **options: Any
+) -> tuple[Figure, Any]:
+    """An empty figure, size in inches, and its n axes side by side."""
+    figure = _NotebookFigure(figsize=(width, height))
+    return figure, figure.subplots(1, n, squeeze=False, **options)[0]
+
+
+def values(estimates: Iterable[Estimate]) -> list[float]:
+    """Their values."""
+    return [estimate.value for estimate in estimates]
+
+
+def distances(estimates: Sequence[Estimate]) -> Float[np.ndarray, "2 n"]:
     """How far each interval reaches below and above its value."""
     pairs = [(e.value - e.low, e.high - e.value) for e in estimates]
     return np.nan_to_num(np.maximum(np.array(pairs, float), 0)).T
 
 
-def level(axes: Axes, value: float, label: str, vertical: bool = False) -> None:
-    """A dashed line at a level to compare with."""
-    draw: Callable[..., Any] = axes.axvline if vertical else axes.axhline
-    draw(value, color=GREY, ls="--", lw=1.6, marker="", label=label)
+def level(
+    axes: Axes, reference: tuple[float, str] | None, vertical: bool = False
+) -> None:
+    """A dashed line at a level to compare with, if there is one, and its name."""
+    if reference:
+        draw = axes.axvline if vertical else axes.axhline
+        value, label = reference
+        draw(value, color=GREY, ls="--", lw=1.6, marker="", label=label)
 
 
 def errorbar(
-    axes: Axes,
-    x: ArrayLike,
-    estimates: Sequence[Estimate],
-    label: str,
+    axes: Axes, x: Any, estimates: Sequence[Estimate], label: str, **options: Any
 ) -> None:
     """A line through values with their intervals."""
-    values = [estimate.value for estimate in estimates]
-    axes.errorbar(x, values, yerr=distances(estimates), label=label)
+    drawn = {"yerr": distances(estimates), "label": label, **options}
+    axes.errorbar(x, values(estimates), **drawn)
+
+
+def across(
+    axes: Axes, rows: Any, estimates: Sequence[Estimate], **options: Any
+) -> None:
+    """Points with their intervals, one to a row."""
+    drawn = {"xerr": distances(estimates), "ls": "none", **options}
+    axes.errorbar(values(estimates), rows, **drawn)
+
+
+def point(axes: Axes, x: Estimate, y: Estimate, **options: Any) -> None:
+    """A point with its intervals both ways."""
+    errorbar(axes, x.value, [y], xerr=distances([x]), ls="none", **options)
+
+
+def name_rows(axes: Axes, names: Iterable[str]) -> None:
+    """Name the rows of a figure, the first on top."""
+    names = list(names)
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def heat_map(
+    axes: Axes,
+    matrix: Any,
+    columns: Sequence[str],
+    *,
+    lowest: float = 0.0,
+    number: Callable[[float], str] = "{:.2f}".format,
+    size: float | None = None,
+    rotation: float = 35,
+    **options: Any,
+) -> AxesImage:
+    """A table in colours from `lowest` to 1, its numbers written in; NaN is blank."""
+    matrix = np.ma.masked_invalid(np.asarray(matrix, float))
+    image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1, **options)
+    for i, j in zip(*np.nonzero(~np.ma.getmaskarray(matrix)), strict=True):
+        dark = (matrix[i, j] - lowest) / (1 - lowest) < 0.55
+        look = {"color": "white" if dark else "black", "ha": "center", "va": "center"}
+        axes.text(j, i, number(matrix[i, j]), fontsize=size, **look)
+    turned = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(np.arange(len(columns)), columns, **turned)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    return image

@@ -11,7 +11,9 @@ from labs_helpers.evaluation import (
     Estimate,
     OveroptimisationFit,
     optimum_from_samples,
+    reliability,
     win_rate,
+    win_rate_power,
 )
 from labs_helpers.fit import History
 
@@ -32,12 +34,14 @@ FIGURES = {
         {"one": RUN, "two": RUN}, reference=(0.69, "ln 2")
     ),
     "one_training_curve": lambda: plots.training_curve(RUN, "accuracy", "accuracy"),
-    "reliability_diagram": lambda: plots.reliability_diagram({"a": (VALUES, LABELS)}),
+    "reliability_diagram": lambda: plots.reliability_diagram(
+        {"a": reliability(VALUES, LABELS)}
+    ),
     "bars_with_intervals": lambda: plots.bars_with_intervals(
         ["a", "b", "c"], ESTIMATES, (0.5, "chance"), "win rate"
     ),
     "best_of_n_curves": lambda: plots.best_of_n_curves(
-        [1, 2, 4], {"gold": np.arange(12.0).reshape(4, 3), "proxy": np.eye(3)}
+        [1, 2, 4], {"gold": ESTIMATES, "proxy": ESTIMATES[::-1]}
     ),
     "agreement_heatmap": lambda: plots.agreement_heatmap(
         ["a", "b"], [[1, 0.3], [np.nan, 1]]
@@ -64,7 +68,9 @@ FIGURES = {
     ),
     "ratings": lambda: plots.ratings(dict(zip("abc", ESTIMATES, strict=True)), "a"),
     "preference_logprobs": lambda: plots.preference_logprobs(PREFERENCE_RUN),
-    "comparisons_for_proof": plots.comparisons_for_proof,
+    "comparisons_for_proof": lambda: plots.comparisons_for_proof(
+        [5, 50, 500], {0.6: win_rate_power(0.6, [5, 50, 500])}
+    ),
     "clipped_surrogate": plots.clipped_surrogate,
     "bias_and_variance": lambda: plots.bias_and_variance(
         [0.0, 0.5, 1.0], [0.2, 0.1, 0.0], [0.0, 0.1, 0.4], averaged=16
