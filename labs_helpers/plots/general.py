@@ -142,7 +142,7 @@ def histograms(
     bins: int = 30,
     reference: Level | None = None,
 ) -> Figure:
-    """Draw how values are spread in one or several groups, each as a share of its own."""
+    """Draw how values are spread in one or several groups, as shares of each."""
     spread = [np.asarray(group, float) for group in groups.values()]
     edges = np.histogram_bin_edges(np.concatenate(spread), bins)
     figure, axes = new_figure()

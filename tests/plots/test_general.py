@@ -28,6 +28,13 @@ PREFERENCE_RUN = History(
 SAMPLES = np.random.default_rng(0).uniform(size=(4, 16))
 VALUES = np.linspace(0, 1, 40)
 LABELS = (VALUES > 0.4).astype(float)
+METHODS = ("SFT", "PPO", "RL-CAI", "best of n", "optimum")
+BY_METHOD = [
+    {"method": method, "seed": seed, "n": n, "kl": 0.2 * n, "gold": 0.5 + 0.1 * n}
+    for method in METHODS
+    for seed in (0, 1)
+    for n in (1, 2)
+]
 
 FIGURES = {
     "training_curve": lambda: plots.training_curve(
@@ -63,6 +70,7 @@ FIGURES = {
         [optimum_from_samples(SAMPLES, weight) for weight in (0.03, 0.1, 0.3)],
         {"best of n": ([0.0, 0.3], [0.2, 0.5])},
     ),
+    "gold_against_kl_by_method": lambda: plots.gold_against_kl_by_method(BY_METHOD),
     "win_rates": lambda: plots.win_rates(
         {"DPO": win_rate([1, 1, 0.5, 0]), "a longer name": win_rate([0.5, 0.5])}
     ),
@@ -175,6 +183,12 @@ def test_policies_lie_where_they_were_measured():
     points = [c.lines[0].get_xydata()[0] for c in axes.containers]
     expected = [(kl.value, gold.value) for kl, gold in (ESTIMATES[:2], ESTIMATES[1:])]
     np.testing.assert_allclose(points, expected)
+
+
+def test_every_method_is_on_the_figure():
+    figure = FIGURES["gold_against_kl_by_method"]()
+    said = {text.get_text() for text in figure.findobj(mpl.text.Text)}
+    assert set(METHODS) <= said
 
 
 def test_the_frontier_rises_with_kl():
