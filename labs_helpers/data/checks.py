@@ -28,6 +28,7 @@ from labs_helpers.data.rows import (
     comparable,
     contents,
     in_file,
+    said,
 )
 
 # What others call a prompt.
@@ -36,27 +37,11 @@ NO_PAIR = (
     "is not the same dialogue up to its last answer, or has no two different answers",
     "The row is skipped, as HH has such rows",
 )
-ONE_FORMAT = "Use one format in a file: strings, or lists of messages"
+NUMBER = "Write a finite number, or leave it out"
+TIME = "Write text or seconds, or leave it out"
+LABEL = "Write true for a desirable answer, false for an undesirable one"
 T = TypeVar("T")
 Problem = tuple[str, str, str]  # field, problem, remedy
-
-
-def _content(value: Any) -> str | list[Message]:
-    """A prompt or an answer, a string or messages, none of them empty."""
-    messages = as_messages(value, "assistant")
-    is_text = isinstance(value, str)
-    for i, message in enumerate(messages):
-        if not message["content"].strip():
-            place = "" if is_text else f"[{i}].content"
-            raise BadMessages(place, "is empty", "Write a text, or remove the row")
-    return value if is_text else messages
-
-
-def _answer(value: str | list[Message]) -> str | list[Message]:
-    if not isinstance(value, str) and value[-1]["role"] != "assistant":
-        problem = f"ends with a message of the {value[-1]['role']}"
-        raise BadMessages("", problem, "An answer's last message is the assistant's")
-    return value
 
 
 def as_json(value: Any) -> str:
@@ -71,6 +56,23 @@ def as_json(value: Any) -> str:
     return text
 
 
+def _content(value: Any) -> str | list[Message]:
+    """A prompt or an answer, a string or messages, none of them empty."""
+    messages = as_messages(value, "assistant")
+    for i, message in enumerate(messages):
+        if not message["content"].strip():
+            place = "" if isinstance(value, str) else f"[{i}].content"
+            raise BadMessages(place, "is empty", "Write a text, or remove the row")
+    return value if isinstance(value, str) else messages
+
+
+def _answer(value: str | list[Message]) -> str | list[Message]:
+    if not isinstance(value, str) and value[-1]["role"] != "assistant":
+        problem = f"ends with a message of the {value[-1]['role']}"
+        raise BadMessages("", problem, "An answer's last message is the assistant's")
+    return value
+
+
 def _writable(value: Any) -> Any:
     as_json(value)
     return value
@@ -79,9 +81,6 @@ def _writable(value: Any) -> Any:
 Content = Annotated[Any, AfterValidator(_content)]
 Answer = Annotated[Content, AfterValidator(_answer)]
 Optional = Annotated[T | None, AfterValidator(_writable)]
-NUMBER = "Write a finite number, or leave it out"
-TIME = "Write text or seconds, or leave it out"
-LABEL = "Write true for a desirable answer, false for an undesirable one"
 
 
 class _Row(BaseModel):
@@ -109,11 +108,10 @@ def check_rows(
 ) -> tuple[list[Row], PreferenceReport]:
     """Return the usable rows, and the report on all of them."""
     report, usable = PreferenceReport(), []
-    first: tuple[str, int] | None = None
+    formats: dict[str, str] = {}
     seen: dict[tuple[str, ...], int] = {}
-    is_file = isinstance(source, str | Path)
-    for file, line, given in read_rows(source, report) if is_file else _number(source):
-        report.total += 1
+    read = read_rows if isinstance(source, str | Path) else _number
+    for file, line, given in read(source, report):
         spelt_out = explicit(given)
         fields, errors = _fields(spelt_out, file, line)
         kind = Preference if fields and "chosen" in fields else Unpaired
@@ -122,9 +120,9 @@ def check_rows(
             report.warnings.append(Finding(file, line, "", *NO_PAIR))
             continue
         if row:
-            formats = {name: _format(fields[name]) for name in contents(row)}
-            first = first or (formats["prompt"], line)
-            problems = _problems(row, formats, *first)
+            own = {name: _format(fields[name]) for name in contents(row)}
+            formats = formats or {f"line {line}": own["prompt"]}
+            problems = _problems(row, own | formats)
             errors = [Finding(file, line, *problem) for problem in problems]
         report.errors += errors
         if not errors:
@@ -132,26 +130,27 @@ def check_rows(
             odd = [*_oddities(row, spelt_out), *_repeats(row, seen, line)]
             report.warnings += [Finding(file, line, *problem) for problem in odd]
     report.rows = len(usable)
-    if report.total == 0 and report.ok:
-        file, remedy = str(source) if is_file else "rows", "Write a JSON object a line"
-        report.errors.append(Finding(file, 1, "", "has no rows", remedy))
+    if report.total == 0:
+        name = str(source) if read is read_rows else "rows"
+        remedy = "Expected one JSON object a line"
+        report.errors.append(Finding(name, 1, "", "has no rows", remedy))
     return usable, report
 
 
-def _number(rows: Iterable[Any]) -> Iterator[NumberedRow]:
-    if isinstance(rows, Mapping):
+def _number(rows: Any, report: PreferenceReport) -> Iterator[NumberedRow]:
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        what = f"this is {a_kind(rows)}"
+        if isinstance(rows, Mapping):
+            what = f"this is a table of {', '.join(map(str, rows))[:200]}"
         raise BadPreferences(
-            f"this is a table of {', '.join(map(str, rows))[:200]}, expected one set "
-            "of rows: take one split, as in dataset['train'], make rows of columns "
-            "with datasets.Dataset.from_dict(table), or put a single row in a list"
-        )
-    if not isinstance(rows, Iterable):
-        raise BadPreferences(
-            f"this is {a_kind(rows)}, expected rows: a list, a table or a path"
+            f"{what}, expected one set of rows: take one split, as in "
+            "dataset['train'], make rows of columns with "
+            "datasets.Dataset.from_dict(table), or put a single row in a list"
         )
     given = list(rows)
     as_text = all(row.as_text for row in given if isinstance(row, Row))
     for line, row in enumerate(given, start=1):
+        report.total += 1
         yield "rows", line, in_file(row, as_text) if isinstance(row, Row) else row
 
 
@@ -166,7 +165,7 @@ def _fields(
         if (finding.field, finding.problem) == ("prompt", "is missing"):
             other = next((name for name in PROMPTS if name in row), None)
             remedy = f"Rename {other!r} to 'prompt'" if other else finding.remedy
-            if _is_dialogue(row.get("chosen")):
+            if _has_turns(row.get("chosen")):
                 remedy = "Write whole dialogues, Human: to Assistant:, on both sides"
             found[i] = replace(finding, remedy=remedy)
     return model and {k: v for k, v in model if v is not None}, found
@@ -174,11 +173,9 @@ def _fields(
 
 def _are_dialogues(row: Any) -> bool:
     """Whether a row is one of Anthropic's HH: two whole dialogues, and no prompt."""
-    return (
-        isinstance(row, Mapping)
-        and row.get("prompt") is None
-        and all(dialogue(row.get(side)) is not None for side in SIDES)
-    )
+    if not isinstance(row, Mapping) or row.get("prompt") is not None:
+        return False
+    return all(dialogue(row.get(side)) is not None for side in SIDES)
 
 
 def _is_one_exchange(row: Any) -> bool:
@@ -186,17 +183,14 @@ def _is_one_exchange(row: Any) -> bool:
     return alone and row.chosen != row.rejected
 
 
-def _problems(
-    row: Row, formats: dict[str, str], usual: str, line: int
-) -> Iterator[Problem]:
+def _problems(row: Row, formats: dict[str, str]) -> Iterator[Problem]:
     """What keeps a row from being used that has all its fields."""
     if len(set(formats.values())) > 1:
         kinds = ", ".join(f"{name} is {kind}" for name, kind in formats.items())
-        yield "", f"mixes formats: {kinds}", ONE_FORMAT
-    elif formats["prompt"] != usual:
-        problem = f"is in {formats['prompt']} format, line {line} in {usual} format"
-        yield "", problem, ONE_FORMAT
-    if isinstance(row, Preference) and _spaced(row.chosen) == _spaced(row.rejected):
+        remedy = "Use one format in a file: strings, or lists of messages"
+        yield "", f"mixes formats: {kinds}", remedy
+    answers = [said(messages).strip() for messages in contents(row).values()][1:]
+    if len(set(answers)) < len(answers):
         remedy = "Nothing is preferred here: remove the row"
         yield "rejected", "is identical to chosen", remedy
 
@@ -208,11 +202,11 @@ def _oddities(row: Row, given: Mapping[str, Any]) -> Iterator[Problem]:
             problem = "is an unknown field and not read"
             yield str(name), problem, "Move it into 'meta'"
     for name, messages in contents(row).items():
-        text = "\n".join(message["content"] for message in messages)
+        text = said(messages)
         if any(sign in text for sign in ("\ufffd", "â€", "Ã©")):
             remedy = "Read the original as the encoding that it was written in"
             yield name, "holds characters of a wrongly decoded text", remedy
-        if _is_dialogue(text):
+        if _has_turns(text):
             problem = "holds 'Human:' or 'Assistant:' turns in its text"
             yield name, problem, "Write whole dialogues and no prompt, or messages"
 
@@ -220,7 +214,7 @@ def _oddities(row: Row, given: Mapping[str, Any]) -> Iterator[Problem]:
 def _repeats(
     row: Row, seen: dict[tuple[str, ...], int], line: int
 ) -> Iterator[Problem]:
-    same = tuple(map(comparable, contents(row).values()))
+    same = tuple(comparable(messages) for messages in contents(row).values())
     swapped = (same[0], *same[:0:-1])
     if same in seen:
         remedy = "Remove it unless two people gave the same judgement"
@@ -231,14 +225,9 @@ def _repeats(
     seen.setdefault(same, line)
 
 
-def _spaced(messages: list[Message]) -> list[tuple[str, str]]:
-    """Messages without the white space around them."""
-    return [(message["role"], message["content"].strip()) for message in messages]
-
-
 def _format(value: Any) -> str:
     return "string" if isinstance(value, str) else "message"
 
 
-def _is_dialogue(value: Any) -> bool:
+def _has_turns(value: Any) -> bool:
     return isinstance(value, str) and bool(re.search(r"\n\n(Human|Assistant):", value))

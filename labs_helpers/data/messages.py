@@ -79,10 +79,11 @@ def answer_text(x: Any) -> str:
         BadMessages: It is neither, or several messages.
     """
     messages = as_messages(x, "assistant")
-    if [message["role"] for message in messages] != ["assistant"]:
-        roles = ", ".join(message["role"] for message in messages)
+    roles = [message["role"] for message in messages]
+    if roles != ["assistant"]:
+        problem = f"holds messages of {', '.join(roles)}"
         remedy = "Give one message of the assistant, or its text"
-        raise BadMessages("", f"holds messages of {roles}", remedy, "an answer")
+        raise BadMessages("", problem, remedy, "an answer")
     return messages[0]["content"]
 
 
@@ -114,9 +115,7 @@ def _messages(x: Any, role: str) -> list[Message]:
         return [{"role": role, "content": _written("", x)}]
     if isinstance(x, bytes | Mapping) or not isinstance(x, Iterable):
         remedy = _EXPECTED
-        if isinstance(x, bytes):
-            remedy = "Decode it: .decode('utf-8')"
-        elif isinstance(x, Mapping) and {"role", "from"} & x.keys():
+        if isinstance(x, Mapping) and {"role", "from"} & x.keys():
             remedy = "A message stands in a list: [message]"
         raise BadMessages("", f"is {a_kind(x)}", remedy)
     messages = [_message(f"[{i}]", message) for i, message in enumerate(x)]
@@ -155,13 +154,10 @@ def _content(place: str, content: Any) -> str:
         raise BadMessages(place, problem, "Write the message's text")
     texts = []
     for i, part in enumerate(content):
-        text, kind = part, a_kind(part)
-        if isinstance(part, Mapping):
-            type_ = part.get("type", "text")
-            text = part.get("text") if type_ == "text" else None
-            kind = f"a part of type {type_!r:.40} without text"
+        is_part = isinstance(part, Mapping) and part.get("type", "text") == "text"
+        text = part.get("text") if is_part else part
         if not isinstance(text, str):
-            problem = f"is {kind}, expected a part of type 'text'"
+            problem = f"is {part!r:.60}, expected text or a part of type 'text'"
             remedy = "Only text is read: leave the row out, or write it as text"
             raise BadMessages(f"{place}[{i}]", problem, remedy)
         texts.append(_written(f"{place}[{i}]", text))
@@ -173,10 +169,8 @@ def _written(place: str, text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadMessages(
-            place,
-            f"holds half of a surrogate pair, U+{ord(text[error.start]):04X}, at "
-            f"character {error.start + 1}, which is no text",
-            "Write the whole character, or leave it out",
-        ) from None
+        half = f"half of a surrogate pair, U+{ord(text[error.start]):04X}"
+        problem = f"holds {half}, at character {error.start + 1}, which is no text"
+        remedy = "Write the whole character, or leave it out"
+        raise BadMessages(place, problem, remedy) from None
     return str(text)

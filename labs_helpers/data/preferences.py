@@ -19,18 +19,9 @@ from labs_helpers.common.files import write_atomically
 from labs_helpers.data.checks import NO_PAIR, Content, as_json, check_rows
 from labs_helpers.data.files import SUFFIXES, BadFile, hub_rows, read_rows, read_text
 from labs_helpers.data.formats import explicit
-from labs_helpers.data.messages import Message, a_kind, as_conversations
+from labs_helpers.data.messages import Message, as_conversations
 from labs_helpers.data.report import BadPreferences, PreferenceReport, validated
-from labs_helpers.data.rows import (
-    Preference,
-    Row,
-    Unpaired,
-    comparable,
-    contents,
-    in_file,
-    in_one_format,
-    require_kind,
-)
+from labs_helpers.data.rows import Row, comparable, contents, in_file, require_kind
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,15 +43,15 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
     """Load a file or a folder of preferences, or a preference set of the hub.
 
     Rows may be in any layout that `formats` knows: TRL's, HH-RLHF's, UltraFeedback's,
-    ShareGPT's, KTO's.
+    ShareGPT's, KTO's. Of HH, dialogues that differ before the last answer, or nowhere,
+    are skipped; the log says how many.
 
     Args:
         path_or_name: A path: JSON Lines, a JSON list, Parquet, packed with gzip or not,
             or a folder of these, of which the training split is taken. Or a hub name,
             by itself for its "train" split or as "name:split", in which a slice is
             welcome: "name:test[:1000]". You cannot correct what is on the hub, so
-            unusable rows there are skipped, and the log says how many; so are HH's
-            dialogues that do not differ in their last answer alone.
+            unusable rows there are skipped, and the log says how many.
 
     Raises:
         BadPreferences: A file has an unusable row, or a set of the hub no usable one.
@@ -68,27 +59,19 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
     """
     path, name = Path(path_or_name).expanduser(), str(path_or_name)
     if name and path.exists():
-        return _all_usable(path)
-    rows, report = check_rows(hub_rows(name))
-    if not rows:
-        raise BadPreferences(str(report))
-    _log_skipped(name, report)
-    return rows
+        return _usable(path, name)
+    return _usable(hub_rows(name), name, needs_all=False)
 
 
-def _all_usable(source: Any) -> list[Row]:
+def _usable(source: Any, name: str, needs_all: bool = True) -> list[Row]:
     rows, report = check_rows(source)
-    if not report.ok:
+    if report.errors and (needs_all or not rows):
         raise BadPreferences(str(report))
-    _log_skipped(str(source) if isinstance(source, Path) else "rows", report)
-    return rows
-
-
-def _log_skipped(name: str, report: PreferenceReport) -> None:
     if skipped := report.total - report.rows:
         reason = report.errors[0] if report.errors else f"it {NO_PAIR[0]}"
         counts = f"skipped {skipped} of {report.total} rows"
         logger.warning("%s: %s, the first because %s", name, counts, reason)
+    return rows
 
 
 class _Asked(BaseModel):
@@ -135,17 +118,17 @@ def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
     Raises:
         ValueError: A row's meta, say, is nothing that JSON can hold.
     """
-    path = Path(path)
+    path, rows = Path(path), _held(rows)
     if path.suffix == ".parquet":
         raise ValueError(
             f"{path.name} names a Parquet table, expected JSON Lines: end it in "
             ".jsonl, or write to_trl(rows).to_parquet(path)"
         )
-    lines = [_json(i, row) + "\n" for i, row in enumerate(in_one_format(_held(rows)))]
+    as_text = all(row.as_text for row in rows)
+    lines = [_json(i, in_file(row, as_text)) + "\n" for i, row in enumerate(rows)]
     content = "".join(lines).encode("utf-8")
-    if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    write_atomically(path, content)
+    is_packed = path.suffix == ".gz"
+    write_atomically(path, gzip.compress(content, mtime=0) if is_packed else content)
 
 
 def _json(i: int, value: Any) -> str:
@@ -180,16 +163,16 @@ def to_trl(rows: Iterable[Any]) -> "Dataset":
 
 
 def from_trl(dataset: Any) -> list[Row]:
-    """Turn a data set in TRL's formats into rows.
+    """Turn a data set in TRL's formats into rows; other columns are left out.
 
     A prompt may be implicit, the beginning that chosen and rejected have in common, in
     lists of messages and in HH dialogues; messages beside a prompt in plain text are
-    taken to begin with it. Other columns are left out.
+    taken to begin with it.
 
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
     """
-    return _all_usable(_records(dataset))
+    return _usable(_records(dataset), "rows")
 
 
 def as_rows(rows: Iterable[Any]) -> list[Any]:
@@ -202,11 +185,11 @@ def as_rows(rows: Iterable[Any]) -> list[Any]:
     """
     if isinstance(rows, str | bytes | Path):
         raise BadPreferences(
-            f"rows are {a_kind(rows)}, expected a list of them: load_preferences(path) "
+            f"rows are {rows!r:.60}, expected a list of them: load_preferences(path) "
             "reads those of a file"
         )
     if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
-        return from_trl(rows)
+        return from_trl(rows)  # which says what to do
     given = list(_records(rows))
     if not any(isinstance(row, Mapping) for row in given):
         return given
@@ -215,19 +198,18 @@ def as_rows(rows: Iterable[Any]) -> list[Any]:
     try:
         return from_trl(given)
     except BadPreferences as error:
-        raise BadPreferences(
-            f"rows are Preferences: from_trl(dataset) makes them. {error}"
-        ) from None
+        remedy = "rows are Preferences: from_trl(dataset) makes them"
+        raise BadPreferences(f"{remedy}. {error}") from None
 
 
 def _is_conversation(row: Any) -> bool:
-    others = {"chosen", "rejected", "completion"}
-    return isinstance(row, Mapping) and "messages" in row and not others & row.keys()
+    answers = {"chosen", "rejected", "completion"}
+    return isinstance(row, Mapping) and "messages" in row and not answers & row.keys()
 
 
 def _records(table: Any) -> Iterable[Any]:
     """The rows of a table: pandas' is iterated by its columns, its NaN is null."""
-    if not hasattr(table, "columns") or not hasattr(table, "iloc"):
+    if not hasattr(table, "iloc"):
         return table
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
@@ -236,7 +218,7 @@ def _held(rows: Iterable[Any]) -> list[Row]:
     """The rows, those of tables and dicts made `Preference` and `Unpaired`."""
     given = as_rows(rows)
     for i, row in enumerate(given):
-        require_kind(row, Preference | Unpaired, f"row {i} ")
+        require_kind(row, Row, f"row {i} ")
     return given
 
 
@@ -276,6 +258,20 @@ def split(
     return [[rows[i] for i in sorted(part)] for part in parts]
 
 
+def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[int]]:
+    """Indices of rows that must stay together, directly or through others."""
+    from scipy.cluster.hierarchy import DisjointSet  # takes a second
+
+    sets = DisjointSet(range(len(rows)))
+    for i, row in enumerate(rows):
+        value = by(row) if by else i
+        value = value if isinstance(value, Hashable) else repr(value)
+        for key in (("prompt", comparable(row.prompt)), ("by", value)):
+            sets.add(key)
+            sets.merge(i, key)
+    return [sorted(i for i in x if isinstance(i, int)) for x in sets.subsets()]
+
+
 def leaks(a: Iterable[Any], b: Iterable[Any]) -> list[str]:
     """Texts of the prompts in both; case and spacing do not make a difference."""
     first, second = ({comparable(row.prompt) for row in _held(rows)} for rows in (a, b))
@@ -290,19 +286,3 @@ def duplicates(rows: Iterable[Any]) -> list[tuple[int, ...]]:
         key = json.dumps([contents(row), *others], sort_keys=True)
         found.setdefault(key, []).append(i)
     return [tuple(same) for same in found.values() if len(same) > 1]
-
-
-def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[int]]:
-    """Indices of rows that must stay together, directly or through others."""
-    from scipy.cluster.hierarchy import DisjointSet  # takes a second
-
-    sets = DisjointSet(range(len(rows)))
-    for i, row in enumerate(rows):
-        keys = [("prompt", comparable(row.prompt))]
-        if by is not None:
-            value = by(row)
-            keys.append(("by", value if isinstance(value, Hashable) else repr(value)))
-        for key in keys:
-            sets.add(key)
-            sets.merge(i, key)
-    return [sorted(i for i in x if isinstance(i, int)) for x in sets.subsets()]

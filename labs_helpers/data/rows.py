@@ -3,8 +3,7 @@
 Text or messages come in, messages are held.
 """
 
-import math
-from collections.abc import Iterable
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,7 +11,7 @@ from labs_helpers.data.messages import Message, a_kind, as_messages, plain
 
 # Given as whatever can be read: held as list[Message], a number, true or false.
 Held = Any
-ANSWERS = ("chosen", "rejected", "completion")
+CONTENTS = ("prompt", "chosen", "rejected", "completion")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Preference:
     def __post_init__(self):
         _read_messages(self)
         margin = plain(self.margin)
-        if isinstance(margin, bool) or not _is_number(margin):
+        is_number = type(margin) in (int, float) and abs(margin) <= sys.float_info.max
+        if margin is not None and not is_number:
             raise ValueError(
                 f"margin is {self.margin!r:.40}, expected a finite number: by how much "
                 "the chosen answer is better. Leave it out where that is not known"
@@ -76,6 +76,18 @@ class Unpaired:
 Row = Preference | Unpaired
 
 
+def _read_messages(row: Row) -> None:
+    """Turn a new row's text into messages, and remember that it was text."""
+    is_text, is_short = True, True
+    for name, given in contents(row).items():
+        role = "user" if name == "prompt" else "assistant"
+        messages = as_messages(given, role)
+        is_text = is_text and isinstance(given, str)
+        is_short = is_short and [m["role"] for m in messages] == [role]
+        object.__setattr__(row, name, messages)
+    object.__setattr__(row, "as_text", (is_text or row.as_text) and is_short)
+
+
 def require_kind(row: Any, kind: Any, name: str = "") -> None:
     """Refuse what is not the row that is needed.
 
@@ -92,46 +104,24 @@ def require_kind(row: Any, kind: Any, name: str = "") -> None:
     raise ValueError(f"{name}is {a_kind(row)}, expected {wanted}: {remedy} make it")
 
 
-def in_file(row: Row, as_text: bool) -> dict[str, Any]:
-    """A row as it stands in a file, of text or of messages: without what is not set."""
-    values = {f.name: getattr(row, f.name) for f in fields(row) if f.compare}
-    if as_text:
-        values |= {name: said[0]["content"] for name, said in contents(row).items()}
-    return {k: v for k, v in values.items() if v is not None and (k != "meta" or v)}
-
-
-def in_one_format(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Rows as they stand in one file: text where all were given as text."""
-    rows = list(rows)
-    as_text = all(row.as_text for row in rows)
-    return [in_file(row, as_text) for row in rows]
-
-
 def contents(row: Row) -> dict[str, Any]:
     """Prompt and answers by name."""
-    names = ("prompt", *(name for name in ANSWERS if hasattr(row, name)))
-    return {name: getattr(row, name) for name in names}
+    return {name: getattr(row, name) for name in CONTENTS if hasattr(row, name)}
+
+
+def said(messages: list[Message]) -> str:
+    """The text of messages, without their roles."""
+    return "\n".join(message["content"] for message in messages)
 
 
 def comparable(messages: list[Message]) -> str:
     """What is said, for comparisons: case and spacing do not count."""
-    return " ".join("\n".join(m["content"] for m in messages).split()).casefold()
+    return " ".join(said(messages).split()).casefold()
 
 
-def _is_number(margin: Any) -> bool:
-    try:
-        return margin is None or math.isfinite(margin)
-    except (TypeError, OverflowError):
-        return False
-
-
-def _read_messages(row: Row) -> None:
-    """Turn a new row's text into messages, and remember that it was text."""
-    was_text, is_short = True, True
-    for name, given in contents(row).items():
-        role = "user" if name == "prompt" else "assistant"
-        messages = as_messages(given, role)
-        was_text = was_text and isinstance(given, str)
-        is_short = is_short and [m["role"] for m in messages] == [role]
-        object.__setattr__(row, name, messages)
-    object.__setattr__(row, "as_text", (was_text or row.as_text) and is_short)
+def in_file(row: Row, as_text: bool) -> dict[str, Any]:
+    """A row as it stands in a file, of text or of messages: without what is not set."""
+    values = {f.name: getattr(row, f.name) for f in fields(row) if f.compare}
+    if as_text:
+        values |= {name: said(messages) for name, messages in contents(row).items()}
+    return {k: v for k, v in values.items() if v is not None and (k != "meta" or v)}

@@ -79,7 +79,7 @@ def test_a_broken_line_is_named(tmp_path, old, new, line, said):
     [
         ("# Zoë\n".encode("latin-1"), ":1: is not UTF-8"),
         (TEXT.encode("utf-16"), "is in UTF-16"),
-        (b"a: " + b"[" * 1000, "nested more than 100 deep"),
+        (b"a: " + b"[" * 1000, "nested too deep"),
         (b"defaults: !!python/object/apply:os.system [ls]", ":1: is no YAML"),
     ],
 )

@@ -75,10 +75,8 @@ class TestJsonLines:
         ("line", "said"),
         [
             ('{"a": "x', r"a\.jsonl:2: is no JSON: Unterminated string.*column 7"),
-            ("null", r"a\.jsonl:2: is null, expected an object\. Remove it"),
             ('{"a": ' + "9" * 5000 + "}", "holds a number of thousands of digits"),
-            ("[" * 10**5, "is nested more than 100 deep"),
-            ("[" * 101 + "]" * 101, "is nested more than 100 deep"),
+            ("[" * 10**5, "is nested too deep"),
             ('{"a": "\\ud800"}', "holds half of a surrogate pair, which is no text"),
             ('{"a": "\x00"}', "is no JSON: Invalid control character"),
             (b'{"a": "caf\xe9"}', "is not UTF-8: byte 0xe9 at position 11.*iconv"),
@@ -97,9 +95,7 @@ class TestJsonLines:
         path = written(tmp_path / "a.jsonl", json.dumps({"rows": rows}))
         assert read_json_lines(path) == [(1, {"rows": rows})]
 
-    def test_a_null_in_a_list_and_a_broken_list(self, tmp_path):
-        with pytest.raises(BadFile, match=":2: is null"):
-            read_json_lines(written(tmp_path / "a.json", "[1,\nnull]"))
+    def test_a_broken_list(self, tmp_path):
         with pytest.raises(BadFile, match=":1: is no JSON"):
             read_json_lines(written(tmp_path / "a.json", "[1,\n2"))
 
@@ -130,11 +126,11 @@ class TestTable:
         ("name", "content", "said"),
         [
             ("a.toml", "a = 1\nb = ", r"a\.toml:2: cannot be read as TOML: Inv"),
-            ("a.toml", "a = " + "[" * 1000, "nested more than 100 deep"),
+            ("a.toml", "a = " + "[" * 1000, "nested too deep"),
             ("a.yaml", "a: 1\nb: [", r"a\.yaml:2: is no YAML"),
             ("a.yaml", "a: 1\na: 2", r"a\.yaml:2: is no YAML: 'a' stands there twice"),
-            ("a.yaml", "a: 1\nb: x\x07", r"a\.yaml:2: holds a control char.* U\+0007"),
-            ("a.yaml", "a: " + "[" * 1000, "nested more than 100 deep"),
+            ("a.yaml", "a: 1\nb: x\x07", r":2: is no YAML: control char.* U\+0007"),
+            ("a.yaml", "a: " + "[" * 1000, "nested too deep"),
             ("a.yaml", "a: !!python/object/apply:os.system [ls]", ":1: is no YAML"),
             ("a.yaml", "a: !!timestamp x", "is no YAML"),
             ("a.yaml", "a: !!int x", "is no YAML"),

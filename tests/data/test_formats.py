@@ -180,7 +180,7 @@ class TestFolders:
             load_preferences(tmp_path)
 
     def test_a_folder_without_rows(self, tmp_path):
-        with pytest.raises(BadPreferences, match="holds no file that ends in"):
+        with pytest.raises(BadPreferences, match="is a folder, expected a file"):
             load_preferences(tmp_path)
 
     def test_a_broken_table(self, tmp_path):

@@ -64,7 +64,7 @@ class TestAsMessages:
         [
             (None, "a prompt is a null"),
             (3, "a prompt is a number"),
-            (b"Who?", r"a prompt is a bytes. Decode it"),
+            (b"Who?", r"a prompt is a bytes\. Expected a string"),
             ([], "a prompt is an empty list"),
             ([{}], r"a prompt\[0\] is no message"),
             (["Who?"], r"a prompt\[0\] is no message: 'Who\?'"),
@@ -81,9 +81,12 @@ class TestAsMessages:
             ([{"role": None, "content": "4"}], "None, an unknown role"),
             (
                 [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
-                r"content\[0\] is a part of type 'image_url' without text",
+                r"content\[0\] is \{'type': 'ima.*expected text",
             ),
-            ([{"role": "user", "content": [["Who?"]]}], r"content\[0\] is a list"),
+            (
+                [{"role": "user", "content": [["Who?"]]}],
+                r"content\[0\] is \['Who\?'\], expected text",
+            ),
             ("Who \ud83d?", r"half of a surrogate pair, U\+D83D, at character 5"),
             ([{"role": "user", "content": "\udc00"}], "half of a surrogate pair"),
         ],

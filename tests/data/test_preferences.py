@@ -112,10 +112,10 @@ BAD_ROWS = [
         {**GOOD, "prompt": "Who \ud800?"},
         "",
         "half of a surrogate pair",
-        "Write the whole character",
+        "one complete JSON",
     ),
-    (b'{"prompt": ' + b"[" * 10**5, "", "nested more than 100 deep", "Write flat rows"),
-    (b'{"n": ' + b"9" * 5000 + b"}", "", "thousands of digits", "finite number"),
+    (b'{"prompt": ' + b"[" * 10**5, "", "nested too deep", "one complete JSON"),
+    (b'{"n": ' + b"9" * 5000 + b"}", "", "thousands of digits", "one complete JSON"),
     (
         {**without(GOOD, "prompt"), "question": "Who cleans?"},
         "prompt",
@@ -168,7 +168,7 @@ class TestCheck:
         report = check_preferences(write(tmp_path / "set.jsonl", GOOD, CHAT))
         (error,) = report.errors
         assert error.line == 2
-        assert "in message format, line 1 in string format" in error.problem
+        assert "line 1 is string" in error.problem
 
     def test_utf_16(self, tmp_path):
         path = tmp_path / "set.jsonl"
@@ -608,7 +608,7 @@ class TestPrompts:
             (
                 "a.jsonl",
                 '{"prompt": ' + "[" * 10**5,
-                ":2: is nested more than 100 deep",
+                ":2: is nested too deep",
             ),
             ("a.csv", "Who?", r"ends in \.csv, expected"),
             ("a.txt", "Zoë".encode("latin-1"), ":2: is not UTF-8"),

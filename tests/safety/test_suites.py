@@ -71,7 +71,7 @@ def test_kinds_and_categories(tmp_path):
         ({"kind": "safe", "prompt": "x", "id": ["a"]}, "id: is ['a'], expected text"),
         ({"kind": ["safe"], "prompt": "x"}, "kind: is ['safe']"),
         ('{"kind": "safe", "prompt": "\\ud800"}', "half of a surrogate pair"),
-        ('{"kind": "safe", "prompt": ' + "[" * 10**5, "nested more than 100 deep"),
+        ('{"kind": "safe", "prompt": ' + "[" * 10**5, "nested too deep"),
         ({"kind": "evil", "prompt": "x"}, "kind: is 'evil'"),
         ({"kind": "question", "prompt": "x", "right": ["y"]}, "wrong is missing"),
         (
@@ -183,7 +183,7 @@ def test_public_files_in_every_dress(tmp_path, name, content):
         ("a.csv", b"prompt\n" + b"x" * 200_000, "a.csv:2: is no CSV: field larger"),
         ("a.jsonl", b"3\n", "a.jsonl:1: is a number, expected an object"),
         ("a.jsonl", b'{"prompt": 3}\n', "prompt is missing or empty"),
-        ("a.jsonl", b"[" * 10**5, "nested more than 100 deep"),
+        ("a.jsonl", b"[" * 10**5, "nested too deep"),
         ("a.json", b"[3]", "a.json:1: is a number"),
         ("a.json", b"{", "is no JSON"),
         ("a.parquet", b"PAR1", "is no Parquet table"),
