@@ -296,7 +296,7 @@ def read_yaml(text: str, name: str | Path) -> tuple[yaml.Node | None, Any]:
         line, problem = mark.line + 1 if mark else 1, error.problem
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = f"control character U+{ord(text[error.position]):04X}"
+        problem = f"it holds a control character, U+{ord(text[error.position]):04X}"
         remedy = "Remove it"
     except RecursionError:
         problem = _TOO_DEEP
