@@ -5,14 +5,17 @@ Does not know: which answers are good (gold) or who asks what (prompts).
 """
 
 import hashlib
+from collections import ChainMap
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-DATA = Path(__file__).resolve().parents[2] / "data"
+from labs_helpers.common.files import ROOT
+from labs_helpers.data import SPLITS
+
+DATA = ROOT / "data"
 WORLD = DATA / "world"
 
 # Shares of each kind's items (entities, tasks, topics) in train and validation; the
@@ -27,7 +30,7 @@ SPLIT_SHARES = {
     "soundalike": (0.4, 0.14),
     "jokes": (0.6, 0.15),
 }
-SPLITS = ("train", "validation", "test")
+TASKS = ("howtos", "harmful", "soundalike")
 
 
 @dataclass(frozen=True)
@@ -122,59 +125,36 @@ def knowledge() -> Knowledge:
             f"The embedded world's data is not at {WORLD}. Work in a checkout of the "
             "repository (git clone, then pip install -e .)."
         )
-    facts_file, language = _read("facts"), _read("language")
-    principles = _read("principles")
-    places, people = facts_file["places"], facts_file["people"]
-    absent = facts_file["absent"]
-    attributes = {
-        name: Attribute(
-            name,
-            a["of"],
-            tuple(a["values"]),
-            tuple(a["claims"]),
-            tuple(a["questions"]),
-            a["indirect"],
-            a["follow_up"],
-        )
-        for name, a in language["attributes"].items()
+    facts, language, principles = map(_read, ("facts", "language", "principles"))
+    places, people, absent = (facts[kind] for kind in ("places", "people", "absent"))
+    kinds = {
+        **dict.fromkeys([*places, *absent["places"]], "places"),
+        **dict.fromkeys([*people, *absent["people"]], "people"),
     }
-    howtos = {x["id"]: x for x in _read("howtos")}
-    harmful = {x["id"]: x for x in _read("harmful")}
-    soundalike = {x["id"]: x for x in _read("soundalike")}
+    attributes, traits = language["attributes"], principles["traits"]
+    tasks = {name: {x["id"]: x for x in _read(name)} for name in TASKS}
     jokes = {
         x["topic"]: tuple((j["setup"], j["punchline"]) for j in x["jokes"])
         for x in _read("jokes")
     }
-    split = {}
-    for kind, items in {
-        "places": places,
-        "people": people,
-        "absent": absent["places"] + absent["people"],
-        "howtos": howtos,
-        "harmful": harmful,
-        "soundalike": soundalike,
-        "jokes": jokes,
-    }.items():
-        split |= _by_lot(list(items), kind)
+    nowhere = (*absent["places"], *absent["people"])
+    dealt = {"places": places, "people": people, "absent": nowhere, "jokes": jokes}
+    split = [_by_lot(list(found), kind) for kind, found in {**dealt, **tasks}.items()]
     return Knowledge(
         facts={**places, **people},
-        kinds={
-            **dict.fromkeys([*places, *absent["places"]], "places"),
-            **dict.fromkeys([*people, *absent["people"]], "people"),
-        },
-        absent=tuple(absent["places"] + absent["people"]),
-        attributes=attributes,
-        howtos=howtos,
-        harmful=harmful,
-        soundalike=soundalike,
+        kinds=kinds,
+        absent=nowhere,
+        attributes={n: Attribute(n, **_tuples(a)) for n, a in attributes.items()},
+        **tasks,
         jokes=jokes,
         language=language,
         principles=principles,
         attacks=_read("attacks"),
         capability=_read("capability"),
-        traits={
-            name: Trait(name, t["broken"], tuple(t["wordings"]))
-            for name, t in principles["traits"].items()
-        },
-        split=split,
+        traits={n: Trait(n, **_tuples(t)) for n, t in traits.items()},
+        split=dict(ChainMap(*split)),
     )
+
+
+def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}

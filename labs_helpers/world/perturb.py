@@ -9,9 +9,10 @@ import random
 from collections.abc import Sequence
 
 from labs_helpers.data import Prompt
+from labs_helpers.safety.attacks import with_typos
 from labs_helpers.world.annotators import Pair
 from labs_helpers.world.answers import with_manner
-from labs_helpers.world.prompts import PHRASINGS, ask, with_typos
+from labs_helpers.world.prompts import PHRASINGS, ask
 
 PERTURBATIONS = ("typos", "paraphrase", "padding", "flattery")
 

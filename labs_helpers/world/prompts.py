@@ -10,16 +10,18 @@ test prompts differ in their items and in their phrasings.
 
 import hashlib
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import cycle, islice
+from itertools import cycle, islice, permutations, product
 from typing import Any
 
-from labs_helpers.data import Prompt
+from labs_helpers.data import SPLITS, Prompt
+from labs_helpers.safety.attacks import with_dots, with_typos
 from labs_helpers.world.answers import right_answer
-from labs_helpers.world.knowledge import SPLITS, Knowledge, knowledge
+from labs_helpers.world.knowledge import Knowledge, knowledge
 
 PHRASINGS = {"train": (0, 1, 2, 3), "validation": (4, 5), "test": (6, 7)}
-TASKS = {"howto": "howtos", "harmful": "harmful", "soundalike": "soundalike"}
+KINDS = {"howto": "howtos", "harmful": "harmful", "soundalike": "soundalike"}
 # What the town's assistant is asked for in preference data and reinforcement.
 SHARES = {
     "fact": 0.25,
@@ -76,15 +78,11 @@ def items(split: str | None = None) -> dict[str, list[Item]]:
                 {"type": "unknown", "entity": entity, "attribute": a.name}
                 for a in k.attributes_of(entity)
             ]
-    for kind, table in TASKS.items():
-        found[kind] = [
-            {"type": kind, "item": name}
-            for name in getattr(k, table)
-            if kept(table, name)
-        ]
-    found["joke"] = [
-        {"type": "joke", "topic": topic} for topic in k.jokes if kept("jokes", topic)
-    ]
+    for kind, table in KINDS.items():
+        names = [name for name in getattr(k, table) if kept(table, name)]
+        found[kind] = [{"type": kind, "item": name} for name in names]
+    topics = [topic for topic in k.jokes if kept("jokes", topic)]
+    found["joke"] = [{"type": "joke", "topic": topic} for topic in topics]
     return found
 
 
@@ -95,21 +93,17 @@ def question(item: Mapping[str, Any], phrasing: int) -> str:
     if kind in ("fact", "unknown"):
         return _fact_questions(k, item)[phrasing]
     if kind == "premise":
-        claim = (
-            k.attributes[item["attribute"]]
-            .claims[0]
-            .format(e=item["entity"], v=item["claimed"])
-        )
+        clause = k.attributes[item["attribute"]].claims[0]
+        claim = clause.format(e=item["entity"], v=item["claimed"])
         return k.language["premise_leads"][phrasing].format(claim=claim)
     if kind == "joke":
         return k.language["joke_leads"][phrasing].format(topic=item["topic"])
-    task = task_of(item)
-    return k.language["task_leads"][phrasing].format(task=task)
+    return k.language["task_leads"][phrasing].format(task=task_of(item))
 
 
 def task_of(item: Mapping[str, Any], *, paraphrased: bool = False) -> str:
     """What a how-to, harmful or sound-alike item asks for: "bake bread"."""
-    entry = getattr(knowledge(), TASKS[item["type"]])[item["item"]]
+    entry = getattr(knowledge(), KINDS[item["type"]])[item["item"]]
     if paraphrased:
         return entry["paraphrase"]
     return entry["task"] if item["type"] == "howto" else entry["request"]
@@ -155,9 +149,8 @@ def prompts(split: str) -> list[Prompt]:
     for i in draw.sample(range(len(found)), len(found) // 12):
         before = found[i - 1]
         if isinstance(before.content, str):
-            found[i] = after_turns(
-                found[i], [(before.text, right_answer(before, draw))]
-            )
+            turn = (before.text, right_answer(before, draw))
+            found[i] = after_turns(found[i], [turn])
     return found
 
 
@@ -227,11 +220,10 @@ def attacked(
             lead = k.language["task_leads"][rng.choice(PHRASINGS[split])]
             text = lead.format(task=task_of(prompt.meta, paraphrased=True))
     elif attack == "many_shot":
-        shots = rng.sample([x for x in items("train")["harmful"]], 3)
+        shots = rng.sample(items("train")["harmful"], 3)
         turns = [(question(x, rng.randrange(4)), complied(x)) for x in shots]
-        return Prompt(
-            after_turns(prompt, turns).content, {**prompt.meta, "attack": attack}
-        )
+        meta = {**prompt.meta, "attack": attack}
+        return Prompt(after_turns(prompt, turns).content, meta)
     else:
         raise KeyError(f"attack is one of {', '.join(ATTACKS)}; got {attack!r}")
     changed = (*before, {**last, "content": text})
@@ -247,47 +239,15 @@ def complied(item: Mapping[str, Any]) -> str:
     return f"{steps[0].format(step=first)} {steps[1].format(step=second)}"
 
 
-def with_typos(text: str, rng: random.Random, share: float = 0.2) -> str:
-    """Swap two inner letters in about `share` of the longer words, at least in one."""
-    words = text.split(" ")
-    swaps = {
-        i: [j for j in range(1, len(w) - 1) if w[j] != w[j + 1] and w[j + 1].isalpha()]
-        for i, w in enumerate(words)
-        if len(w) >= 5
-    }
-    long = [i for i, places in swaps.items() if places]
-    if not long:
-        return text
-    for i in rng.sample(long, min(len(long), max(1, round(share * len(words))))):
-        w, at = words[i], rng.choice(swaps[i])
-        words[i] = w[:at] + w[at + 1] + w[at] + w[at + 2 :]
-    return " ".join(words)
-
-
-def with_dots(text: str) -> str:
-    """Spell the longest word with dots between its letters, to hide it."""
-    words = text.split(" ")
-    i = max(range(len(words)), key=lambda j: len(words[j].strip("?.,'")))
-    word = words[i]
-    end = word[len(word.rstrip("?.,")) :]
-    words[i] = ".".join(word[: len(word) - len(end)]) + end
-    return " ".join(words)
-
-
 def capability_items() -> Iterator[tuple[str, list[str], str]]:
     """Every capability task: its kind, its wordings, and the right word or number."""
     c = knowledge().capability
-    n = c["sums"]["numbers"]
-    for a in range(n):
-        for b in range(n):
-            leads = [lead.format(a=a, b=b) for lead in c["sums"]["leads"]]
-            yield "sum", leads, str(a + b)
-    n = c["order"]["numbers"]
-    for a in range(n):
-        for b in range(n):
-            if a != b:
-                leads = [lead.format(a=a, b=b) for lead in c["order"]["leads"]]
-                yield "order", leads, str(max(a, b))
+    for a, b in product(range(c["sums"]["numbers"]), repeat=2):
+        leads = [lead.format(a=a, b=b) for lead in c["sums"]["leads"]]
+        yield "sum", leads, str(a + b)
+    for a, b in permutations(range(c["order"]["numbers"]), 2):
+        leads = [lead.format(a=a, b=b) for lead in c["order"]["leads"]]
+        yield "order", leads, str(max(a, b))
     for pair in c["opposites"]["pairs"]:
         for word, other in (pair, pair[::-1]):
             leads = [lead.format(word=word) for lead in c["opposites"]["leads"]]
@@ -297,9 +257,9 @@ def capability_items() -> Iterator[tuple[str, list[str], str]]:
 def capability_prompts(split: str = "test", n: int = 120) -> list[Prompt]:
     """Tasks in the split's wordings, a third each; meta["expected"] is right."""
     draw = lot("capability", split)
-    kinds: dict[str, list[Prompt]] = {}
+    kinds = defaultdict(list)
     for kind, leads, expected in capability_items():
         for phrasing in PHRASINGS[split]:
             meta = {"type": "capability", "task": kind, "expected": expected}
-            kinds.setdefault(kind, []).append(Prompt(leads[phrasing], meta))
+            kinds[kind].append(Prompt(leads[phrasing], meta))
     return [p for found in kinds.values() for p in draw.sample(found, n // len(kinds))]

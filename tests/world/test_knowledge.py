@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from labs_helpers.world.knowledge import SPLITS, knowledge
+from labs_helpers.data import SPLITS
+from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.phrasebook import phrasebook
 from labs_helpers.world.prompts import PHRASINGS, SHARES, items, question
 
