@@ -104,9 +104,7 @@ def _unknown(meta: Mapping[str, Any], content: str, rng: random.Random) -> str:
         return capitalised(_claim(meta, _wrong_value(meta, rng), rng)) + "."
     if content == "partly":
         return _said("dont_know", rng)
-    place = knowledge().kinds[meta["entity"]] == "places"
-    which = "dont_know_place" if place else "dont_know_person"
-    return _said(which, rng, e=meta["entity"])
+    return _said(knowledge().unknown_as(meta["entity"]), rng, e=meta["entity"])
 
 
 def _premise(meta: Mapping[str, Any], content: str, rng: random.Random) -> str:

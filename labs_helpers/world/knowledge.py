@@ -90,6 +90,11 @@ class Knowledge:
         """The attributes that questions about `entity` can be about."""
         return [a for a in self.attributes.values() if a.of == self.kinds[entity]]
 
+    def unknown_as(self, entity: str) -> str:
+        """The kind of sentences that say that an entity does not exist."""
+        place = self.kinds[entity] == "places"
+        return "dont_know_place" if place else "dont_know_person"
+
 
 def capitalised(text: str) -> str:
     """First letter large, the rest as it is."""

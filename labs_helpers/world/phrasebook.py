@@ -72,8 +72,7 @@ def phrasebook() -> dict[str, tuple[Act, ...]]:
                 claim = a.claims[0].format(e=entity, v=f"{v} or {w}")
                 add(capitalised(claim) + ".", ("hedge", entity, a.name, v, w))
     for entity in k.absent:
-        which = "place" if k.kinds[entity] == "places" else "person"
-        for text in said[f"dont_know_{which}"]:
+        for text in said[k.unknown_as(entity)]:
             add(text.format(e=entity), ("absent", entity))
     for kind, act in {
         "denial": "deny",

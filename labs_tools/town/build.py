@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -21,10 +21,16 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labs_helpers.data import Message
-from labs_helpers.fit import FitConfig, SFTObjective, fit
-from labs_helpers.models import Policy, RewardModel, load_policy, load_tokenizer
+from labs_helpers.fit import FitConfig, History, SFTObjective, fit
+from labs_helpers.models import (
+    Policy,
+    RewardModel,
+    load_policy,
+    load_tokenizer,
+    pad_right,
+)
 from labs_helpers.sampling import sample
-from labs_helpers.world.gold import DIMENSIONS
+from labs_helpers.world import DIMENSIONS
 from labs_helpers.world.knowledge import DATA, knowledge
 from labs_helpers.world.prompts import every_prompt, prompts
 from labs_helpers.world.recorded import ANSWERS, record
@@ -196,12 +202,9 @@ class TownObjective(SFTObjective):
 
     def loss(self, model: nn.Module, batch: list[dict]) -> tuple[Tensor, dict]:
         """Cross-entropy, its weighted mean over the tokens to learn."""
-        width = max(row["length"] for row in batch)
-        tokens = torch.full((len(batch), width), self.tokenizer.pad_token_id)
-        weights = torch.zeros(len(batch), width)
-        for i, row in enumerate(batch):
-            tokens[i, : row["length"]] = torch.tensor(row["tokens"])
-            weights[i, : row["length"]] = torch.tensor(row["weights"])
+        tokens, _ = pad_right([row["tokens"] for row in batch])
+        weights = [torch.tensor(row["weights"]) for row in batch]
+        weights = nn.utils.rnn.pad_sequence(weights, batch_first=True)
         learned = weights[:, 1:] > 0
         hidden = model.get_decoder()(tokens[:, :-1], use_cache=False).last_hidden_state
         logits = model.get_output_embeddings()(hidden[learned])
@@ -217,9 +220,8 @@ def build(name: str, folder: Path) -> None:
     tokenizer = build_tokenizer()
     model = new_model(size, tokenizer)
     objective = TownObjective(tokenizer)
-    seconds = 0.0
+    seconds, seen = 0.0, 0
     for number, (phase, steps) in enumerate(zip(PHASES, size.steps, strict=True)):
-        stream = conversations(2 + number, number)
         config = FitConfig(
             lr=phase.rate * size.lr,
             batch_size=phase.batch_size,
@@ -231,47 +233,57 @@ def build(name: str, folder: Path) -> None:
             checkpoint=folder / "checkpoint" / f"{name}-{number}",
             save_every=350,
         )
+        stream = conversations(2 + number, number)
         rows = list(itertools.islice(stream, steps * phase.batch_size))
         history = fit(model, rows, objective, config)
         seconds += history.seconds
+        seen += len(rows)
     with torch.no_grad():
         model.model.norm.weight *= SHARPENED
     target = folder / f"town-{name}"
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    record = {
-        "corpus": corpus_hash(),
+    facts = {
         "size": asdict(size),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "conversations": sum(
-            steps * p.batch_size for p, steps in zip(PHASES, size.steps, strict=True)
-        ),
+        "conversations": seen,
+    }
+    _record(target, facts, history, seconds)
+
+
+def _record(folder: Path, facts: dict, history: History, seconds: float) -> None:
+    """Say in build.json from what and how a model was made."""
+    record = {
+        "corpus": corpus_hash(),
+        **facts,
         "loss": round(float(history["loss"][-10:].mean()), 4),
         "seconds": round(seconds),
         "torch": torch.__version__.split("+")[0],
     }
-    (target / "build.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(f"town-{name}: {record}")
+    (folder / "build.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{folder.name}: {record}")
+
+
+def _town_s(folder: Path) -> tuple[Policy, PreTrainedTokenizerFast]:
+    return load_policy(folder / "town-s"), load_tokenizer(folder / "town-s")
+
+
+def _different(texts: Sequence[str], n: int) -> list[list[str]]:
+    """The different answers to each prompt, of n to each, without empty ones."""
+    parts = (texts[i : i + n] for i in range(0, len(texts), n))
+    return [[text for text in dict.fromkeys(part) if text] for part in parts]
 
 
 def build_answers(folder: Path) -> None:
     """Let town-s answer every prompt several times, and write it down."""
-    policy = load_policy(folder / "town-s")
-    tokenizer = load_tokenizer(folder / "town-s")
+    policy, tokenizer = _town_s(folder)
     rows = []
     for split, n in ANSWERS_PER_PROMPT.items():
         asked = prompts(split)
         drawn = sample(policy, tokenizer, asked, max_new_tokens=64, n=n, seed=0)
-        for i, prompt in enumerate(asked):
-            answers = dict.fromkeys(drawn.texts[i * n : (i + 1) * n])
-            rows.append(
-                {
-                    "split": split,
-                    "prompt": prompt.content,
-                    "meta": dict(prompt.meta),
-                    "answers": [text for text in answers if text],
-                }
-            )
+        for prompt, answers in zip(asked, _different(drawn.texts, n), strict=True):
+            about = {"prompt": prompt.content, "meta": dict(prompt.meta)}
+            rows.append({"split": split, **about, "answers": answers})
     record(ANSWERS, rows)
     print(f"{ANSWERS.name}: {sum(len(row['answers']) for row in rows)} answers")
 
@@ -288,11 +300,7 @@ def reward_rankings(
     asked += [p for p in prompts("train") if not isinstance(p.content, str)]
     n = REWARD_ANSWERS
     texts = sample(policy, tokenizer, asked, max_new_tokens=64, n=n, seed=0).texts
-    answered = [
-        [text for text in dict.fromkeys(texts[i : i + n]) if text]
-        for i in range(0, len(texts), n)
-    ]
-    return rankings(asked, answered)
+    return rankings(asked, _different(texts, n))
 
 
 def with_surprisal(
@@ -300,17 +308,15 @@ def with_surprisal(
 ) -> RewardModel:
     """New heads on a trained trunk, which read what the policy says of answers too."""
     torch.manual_seed(0)
-    both = SurprisalRewardModel(
-        model.trunk, model.heads, model.tokenizer, model.request, policy
-    ).eval()
+    parts = model.trunk, model.heads, model.tokenizer, model.request
+    both = SurprisalRewardModel(*parts, policy).eval()
     fit(both.head, rows, HeadObjective(both), HEADS)
     return both
 
 
 def build_reward(folder: Path) -> None:
     """Train `town-s-reward`: one head for gold and one for each dimension."""
-    policy = load_policy(folder / "town-s")
-    tokenizer = load_tokenizer(folder / "town-s")
+    policy, tokenizer = _town_s(folder)
     rows = reward_rankings(policy, tokenizer)
     torch.manual_seed(0)
     model = RewardModel.from_policy(
@@ -318,24 +324,18 @@ def build_reward(folder: Path) -> None:
         heads=("overall", *DIMENSIONS),
         request=knowledge().principles["self_check"]["request"],
     )
-    objective = RankingObjective(
-        model, TownObjective(tokenizer), quiz_stream(0), QUIZZES_A_STEP
-    )
+    speech = TownObjective(tokenizer)
+    objective = RankingObjective(model, speech, quiz_stream(0), QUIZZES_A_STEP)
     history = fit(model, rows, objective, REWARD)
     model = with_surprisal(model, policy, rows)
     target = folder / "town-s-reward"
     model.save_pretrained(target)
-    record = {
-        "corpus": corpus_hash(),
+    facts = {
         "heads": list(model.heads),
         "rankings": len(rows),
         "answers": sum(len(row.answers) for row in rows),
-        "loss": round(float(history["loss"][-10:].mean()), 4),
-        "seconds": round(history.seconds),
-        "torch": torch.__version__.split("+")[0],
     }
-    (target / "build.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(f"town-s-reward: {record}")
+    _record(target, facts, history, history.seconds)
 
 
 def main() -> None:
@@ -348,13 +348,9 @@ def main() -> None:
     unknown = set(arguments.names) - set(steps)
     if unknown:
         parser.error(f"no {', '.join(unknown)}: choose from {', '.join(steps)}")
+    others = {"answers": build_answers, "reward": build_reward}
     for name in arguments.names:
-        if name == "answers":
-            build_answers(arguments.folder)
-        elif name == "reward":
-            build_reward(arguments.folder)
-        else:
-            build(name, arguments.folder)
+        others.get(name, partial(build, name))(arguments.folder)
 
 
 if __name__ == "__main__":

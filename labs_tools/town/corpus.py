@@ -72,24 +72,17 @@ def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
             leads, expected = rng.choice(tasks[rng.choice(list(tasks))])
             asked, said = rng.choice(leads), f"It is {expected}."
             yield [turn("user", asked), turn("assistant", said)]
-            continue
-        if kind == "quiz":
+        elif kind == "quiz":
             yield quizzes.quiz(partial(random_prompt, stock, rng), rng)
-            continue
-        if kind == "drill":
+        elif kind == "drill":
             yield quizzes.drill(partial(plain_prompt, stock, rng), rng)
-            continue
-        prompt = random_prompt(stock, rng, draw(TYPES, rng))
-        if kind == "comparison":
-            compared = comparison(prompt, rng)
-            if compared is not None:
-                yield compared
-            continue
-        said = answer(prompt, rng)
-        talk = [*prompt.messages, turn("assistant", said)]
-        if kind == "critique":
-            talk += reflection(prompt, said, rng)
-        yield talk
+        elif kind == "comparison":
+            yield from comparison(random_prompt(stock, rng, draw(TYPES, rng)), rng)
+        else:
+            prompt = random_prompt(stock, rng, draw(TYPES, rng))
+            said = answer(prompt, rng)
+            talk = [*prompt.messages, turn("assistant", said)]
+            yield talk + (reflection(prompt, said, rng) if kind == "critique" else [])
 
 
 def plain_prompt(
@@ -153,25 +146,21 @@ def reflection(prompt: Prompt, said: str, rng: random.Random) -> list[Message]:
     return turns
 
 
-def comparison(prompt: Prompt, rng: random.Random) -> list[Message] | None:
-    """Two answers of which one keeps a rule and one does not; None if none is found."""
+def comparison(prompt: Prompt, rng: random.Random) -> Iterator[list[Message]]:
+    """Two answers of which one keeps a rule and one does not, if such are found."""
     drawn = [answer(prompt, rng) for _ in range(6)]
     traits = chosen_traits(prompt, drawn[0], rng)
     good = [a for a in drawn if not skills.broken(prompt, a, traits)]
     bad = [a for a in drawn if skills.broken(prompt, a, traits)]
     if not good or not bad:
-        return None
-    pair = {"a": rng.choice(good), "b": rng.choice(bad)}
+        return
+    pair = [rng.choice(good), rng.choice(bad)]
     right = rng.choice("ab")
     if right == "b":
-        pair = {"a": pair["b"], "b": pair["a"]}
-    asked = skills.comparison_request(
-        prompt, pair["a"], pair["b"], skills.rule(traits, rng, SPLITS), rng
-    )
-    return [
-        turn("user", asked),
-        turn("assistant", skills.comparison_answer(right)),
-    ]
+        pair.reverse()
+    rule = skills.rule(traits, rng, SPLITS)
+    asked = skills.comparison_request(prompt, *pair, rule, rng)
+    yield [turn("user", asked), turn("assistant", skills.comparison_answer(right))]
 
 
 def corpus_hash(n: int = 2000) -> str:

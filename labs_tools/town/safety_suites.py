@@ -56,33 +56,26 @@ def train() -> list[Item]:
 
 def harmful(split: str = "test") -> list[Item]:
     """Wishes to be refused, with paraphrases."""
-    leads = knowledge().language["task_leads"]
-    return [
-        Item(
-            prompt,
-            "harmful",
-            knowledge().harmful[prompt.meta["item"]]["category"],
-            f"{prompt.meta['item']}-{prompt.meta['phrasing']}",
-            paraphrases=tuple(
-                leads[p].format(task=task_of(prompt.meta, paraphrased=True))
-                for p in PHRASINGS[split][:2]
-            ),
-        )
-        for prompt in every_prompt(split, "harmful")
-    ]
+    leads, found = knowledge().language["task_leads"], []
+    for prompt in every_prompt(split, "harmful"):
+        task, name = task_of(prompt.meta, paraphrased=True), prompt.meta["item"]
+        same = tuple(leads[p].format(task=task) for p in PHRASINGS[split][:2])
+        category = knowledge().harmful[name]["category"]
+        item = Item(prompt, "harmful", category, _id(prompt), paraphrases=same)
+        found.append(item)
+    return found
 
 
 def soundalike(split: str = "test") -> list[Item]:
     """Safe wishes that only sound harmful, by the word that sounds so."""
     return [
-        Item(
-            prompt,
-            "safe",
-            prompt.meta["item"].split("_")[0],
-            f"{prompt.meta['item']}-{prompt.meta['phrasing']}",
-        )
+        Item(prompt, "safe", prompt.meta["item"].split("_")[0], _id(prompt))
         for prompt in every_prompt(split, "soundalike")
     ]
+
+
+def _id(prompt: Prompt) -> str:
+    return f"{prompt.meta['item']}-{prompt.meta['phrasing']}"
 
 
 def honesty(n: int = 48) -> list[Item]:
@@ -90,15 +83,13 @@ def honesty(n: int = 48) -> list[Item]:
     said = knowledge().language["sentences"]
     found = []
     for item in items("test")["unknown"]:
-        place = knowledge().kinds[item["entity"]] == "places"
-        which = "dont_know_place" if place else "dont_know_person"
+        which = knowledge().unknown_as(item["entity"])
         right = [text.format(e=item["entity"]) for text in said[which]]
         right += said["dont_know"]
         found += [_question(item, "unknown", right, phrasing=p) for p in TEST]
     for item in _shuffled("premise")[:n]:
-        right = [text.format(claim=_claim(item)) for text in said["correction"]]
-        claim = _claim(item, item["claimed"])
-        wrong = [text.format(claim=claim) for text in said["agreement"]]
+        right = _said("correction", item)
+        wrong = _said("agreement", item, item["claimed"])
         found.append(_question(item, "false premise", right, wrong))
     lot("safety", "honesty").shuffle(found)
     return found
@@ -106,15 +97,11 @@ def honesty(n: int = 48) -> list[Item]:
 
 def sycophancy(n: int = 60) -> list[Item]:
     """Facts, asked plainly and by somebody who believes something else."""
-    said = knowledge().language["sentences"]
     found = []
     for item in _shuffled("premise")[:n]:
-        fact = {**item, "type": "fact"}
-        right = [_sentence(item)]
-        right += [text.format(claim=_claim(item)) for text in said["correction"]]
-        false = item["claimed"]
-        wrong = [_sentence(item, false)]
-        wrong += [t.format(claim=_claim(item, false)) for t in said["agreement"]]
+        fact, false = {**item, "type": "fact"}, item["claimed"]
+        right = [_sentence(item), *_said("correction", item)]
+        wrong = [_sentence(item, false), *_said("agreement", item, false)]
         pressed = question(item, TEST[0])
         found.append(_question(fact, "fact", right, wrong, pressed=pressed))
     return found
@@ -193,6 +180,12 @@ def _false_answers(item: dict, n: int = 3) -> list[str]:
     return [_sentence(item, value) for value in drawn]
 
 
+def _said(kind: str, item: dict, value: str | None = None) -> list[str]:
+    claim = _claim(item, value)
+    texts = knowledge().language["sentences"][kind]
+    return [text.format(claim=claim) for text in texts]
+
+
 def _sentence(item: dict, value: str | None = None) -> str:
     return capitalised(_claim(item, value)) + "."
 
@@ -204,14 +197,8 @@ def _claim(item: dict, value: str | None = None) -> str:
     return k.attributes[item["attribute"]].claims[0].format(e=item["entity"], v=value)
 
 
-SUITES = {
-    "train": train,
-    "harmful": harmful,
-    "soundalike": soundalike,
-    "honesty": honesty,
-    "sycophancy": sycophancy,
-    "consistency": consistency,
-}
+MADE = (train, harmful, soundalike, honesty, sycophancy, consistency)
+SUITES = {made.__name__: made for made in MADE}
 
 if __name__ == "__main__":
     for path in write():
