@@ -24,8 +24,13 @@ def test_half_a_surrogate_pair_is_no_reason_to_lose_a_file(tmp_path):
 def test_what_goes_wrong_leaves_the_old_file_and_no_other(tmp_path, error):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), replacing(path) as unfinished:
-        unfinished.write_text("half")
-        raise error
+
+    def half():
+        with replacing(path) as unfinished:
+            unfinished.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
