@@ -117,7 +117,7 @@ def test_typos_swap_letters_and_dots_spell_words():
         ),
         ("- id: a\n  2026-01-02: 1\n", "2026-01-02: is no field"),
         ("- id: a\n  id: b\n", "2: is no YAML: 'id' stands there twice"),
-        ("- id: a\n- b: \x07\n", "2: holds a control character"),
+        ("- id: a\n- b: \x07\n", "2: is no YAML: it holds a control character"),
         ("- " + "[" * 1000, "nested too deep"),
         ("- !!timestamp x\n", "is no YAML"),
         ("- id: a\n- é\n".encode("latin-1"), "2: is not UTF-8: byte 0xe9"),
