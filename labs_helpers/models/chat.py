@@ -1,8 +1,7 @@
 """The one road from messages to tokens: what a model reads, and which of it it says.
 
 In go a tokenizer and messages; out come token ids and, for each, whether the assistant
-said it. Whoever trains on an answer, scores it or samples it comes through here, so
-that all mean the same tokens. These rules hold:
+said it. Training, scoring and sampling all come through here. These rules hold:
 
 - What is read before an answer is what sampling reads, always: the conversation with
   its generation prompt, where a template thinks ("<think>") with the thought begun. An
@@ -21,7 +20,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from labs_helpers.data import Message, as_messages
 from labs_helpers.data.messages import as_conversations, as_exchanges
@@ -42,10 +41,7 @@ ANCHORS = ("\n", "a", "1", ".")  # one of them merges with no given text
 
 
 def encode_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool,
+    tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool
 ) -> list[int]:
     """The tokens of messages as the template writes them, or of all before an answer.
 
@@ -64,32 +60,26 @@ def encode_chat(
     return [*_opening(tokenizer), *_tokens(tokenizer, text)]
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, prompt: Any) -> list[int]:
     """The tokens that a model reads before it answers."""
     return encode_chat(tokenizer, as_messages(prompt), add_generation_prompt=True)
 
 
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]
-) -> list[list[int]]:
+def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Any]) -> list[list[int]]:
     """`encode_prompt` of each; an error says which it speaks of."""
     encode = partial(encode_prompt, tokenizer)
     return each_named("prompt", encode, zip(as_conversations(prompts)))
 
 
 def encode_answer(
-    tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: Any, *, end: bool = True
+    tokenizer: Tokenizer, prompt: Any, answer: Any, *, end: bool = True
 ) -> tuple[list[int], list[int]]:
     """The tokens of a prompt and its answer, and 1 at each one that is the answer's.
 
     Args:
-        tokenizer: the model's.
         prompt: text (one user message), messages, or an object with .messages.
         answer: text, or messages: then all of their assistant's turns are answers.
         end: whether the token that ends the last turn is there.
-
-    Raises:
-        ValueError: the template refuses the conversation.
     """
     before = as_messages(prompt)
     talk = [*before, *as_messages(answer, "assistant")]
@@ -97,7 +87,7 @@ def encode_answer(
 
 
 def encode_answers(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Sequence[Any],
     answers: Sequence[Any],
     *,
@@ -109,7 +99,7 @@ def encode_answers(
 
 
 def encode_conversation(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     messages: Sequence[Message],
     *,
     first: int = 0,
@@ -120,10 +110,8 @@ def encode_conversation(
     Earlier answers are marked as the template writes them in what the last one reads.
 
     Args:
-        tokenizer: the model's.
-        messages: what was said; after the last answer nothing counts.
+        messages: after the last answer nothing counts.
         first: the assistant's turns before this message are no answers.
-        end: whether the token that ends the last turn is there.
 
     Raises:
         ValueError: no turn is the assistant's, or the template refuses the
@@ -143,8 +131,8 @@ def encode_conversation(
     text, before, frame = _before(tokenizer, talk[:last])
     answer = [0] * len(before)
     for i in earlier:
-        start, stop = _span(tokenizer, talk, i, text, before)
-        answer[start:stop] = [1] * (stop - start)
+        span = _span(tokenizer, talk, i, text, before)
+        answer[span] = [1] * len(answer[span])
     said = frame.write(talk[last]["content"], end=end)
     whole = _tokens(tokenizer, text + said)
     if whole[: len(before)] == before:
@@ -165,7 +153,7 @@ class _Before(NamedTuple):
     frame: Frame
 
 
-def _before(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> _Before:
+def _before(tokenizer: Tokenizer, messages: list[Message]) -> _Before:
     """What stands before an answer to messages; the last is remembered.
 
     Answers to one prompt come one after another: pairs, and the samples of a prompt.
@@ -177,7 +165,7 @@ def _before(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> _Bef
 
 @lru_cache(maxsize=1)
 def _remembered(
-    tokenizer: PreTrainedTokenizerBase, said: tuple[tuple[str, str], ...], state: tuple
+    tokenizer: Tokenizer, said: tuple[tuple[str, str], ...], state: tuple
 ) -> _Before:
     messages: list[Message] = [{"role": role, "content": text} for role, text in said]
     text = prompt_text(tokenizer, messages)
@@ -185,7 +173,7 @@ def _remembered(
     return _Before(text, tokens, frame_of(tokenizer, messages, text))
 
 
-def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int]:
+def end_tokens(tokenizer: Tokenizer, model: Any = None) -> set[int]:
     """What ends an answer: the template's end of turn, the tokenizer's, the model's."""
     config = getattr(model, "generation_config", None)
     ends = getattr(config, "eos_token_id", None)
@@ -197,16 +185,9 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> set[int
 
 
 def _span(
-    tokenizer: PreTrainedTokenizerBase,
-    talk: list[Message],
-    turn: int,
-    text: str,
-    tokens: list[int],
-) -> tuple[int, int]:
-    """Where an earlier answer begins and stops among a prompt's tokens.
-
-    A token counts if it begins inside the answer.
-    """
+    tokenizer: Tokenizer, talk: list[Message], turn: int, text: str, tokens: list[int]
+) -> slice:
+    """An earlier answer among a prompt's tokens: those that begin inside it."""
     marked = [*talk[:turn], MARKED, *talk[turn + 1 : -1]]
     before, _, _ = prompt_text(tokenizer, marked).partition(ANSWER)
     before = before.removesuffix(BLANK)
@@ -226,7 +207,7 @@ def _span(
     to_start = _tokens(tokenizer, text[:start])
     shared = _shared(tokens, to_start)
     shared += shared < len(to_start)  # that piece straddles the border
-    return shared, _shared(tokens, _tokens(tokenizer, text[:stop]))
+    return slice(shared, _shared(tokens, _tokens(tokenizer, text[:stop])))
 
 
 def _shared(a: list[int], b: list[int]) -> int:
@@ -235,7 +216,7 @@ def _shared(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
-def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _opening(tokenizer: Tokenizer) -> list[int]:
     """Special tokens before a text without a template; a template writes its own."""
     if tokenizer.chat_template is not None:
         return []
@@ -245,9 +226,7 @@ def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return whole[: next(starts, 0)]
 
 
-def _tokens(
-    tokenizer: PreTrainedTokenizerBase, text: str, continued: bool = False
-) -> list[int]:
+def _tokens(tokenizer: Tokenizer, text: str, continued: bool = False) -> list[int]:
     """The tokens of a rendered text, cut where the string of a token is broken up."""
     tokens = []
     for piece in text.split(BREAK):
@@ -257,11 +236,11 @@ def _tokens(
     return tokens
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _plain(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _continuation(tokenizer: Tokenizer, text: str) -> list[int]:
     """A text's tokens where it does not begin: no blank is put before it."""
     for anchor in ANCHORS:
         lead = _plain(tokenizer, anchor)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 T = TypeVar("T")
 
 
 def check_fits(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     rows: Sequence[Sequence[int]],
     room: int = 0,
     numbers: Sequence[int] | None = None,
@@ -61,7 +61,7 @@ def check_fits(
             )
 
 
-def pad_token(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> int:
+def pad_token(tokenizer: Tokenizer, model: nn.Module) -> int:
     """A token to pad with: the tokenizer's own, if the model can read that."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None and 0 <= token < vocabulary(model):

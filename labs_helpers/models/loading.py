@@ -1,35 +1,26 @@
 """Read model folders whole or not at all, quietly, and say in a sentence what is wrong.
 
 In goes the name of a model on the hub or of a folder; out come Hugging Face models and
-tokenizers whose every weight was in the files. Knows nothing of adapters and heads.
+tokenizers whose every weight was in the files.
 """
 
 import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import utils as hub
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    enable_progress_bars,
-    get_session,
-)
 from jinja2 import TemplateSyntaxError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 # Masks and frequencies that older checkpoints hold and newer models compute.
@@ -45,16 +36,13 @@ class CannotLoad(OSError):
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without the reports, bars and warnings of libraries that load or save a model.
-
-    Bars of downloads stay: they take minutes.
-    """
+    """Without what libraries report as they load or save; bars of downloads stay."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    downloads = not are_progress_bars_disabled()
+    downloads = not hub.are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    if downloads:
-        enable_progress_bars()
+    if downloads:  # they take minutes
+        hub.enable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -107,13 +95,11 @@ def cannot_load(name_or_dir: str | Path, reason: str) -> CannotLoad:
 
 def hub_answers() -> bool:
     """Whether the hub can be asked; its client would try again for half a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # no network, no proxy, no certificate
-        return False
-    return True
+    if not constants.HF_HUB_OFFLINE:
+        with suppress(Exception):  # no network, no proxy, no certificate
+            hub.get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+            return True
+    return False
 
 
 def _was_downloaded(name: str) -> bool:
@@ -128,15 +114,12 @@ def source(name_or_dir: str | Path) -> dict[str, Any]:
 
     Without the answer False, transformers asks on standard input.
     """
-    asks_hub = not Path(name_or_dir).exists()
-    return {
-        "trust_remote_code": False,
-        "local_files_only": asks_hub and not hub_answers(),
-    }
+    offline = not Path(name_or_dir).exists() and not hub_answers()
+    return {"trust_remote_code": False, "local_files_only": offline}
 
 
 def read_model(
-    kind: Any, name_or_dir: str | Path, dtype: torch.dtype, **settings: Any
+    kind: Any, name_or_dir: str | Path, dtype: torch.dtype
 ) -> PreTrainedModel:
     """Read a model of an auto class (`AutoModel`, ...), dropout off.
 
@@ -147,22 +130,22 @@ def read_model(
     name = str(name_or_dir)
     with named_origin(name):
         given = source(name)
-        config = without_dropout(AutoConfig.from_pretrained(name, **given))
         model, found = kind.from_pretrained(
             name,
-            config=config,
+            config=_without_dropout(AutoConfig.from_pretrained(name, **given)),
             dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with their names
             **given,
-            **settings,
         )
         for what, keys in (
             ("its files have a shape that config.json does not say", "mismatched_keys"),
             ("its files lack", "missing_keys"),
             ("its files hold what this model does not have", "unexpected_keys"),
         ):
-            wrong = [k for k in found[keys] if not NO_WEIGHTS.search(_name(k))]
+            # A weight of another shape comes with its shapes.
+            names = [str(k[0] if isinstance(k, tuple) else k) for k in found[keys]]
+            wrong = [name for name in names if not NO_WEIGHTS.search(name)]
             if wrong:
                 raise cannot_load(name, f"{what}: {_few(wrong)}")
         require_finite(name, model.named_parameters())
@@ -177,11 +160,7 @@ def require_finite(
     Raises:
         CannotLoad: naming those that are NaN or infinite.
     """
-    broken = [
-        f"{name} in {weight.dtype}"
-        for name, weight in weights
-        if not weight.isfinite().all()
-    ]
+    broken = [f"{n} in {w.dtype}" for n, w in weights if not w.isfinite().all()]
     if broken:
         raise cannot_load(name_or_dir, f"weights are NaN or infinite in {_few(broken)}")
 
@@ -196,20 +175,19 @@ def read_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
     with named_origin(name):
         if not name:
             raise cannot_load(name, "")
-        kind: Any = AutoTokenizer
+        kind: Any = transformers.AutoTokenizer
         settings = Path(name) / "tokenizer_config.json"
         if settings.is_file() and read_json(settings).get("tokenizer_class") == (
             "TokenizersBackend"  # all is in tokenizer.json, whatever the model's family
         ):
-            kind = PreTrainedTokenizerFast
+            kind = transformers.PreTrainedTokenizerFast
         tokenizer = kind.from_pretrained(name, **source(name))
         if tokenizer.chat_template is not None:
             try:
                 tokenizer.apply_chat_template([{"role": "user", "content": "Who?"}])
             except TemplateSyntaxError as error:
-                raise cannot_load(
-                    name, f"its chat template is broken: {error.message}"
-                ) from error
+                said = f"its chat template is broken: {error.message}"
+                raise cannot_load(name, said) from error
             except Exception:  # a template may ask for other messages than this
                 pass
     return tokenizer
@@ -226,8 +204,10 @@ def read_weights(module: nn.Module, file: Path) -> None:
     with named_origin(file.parent):
         weights = load_file(file)
         require_finite(file.parent, weights.items())
-        given = {name: tuple(w.shape) for name, w in weights.items()}
-        expected = {name: tuple(w.shape) for name, w in module.state_dict().items()}
+        given, expected = (
+            {name: tuple(weight.shape) for name, weight in found.items()}
+            for found in (weights, module.state_dict())
+        )
         if given != expected:
             raise cannot_load(
                 file.parent, f"{file.name} holds {given}, expected {expected}"
@@ -246,36 +226,29 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         CannotLoad: the file holds none.
     """
-    with named_origin(file.parent):
-        try:
-            table = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise cannot_load(file.parent, f"{file.name} is no JSON") from error
-        if not isinstance(table, dict):
-            raise cannot_load(file.parent, f"{file.name} holds no table: {table!r:.80}")
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise cannot_load(file.parent, f"{file.name} is no JSON") from error
+    if not isinstance(table, dict):
+        raise cannot_load(file.parent, f"{file.name} holds no table: {table!r:.80}")
     return table
 
 
-def without_dropout(config: Any) -> Any:
+def _without_dropout(config: Any) -> Any:
     """Dropout makes log-probs random: ratios and references would then be noise."""
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)
     for name in config.sub_configs:
         if getattr(config, name, None) is not None:
-            without_dropout(getattr(config, name))
+            _without_dropout(getattr(config, name))
     return config
 
 
-def _name(key: Any) -> str:
-    """Of a weight; one of another shape comes with its shapes."""
-    return str(key[0] if isinstance(key, tuple) else key)
-
-
-def _few(names: Iterable[Any]) -> str:
-    names = sorted(map(_name, names))
+def _few(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(sorted(names)[:3]) + more
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Tokenizers and policies: device, precision, adapters, and what a policy computes.
 
 In go names or folders of Hugging Face models; out come ordinary Hugging Face objects,
-which save with `save_pretrained`. Knows nothing of rewards, sampling or training.
+which save with `save_pretrained`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,27 +14,12 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from labs_helpers.common import progress
-from labs_helpers.models.adapters import (
-    adapter_config,
-    fresh_copy,
-    load_adapter,
-    with_lora,
-)
+from labs_helpers.models import adapters, loading
 from labs_helpers.models.limits import positions
-from labs_helpers.models.loading import (
-    CannotLoad,
-    cannot_load,
-    quiet_loading,
-    read_model,
-    read_tokenizer,
-)
+from labs_helpers.models.loading import CannotLoad
 
 Policy = PreTrainedModel | PeftModel
 
@@ -56,15 +41,13 @@ def default_device_and_dtype() -> Hardware:
         return Hardware(
             torch.device("cpu"), torch.float32, "no CUDA device, so CPU in float32"
         )
-    capability = torch.cuda.get_device_capability()
-    fast_bf16 = capability[0] >= 8
-    return Hardware(
-        torch.device("cuda"),
-        torch.bfloat16 if fast_bf16 else torch.float16,
-        f"{torch.cuda.get_device_name()}, compute capability "
-        f"{capability[0]}.{capability[1]}: "
-        + ("bfloat16 is native" if fast_bf16 else "no native bfloat16, so float16"),
-    )
+    major, minor = torch.cuda.get_device_capability()
+    if major >= 8:
+        dtype, why = torch.bfloat16, "bfloat16 is native"
+    else:
+        dtype, why = torch.float16, "no native bfloat16, so float16"
+    name = f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}"
+    return Hardware(torch.device("cuda"), dtype, f"{name}: {why}")
 
 
 def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
@@ -78,13 +61,13 @@ def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
     """
     name = str(name_or_dir)
     try:
-        tokenizer = read_tokenizer(name)
+        tokenizer = loading.read_tokenizer(name)
     except CannotLoad:
         has_files = any(Path(name).glob("*token*"))
-        adapter = None if has_files or not name else adapter_config(name)
+        adapter = None if has_files or not name else adapters.adapter_config(name)
         if adapter is None:
             raise
-        tokenizer = read_tokenizer(adapter.base_model_name_or_path)
+        tokenizer = loading.read_tokenizer(adapter.base_model_name_or_path)
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"The tokenizer of {name!r} has no end-of-sequence token, so "
@@ -119,7 +102,7 @@ def load_policy(
             from disk as it was; `lora` for a folder that has an adapter.
     """
     hardware, name = default_device_and_dtype(), str(name_or_dir)
-    adapter = adapter_config(name)
+    adapter = adapters.adapter_config(name)
     if adapter is not None and lora:
         raise ValueError(
             f"{name!r} holds an adapter already, and lora={lora!r:.40} asks for a new "
@@ -129,24 +112,24 @@ def load_policy(
     if dtype is None:
         dtype = hardware.dtype if lora or adapter else torch.float32
     if adapter is None:
-        policy = read_model(AutoModelForCausalLM, name, dtype)
+        policy = loading.read_model(AutoModelForCausalLM, name, dtype)
     else:
         policy = _read_base(name, adapter.base_model_name_or_path, dtype)
     policy = policy.to(device or hardware.device).eval()
     require_causal(policy)
     if adapter is None:
-        policy = with_lora(policy, lora, task="CAUSAL_LM")
+        policy = adapters.with_lora(policy, lora, task="CAUSAL_LM")
     else:
-        policy = load_adapter(policy, name, adapter)
+        policy = adapters.load_adapter(policy, name, adapter)
     return policy.to(device or hardware.device).eval()
 
 
 def _read_base(name: str, base: str, dtype: torch.dtype) -> PreTrainedModel:
     """The model under an adapter."""
     try:
-        if adapter_config(base) is not None:
-            raise cannot_load(base, "it is an adapter itself")
-        return read_model(AutoModelForCausalLM, base, dtype)
+        if adapters.adapter_config(base) is not None:
+            raise loading.cannot_load(base, "it is an adapter itself")
+        return loading.read_model(AutoModelForCausalLM, base, dtype)
     except CannotLoad as error:
         raise CannotLoad(
             f"Cannot load {name!r}, an adapter, for want of the model under it. "
@@ -161,23 +144,23 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
     Raises:
         ValueError: It is an adapter on a base model that came from no folder.
     """
-    adapted = isinstance(policy, PeftModel)
-    if adapted and not policy.active_peft_config.base_model_name_or_path:
+    if isinstance(policy, PeftModel) and (
+        not policy.active_peft_config.base_model_name_or_path
+    ):
         raise ValueError(
             "this adapter's base model was built in memory, so that nothing could load "
             "what is saved of it: expected a base model from load_policy. Save "
             "policy.merge_and_unload() instead"
         )
-    with quiet_loading():
+    with loading.quiet_loading():
         policy.save_pretrained(folder)
 
 
 def require_causal(policy: Policy) -> None:
-    """Refuse a model that sees what comes after a token.
+    """Refuse a model in which a later token changes what it says of an earlier one.
 
     Raises:
-        ValueError: A later token changes what the model says of an earlier one, as in
-            BERT and other encoders.
+        ValueError: it is one, as BERT and other encoders are.
     """
     length = min(4, positions(policy) or 4)
     tokens = torch.ones(2, length, dtype=torch.long, device=policy.device)
@@ -235,9 +218,7 @@ def in_batches(
 
 
 def logits_and_hidden(
-    policy: Policy,
-    tokens: Int[Tensor, "B L"],
-    keep: Bool[Tensor, "B L"] | None = None,
+    policy: Policy, tokens: Int[Tensor, "B L"], keep: Bool[Tensor, "B L"] | None = None
 ) -> tuple[Float[Tensor, "*tokens V"], Float[Tensor, "*tokens D"]]:
     """Vocabulary scores where wanted, and the hidden states that they are read from.
 
@@ -273,8 +254,8 @@ def hidden_width(trunk: PreTrainedModel | PeftModel) -> int:
 
 
 def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
-    """A policy as it is now, frozen; a fresh instance, as in `merged_copy`."""
-    return fresh_copy(policy).requires_grad_(False).eval()
+    """A policy as it is now, frozen; a fresh instance."""
+    return adapters.fresh_copy(policy).requires_grad_(False).eval()
 
 
 def shares_parameters(trained: nn.Module, other: nn.Module) -> bool:

@@ -14,36 +14,17 @@ from jaxtyping import Float, Int
 from peft import PeftConfig, PeftModel
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from labs_helpers.common.settings import Text, settings
 from labs_helpers.data import as_messages
 from labs_helpers.data.messages import as_exchanges
-from labs_helpers.models.adapters import (
-    adapter_config,
-    merged_copy,
-    save_trunk,
-    with_lora,
-)
+from labs_helpers.models import adapters, loading, policies
 from labs_helpers.models.chat import encode_answer, encode_prompt
 from labs_helpers.models.limits import check_fits, each_named
-from labs_helpers.models.loading import (
-    cannot_load,
-    quiet_loading,
-    read_json,
-    read_model,
-    read_weights,
-    save_weights,
-)
-from labs_helpers.models.policies import (
-    Policy,
-    default_device_and_dtype,
-    evaluating,
-    hidden_width,
-    in_batches,
-    load_tokenizer,
-    pad_right,
-)
+from labs_helpers.models.loading import cannot_load
+from labs_helpers.models.policies import Policy, load_tokenizer, pad_right
 
 HEADS_FILE = "reward_heads.json"
 HEAD_WEIGHTS_FILE = "reward_head.safetensors"
@@ -64,7 +45,7 @@ class RewardModel(nn.Module):
         self,
         trunk: PreTrainedModel | PeftModel,
         heads: tuple[str, ...],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         request: str | None = None,
     ):
         super().__init__()
@@ -74,7 +55,7 @@ class RewardModel(nn.Module):
         self.heads = tuple(heads)
         self.tokenizer = tokenizer
         self.request = request
-        self.width = hidden_width(trunk)
+        self.width = policies.hidden_width(trunk)
         self.head = self.new_head().to(trunk.device)
 
     def new_head(self) -> nn.Module:
@@ -88,7 +69,7 @@ class RewardModel(nn.Module):
         cls,
         policy: Policy,
         heads: tuple[str, ...] = ("reward",),
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: Tokenizer | None = None,
         lora: int | PeftConfig | None = None,
         request: str | None = None,
     ) -> "RewardModel":
@@ -104,7 +85,8 @@ class RewardModel(nn.Module):
         """
         if tokenizer is None:
             tokenizer = load_tokenizer(policy.config.name_or_path)
-        trunk = with_lora(merged_copy(policy), lora, task="FEATURE_EXTRACTION")
+        trunk = adapters.merged_copy(policy)
+        trunk = adapters.with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         return cls(trunk, heads, tokenizer, request).eval()
 
     def encode(self, prompt: Any, response: Any) -> list[int]:
@@ -129,7 +111,7 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, "B heads"]:
         """Rewards of answers, on the CPU and without gradients."""
         features = self.features(prompts, responses, batch_size)
-        with evaluating(self):
+        with policies.evaluating(self):
             return self.head(features.to(self.trunk.device)).cpu()
 
     def features(
@@ -145,7 +127,7 @@ class RewardModel(nn.Module):
             tokens, lengths = (part.to(self.trunk.device) for part in pad_right(batch))
             return self._last_hidden(tokens, lengths)
 
-        return in_batches(self, rows, last_hidden, batch_size, "scores", length=len)
+        return policies.in_batches(self, rows, last_hidden, batch_size, "scores", len)
 
     def _last_hidden(
         self, input_ids: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]
@@ -157,10 +139,10 @@ class RewardModel(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Save trunk, heads and tokenizer; a LoRA trunk is saved merged."""
         folder = Path(folder)
-        save_trunk(self.trunk, folder)
-        with quiet_loading():
+        adapters.save_trunk(self.trunk, folder)
+        with loading.quiet_loading():
             self.tokenizer.save_pretrained(folder)
-        save_weights(self.head, folder / HEAD_WEIGHTS_FILE)
+        loading.save_weights(self.head, folder / HEAD_WEIGHTS_FILE)
         saved = {"heads": self.heads, "request": self.request}
         kind = type(self)
         if kind is not RewardModel:
@@ -190,17 +172,17 @@ class RewardModel(nn.Module):
                 "RewardModel.from_policy(load_policy(...))."
             )
         saved, kind = _read_saved(folder, cls)
-        if adapter_config(folder) is not None:
+        if adapters.adapter_config(folder) is not None:
             raise cannot_load(folder, "it holds an adapter and no trunk")
-        hardware = default_device_and_dtype()
+        hardware = policies.default_device_and_dtype()
         if dtype is None:
             dtype = hardware.dtype if lora else torch.float32
         tokenizer = load_tokenizer(folder)
-        trunk = read_model(AutoModel, folder, dtype)
-        trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
+        trunk = loading.read_model(AutoModel, folder, dtype)
+        trunk = adapters.with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         parts = kind.saved_parts(folder, dtype)
         model = kind(trunk, saved.heads, tokenizer, saved.request, **parts)
-        read_weights(model.head, folder / HEAD_WEIGHTS_FILE)
+        loading.read_weights(model.head, folder / HEAD_WEIGHTS_FILE)
         return model.to(device or hardware.device).eval()
 
 
@@ -217,7 +199,7 @@ def _read_saved(
     folder: Path, kind: type[RewardModel]
 ) -> tuple[_Saved, type[RewardModel]]:
     """The settings, and the class that they name where none was asked for."""
-    table = read_json(folder / HEADS_FILE)
+    table = loading.read_json(folder / HEADS_FILE)
     table.pop("witness", None)  # of older versions
     try:
         saved = _Saved(**table)

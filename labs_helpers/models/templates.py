@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from labs_helpers.data import Message
 
@@ -44,9 +44,7 @@ class Frame(NamedTuple):
         return self.lead + content + self.tail * end
 
 
-def frame_of(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], text: str
-) -> Frame:
+def frame_of(tokenizer: Tokenizer, messages: list[Message], text: str) -> Frame:
     """What the template writes around an answer to messages, whose prompt is `text`."""
     asked = [*messages, MARKED]
     before, mark, after = render(tokenizer, asked, False).partition(ANSWER)
@@ -73,7 +71,7 @@ def frame_of(
     return Frame(lead, trims_left, trims_right, "", end, "")
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+def prompt_text(tokenizer: Tokenizer, messages: list[Message]) -> str:
     """What is read before an answer to messages.
 
     Raises:
@@ -97,9 +95,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> 
     return header if header.startswith(text) and header[len(text) :].strip() else text
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], generation: bool
-) -> str:
+def render(tokenizer: Tokenizer, messages: list[Message], generation: bool) -> str:
     """The conversation as the template writes it; without one, as bare text.
 
     Raises:
@@ -123,15 +119,13 @@ def render(
     return text
 
 
-def _applied(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], generation: bool
-) -> str:
+def _applied(tokenizer: Tokenizer, messages: list[Message], generation: bool) -> str:
     return tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=generation
     )
 
 
-def _remedy(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+def _remedy(tokenizer: Tokenizer, messages: list[Message]) -> str:
     """What would make the template take the messages, found out by trying."""
     roles = [message["role"] for message in messages]
     speakers = ["user" if role == "system" else role for role in roles]
@@ -164,16 +158,14 @@ class _Controls(NamedTuple):
     pattern: re.Pattern[str]
 
 
-def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
+def _controls(tokenizer: Tokenizer) -> _Controls:
     """Special tokens, and what the template writes around turns; remembered."""
     state = (len(tokenizer), *tokenizer.all_special_ids)
     return _found_controls(tokenizer, str(tokenizer.chat_template), state)
 
 
 @lru_cache(maxsize=4)
-def _found_controls(
-    tokenizer: PreTrainedTokenizerBase, template: str, state: tuple
-) -> _Controls:
+def _found_controls(tokenizer: Tokenizer, template: str, state: tuple) -> _Controls:
     added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
     special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
     asked = {"role": "user", "content": "Who?"}
@@ -191,9 +183,7 @@ def _found_controls(
     return _Controls(ids, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
 
 
-def as_text(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
-) -> list[Message]:
+def as_text(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[Message]:
     """Messages in which the strings of control tokens are broken up."""
 
     def broken(text: str) -> str:

@@ -1,8 +1,7 @@
 """A policy that also says what it expects: a value for every token.
 
 In go token ids, out come vocabulary scores and values where they are wanted. The value
-is read from the policy's own hidden states or from a model of its own. Knows nothing
-of text, rewards or training.
+is read from the policy's own hidden states or from a model of its own.
 """
 
 import shutil
@@ -16,15 +15,8 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from labs_helpers.models.adapters import merged_copy, save_trunk, with_lora
-from labs_helpers.models.loading import read_model, read_weights, save_weights
-from labs_helpers.models.policies import (
-    Policy,
-    hidden_width,
-    load_policy,
-    logits_and_hidden,
-    save_policy,
-)
+from labs_helpers.models import adapters, loading, policies
+from labs_helpers.models.policies import Policy, load_policy, logits_and_hidden
 
 HEAD_FILE = "value_head.safetensors"
 TRUNK_FOLDER = "value_trunk"
@@ -58,7 +50,7 @@ class PolicyWithValue(nn.Module):
         if value_trunk is None:  # as wide as what the vocabulary scores are read from
             width = policy.get_output_embeddings().weight.shape[1]
         else:
-            width = hidden_width(value_trunk)
+            width = policies.hidden_width(value_trunk)
         self.value_head = nn.Linear(width, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -86,8 +78,8 @@ class PolicyWithValue(nn.Module):
             )
         trunk = None
         if separate:
-            trunk = merged_copy(policy).eval()
-            trunk = with_lora(trunk, lora, task="FEATURE_EXTRACTION")
+            trunk = adapters.merged_copy(policy).eval()
+            trunk = adapters.with_lora(trunk, lora, task="FEATURE_EXTRACTION")
         return cls(policy, trunk).eval()
 
     def forward(
@@ -127,12 +119,12 @@ class PolicyWithValue(nn.Module):
             ValueError: The policy is an adapter on a model that came from no folder.
         """
         folder = Path(folder)
-        save_policy(self.policy, folder)
+        policies.save_policy(self.policy, folder)
         if self.value_trunk is not None:
-            save_trunk(self.value_trunk, folder / TRUNK_FOLDER)
+            adapters.save_trunk(self.value_trunk, folder / TRUNK_FOLDER)
         elif (folder / TRUNK_FOLDER).exists():  # of values saved here before
             shutil.rmtree(folder / TRUNK_FOLDER)
-        save_weights(self.value_head, folder / HEAD_FILE)
+        loading.save_weights(self.value_head, folder / HEAD_FILE)
 
     @classmethod
     def from_pretrained(
@@ -152,8 +144,9 @@ class PolicyWithValue(nn.Module):
             )
         policy, trunk = load_policy(folder, device=device, dtype=dtype), None
         if (folder / TRUNK_FOLDER).exists():
-            trunk = read_model(AutoModel, folder / TRUNK_FOLDER, dtype or torch.float32)
+            dtype = dtype or torch.float32
+            trunk = loading.read_model(AutoModel, folder / TRUNK_FOLDER, dtype)
             trunk = trunk.to(policy.device)
         model = cls(policy, trunk)
-        read_weights(model.value_head, folder / HEAD_FILE)
+        loading.read_weights(model.value_head, folder / HEAD_FILE)
         return model.eval()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from labs_helpers.models import Policy, evaluating, logits_and_hidden, pad_right
 from labs_helpers.models.chat import encode_answers
@@ -58,7 +58,6 @@ def answer_logprobs(
     """Log-probs of the answers' tokens, with gradient.
 
     Args:
-        model: A causal language model, with or without LoRA.
         rows: Of each sequence its L tokens, and 1 or 0 for each of them.
 
     Returns:
@@ -83,7 +82,7 @@ def sequence_scores(
 
 def response_logprobs(
     model: Policy,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Sequence[Any],
     responses: Sequence[Any],
     *,
@@ -93,12 +92,8 @@ def response_logprobs(
     """Log-prob of each response as the assistant's next turn, on the CPU, no gradient.
 
     Args:
-        model: A causal language model, with or without LoRA.
-        tokenizer: Its tokenizer.
         prompts: Text (one user message), lists of messages, or objects with .messages.
-        responses: One to each prompt.
         end: Whether the token that ends the turn counts.
-        batch_size: Sequences in one forward pass.
     """
     rows = encode_answers(tokenizer, prompts, responses, end=end)
     check_fits(model, tokenizer, [tokens for tokens, _ in rows])

@@ -1,7 +1,7 @@
 """Sample answers in batches, with the log-probs of what was sampled.
 
 In go a causal language model and prompts, out comes a `Rollout`. Works for every
-causal Hugging Face model; knows nothing of rewards or training.
+causal Hugging Face model.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from labs_helpers.common import progress as waiting
 from labs_helpers.common.settings import Count, NotNegative, settings
@@ -73,7 +74,7 @@ class Rollout:
 
 def sample(
     model: Policy,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     prompts: Sequence[Any],
     *,
     max_new_tokens: int,
@@ -87,8 +88,6 @@ def sample(
     changes no answer.
 
     Args:
-        model: A causal language model, with or without LoRA.
-        tokenizer: Its tokenizer.
         prompts: Text (one user message), lists of messages, or objects with .messages.
         max_new_tokens: The end token counts as one.
         temperature: 0 takes the most likely token.
@@ -102,48 +101,43 @@ def sample(
         asked = _Asked(max_new_tokens, temperature, n, seed)
     except ValueError as error:
         raise ValueError(f"sample needs other settings: {error}") from None
-    max_new_tokens, temperature = asked.max_new_tokens, asked.temperature
-    n, seed = asked.n, asked.seed
+    room, n = asked.max_new_tokens, asked.n
     encoded = encode_prompts(tokenizer, prompts)
     if not encoded:
         raise ValueError("sample needs at least one prompt, got none")
-    check_fits(model, tokenizer, encoded, room=max_new_tokens)
-    rows = len(encoded) * n
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    uniforms = torch.rand(rows, max_new_tokens, generator=generator)
+    check_fits(model, tokenizer, encoded, room=room)
+    encoded = [ids for ids in encoded for _ in range(n)]
+    rows, longest = len(encoded), max(map(len, encoded))
+    generator = None if seed is None else torch.Generator().manual_seed(asked.seed)
+    uniforms = torch.rand(rows, room, generator=generator)
     uniforms.clamp_(max=1 - 2**-23)  # times a sum of probabilities, less than the sum
 
     pad = pad_token(tokenizer, model)
-    longest = max(map(len, encoded))
-    tokens = torch.full((rows, longest + max_new_tokens), pad)
-    logprobs = torch.zeros(rows, max_new_tokens)
+    answers, logprobs = torch.full((rows, room), pad), torch.zeros(rows, room)
     ends = torch.tensor(sorted(end_tokens(tokenizer, model)), dtype=torch.long)
     # Rows of similar length share a chunk: less padding.
-    order = sorted(range(rows), key=lambda row: len(encoded[row // n]))
-    most = rows * max_new_tokens
-    with evaluating(model), waiting.bar(most, "sampling") as bar:
-        size = _rows_per_chunk(model, longest + max_new_tokens)
+    order = sorted(range(rows), key=lambda row: len(encoded[row]))
+    with evaluating(model), waiting.bar(rows * room, "sampling") as bar:
+        size = _rows_per_chunk(model, longest + room)
         for start in range(0, rows, size):
             chunk = order[start : start + size]
-            answers, answer_logprobs = _sample_chunk(
+            found, found_logprobs = _sample_chunk(
                 model,
-                [encoded[row // n] for row in chunk],
+                [encoded[row] for row in chunk],
                 uniforms[chunk].to(model.device),
-                temperature,
+                asked.temperature,
                 ends.to(model.device),
                 pad,
                 partial(bar.update, len(chunk)),
             )
-            bar.update((start + len(chunk)) * max_new_tokens - bar.n)  # ended early
-            width = answers.shape[1]
-            tokens[chunk, longest : longest + width] = answers.cpu()
-            logprobs[chunk, :width] = answer_logprobs.cpu()
-
-    lengths = torch.tensor([len(ids) for ids in encoded]).repeat_interleave(n)
+            bar.update((start + len(chunk)) * room - bar.n)  # ended early
+            answers[chunk, : found.shape[1]] = found.cpu()
+            logprobs[chunk, : found.shape[1]] = found_logprobs.cpu()
+    read = [torch.tensor(ids) for ids in encoded]
+    lengths = torch.tensor([len(ids) for ids in encoded])
     prompt_mask = torch.arange(longest) >= longest - lengths[:, None]
-    prompt_tokens = torch.tensor([token for ids in encoded for token in ids * n])
-    tokens[:, :longest][prompt_mask] = prompt_tokens
-    return _rollout(tokens, prompt_mask, logprobs, ends, pad, tokenizer)
+    prompt = pad_sequence(read, True, pad, padding_side="left")
+    return _rollout(prompt, prompt_mask, answers, logprobs, ends, pad, tokenizer)
 
 
 def _sample_chunk(
@@ -205,21 +199,20 @@ def _draw(
 
 
 def _rollout(
-    tokens: Int[Tensor, "B L"],
+    prompt: Int[Tensor, "B P"],
     prompt_mask: Bool[Tensor, "B P"],
+    answers: Int[Tensor, "B max_new"],
     logprobs: Float[Tensor, "B max_new"],
     ends: Int[Tensor, " E"],
     pad: int,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
 ) -> Rollout:
     """Mask what follows an end token and cut to the longest answer."""
-    longest = prompt_mask.shape[1]
-    is_end = torch.isin(tokens[:, longest:], ends)
+    is_end = torch.isin(answers, ends)
     response_mask = is_end.cumsum(dim=1) - is_end.long() == 0
     width = int(response_mask.sum(dim=1).max())
-    response_mask = response_mask[:, :width]
-    tokens = tokens[:, : longest + width]
-    tokens[:, longest:][~response_mask] = pad
+    is_end, response_mask = is_end[:, :width], response_mask[:, :width]
+    answers = answers[:, :width].where(response_mask, pad)
     logprobs = logprobs[:, :width].where(response_mask, 0.0)
     if not logprobs.isfinite().all():
         row = int((~logprobs.isfinite()).any(dim=1).nonzero()[0])
@@ -228,14 +221,13 @@ def _rollout(
             "Expected numbers: its weights have diverged (load the last good ones, "
             "lower the learning rate) or float16 overflows (use float32 or bfloat16)."
         )
-    answers = tokens[:, longest:]
-    said = response_mask & ~is_end[:, :width]  # not every end is a special token
+    said = response_mask & ~is_end  # not every end is a special token
     texts = tokenizer.batch_decode(
         [ids[mask] for ids, mask in zip(answers, said, strict=True)],
         skip_special_tokens=True,
     )
     return Rollout(
-        tokens=tokens,
+        tokens=torch.cat([prompt, answers], dim=1),
         prompt_mask=prompt_mask,
         response_mask=response_mask,
         logprobs=logprobs,
