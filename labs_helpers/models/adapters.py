@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from peft.utils.save_and_load import load_peft_weights
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from labs_helpers.models.loading import CannotLoad, cannot_load, quiet_loading
 
 ADAPTER_FILE = "adapter_config.json"
 PROBE_TOKENS = 12
+NO_WEIGHTS = ("ADAPTION_PROMPT", "XLORA", "POLY")  # beside those of prompts
 REMEDY = "Take other target_modules, another adapter, or train all weights (lora=None)"
 NOISE = 0.05  # stands for a training, where a merge is tried before it
 
@@ -44,20 +45,14 @@ def adapter_config(name_or_dir: str | Path) -> PeftConfig | None:
         offline = loading.source(name)["local_files_only"]
         if find_adapter_config_file(name, local_files_only=offline) is None:
             return None
-        if (Path(name) / "config.json").exists():
-            raise cannot_load(
-                name,
-                "it holds a whole model (config.json) and an adapter "
-                f"({ADAPTER_FILE}), and only you know which is meant. Move one of them "
-                "to a folder of its own",
-            )
         config = PeftConfig.from_pretrained(name, local_files_only=offline)
-        if not config.base_model_name_or_path:
-            raise cannot_load(
-                name,
-                f"{ADAPTER_FILE} names no base model, for it was built in memory. "
-                "Write the folder of the model under it as base_model_name_or_path",
-            )
+    if (Path(name) / "config.json").exists():
+        said = f"it holds a whole model (config.json) and an adapter ({ADAPTER_FILE})"
+        raise cannot_load(name, f"{said}. Move one of them to a folder of its own")
+    if not config.base_model_name_or_path:
+        said = f"{ADAPTER_FILE} names no base model, for it was built in memory"
+        remedy = "Write the folder of the model under it as base_model_name_or_path"
+        raise cannot_load(name, f"{said}. {remedy}")
     return config
 
 
@@ -82,13 +77,10 @@ def load_adapter(
             adapted = PeftModel.from_pretrained(policy, name, config=config, **how)
             found = adapted.load_adapter(name, "default", **how)
             own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-            wrong = [*(set(found.unexpected_keys) - own), *(own - set(weights))]
+            wrong = sorted({*found.unexpected_keys} - own | own - {*weights})
             if wrong:
-                raise cannot_load(
-                    name,
-                    f"its weights are not those that {ADAPTER_FILE} asks for: "
-                    f"{sorted(wrong)[:3]}",
-                )
+                said = f"its weights are not those that {ADAPTER_FILE} asks for"
+                raise cannot_load(name, f"{said}: {wrong[:3]}")
         _require_start(adapted, before)
     except CannotLoad:
         raise
@@ -114,29 +106,26 @@ def with_lora(
     """
     if not lora:
         return model
-    if isinstance(lora, int):
-        if lora < 0:
-            raise ValueError(
-                f"lora is the rank of an adapter, at least 1, got {lora}. None trains "
-                "all weights"
-            )
+    if isinstance(lora, int) and lora > 0:
         lora = LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear")
     if not isinstance(lora, PeftConfig):
-        raise ValueError(f"lora is a rank or a configuration of peft, got {lora!r}")
+        raise ValueError(
+            "lora is the rank of an adapter, at least 1, or a configuration of peft, "
+            f"got {lora!r}. None trains all weights"
+        )
     lora = copy.deepcopy(lora)  # peft writes into it what it finds in this model
     lora.task_type = task
     _require_known(lora)
     before = probe(model)
     with _refused(lora, "cannot be added to this model"):
         adapted = get_peft_model(model, lora)
-    if task != "CAUSAL_LM":
+    if task == "CAUSAL_LM":
+        with _refused(lora, "does not compute on this model, or could not be saved"):
+            probe(adapted)
+            get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        _require_start(adapted, before)
+    else:
         _try_merge(adapted)
-        return adapted
-    with _refused(lora, "does not compute on this model"):
-        probe(adapted)
-    with _refused(lora, "could not be saved"):
-        get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    _require_start(adapted, before)
     return adapted
 
 
@@ -228,45 +217,44 @@ def require_switch(policy: PeftModel) -> None:
     with quiet_loading(), torch.enable_grad(), policy.disable_adapter():
         moves = policy(input_ids=tokens, use_cache=False).logits.requires_grad
     if moves:
-        raise ValueError(
-            "with its adapter switched off this policy still depends on weights that "
-            f"are trained ({_described(policy.active_peft_config)}), so that its start "
-            "would move with it. Take bias='none'"
+        raise _error(
+            policy.active_peft_config,
+            "does not end when it is switched off: the policy still depends on weights "
+            "that are trained, so that its start would move with it",
+            "Take bias='none'",
         )
 
 
 def _require_known(config: PeftConfig) -> None:
-    kind = _kind(config)
-    if config.is_prompt_learning or kind in ("ADAPTION_PROMPT", "XLORA", "POLY"):
-        raise ValueError(
-            f"an adapter of kind {kind} works on prompts or whole texts and not on "
-            "weights, so that answers cannot be sampled token by token as they are "
-            "scored. Take LoRA, or another adapter of weights"
+    """Refuse what works on other things than weights."""
+    if config.is_prompt_learning or _kind(config) in NO_WEIGHTS:
+        raise _error(
+            config,
+            "works on prompts or whole texts and not on weights, so that answers "
+            "cannot be sampled token by token as they are scored",
+            "Take LoRA, or another adapter of weights",
         )
     if getattr(config, "alora_invocation_tokens", None):
-        raise ValueError(
-            "activated LoRA (alora_invocation_tokens) is on for a part of a text only, "
-            "which sampling token by token cannot see, and cannot be merged. Leave "
-            "alora_invocation_tokens out"
+        raise _error(
+            config,
+            "is activated LoRA, on for a part of a text only, which sampling token by "
+            "token cannot see, and cannot be merged",
+            "Leave alora_invocation_tokens out",
         )
 
 
 def _require_start(adapted: PeftModel, before: Tensor) -> None:
     """Switched off, an adapter must leave the model that it was put on, for good."""
-    if not isinstance(adapted.base_model, BaseTuner):
-        raise ValueError(
-            f"an adapter of kind {type(adapted.base_model).__name__} is not known to "
-            "come back from disk as it was: take LoRA"
-        )
     config = adapted.active_peft_config
     with _refused(config, "cannot be switched off"), adapted.disable_adapter():
         off = probe(adapted)
     if not _same(off, before):
-        raise ValueError(
-            "this adapter changes the base model's own weights when it is put on "
-            f"({_described(config)}): it would not load as it was saved, nor be its "
-            "start when switched off. Take init_lora_weights=True, 'gaussian', "
-            "'orthogonal' or 'eva', bias='none' and no layer_replication"
+        raise _error(
+            config,
+            "changes the base model's own weights when it is put on: it would not load "
+            "as it was saved, nor be its start when switched off",
+            "Take init_lora_weights=True, 'gaussian', 'orthogonal' or 'eva', "
+            "bias='none' and no layer_replication",
         )
     require_switch(adapted)
 
@@ -292,10 +280,8 @@ def _merge(copied: PeftModel) -> PreTrainedModel:
     with _refused(config, "cannot be merged"):
         fresh = fresh_copy(copied.merge_and_unload(safe_merge=True).base_model)
     if not _same(probe(fresh), before):
-        raise ValueError(
-            f"this adapter ({_described(config)}) does not merge exactly: the merged "
-            f"copy computes something else. {REMEDY}"
-        )
+        said = "does not merge exactly: the merged copy computes something else"
+        raise _error(config, said)
     return fresh
 
 
@@ -336,20 +322,19 @@ def _kind(config: PeftConfig) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
-_OF_NO_INTEREST = ("task_type", "base_model_name_or_path", "peft_type", "peft_version")
-
-
-def _described(config: PeftConfig) -> str:
-    """The kind of an adapter, and its settings that are not the usual ones."""
+def _error(config: PeftConfig, said: str, remedy: str = REMEDY) -> ValueError:
+    """What is wrong with an adapter, with its settings that are not the usual ones."""
     given = [(f, getattr(config, f.name)) for f in fields(config)]
-    said = [
+    settings = [
         f"{field.name}={value!r}"
         for field, value in given
         if isinstance(value, str | int | float | bool | list)
         and value != field.default
-        and field.name not in _OF_NO_INTEREST
+        and field.name not in ("task_type", "base_model_name_or_path", "peft_version")
+        and field.name != "peft_type"
     ]
-    return ", ".join([_kind(config), *said])
+    described = ", ".join([_kind(config), *settings])
+    return ValueError(f"this adapter ({described}) {said}. {remedy}")
 
 
 @contextmanager
@@ -360,6 +345,4 @@ def _refused(config: Any, what: str) -> Iterator[None]:
             yield
     except Exception as error:  # KeyError, RuntimeError, NotImplementedError, ...
         said = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-        raise ValueError(
-            f"this adapter ({_described(config)}) {what}: {said}. {REMEDY}"
-        ) from error
+        raise _error(config, f"{what}: {said}") from error

@@ -59,9 +59,11 @@ class Decoder:
         self.length = lengths[-1]
         self.padded = lengths[0] < lengths[-1]
         self.positions = torch.tensor(lengths, device=model.device)
-        self.mask = self._real(self.positions, self.length, self.length + room)
-        self.bias = torch.zeros_like(self.mask, dtype=model.dtype)
-        self.bias.masked_fill_(~self.mask, torch.finfo(model.dtype).min)
+        self.mask = _mask(self.positions, self.length, self.length + room)
+        if self.attends_to_all:  # what attention adds to its scores
+            hidden = self.mask[:, None, None] == 0
+            self.mask = torch.zeros_like(hidden, dtype=model.dtype)
+            self.mask.masked_fill_(hidden, torch.finfo(model.dtype).min)
 
     def read_prompts(self) -> Float[Tensor, "B V"]:
         """Read the prompts, return the logits of what follows them."""
@@ -85,37 +87,25 @@ class Decoder:
         """Read one more token a row, return the logits of what follows it."""
         positions, self.positions = self.positions, self.positions + 1
         self.length += 1
-        mask = None
-        if self.padded and self.attends_to_all:
-            mask = self.bias[:, None, None, : self.length]
-        elif self.padded:
-            mask = self.mask[:, : self.length].long()
+        mask = self.mask[..., : self.length] if self.padded else None
         return self._forward(tokens[:, None], self.cache, mask, positions[:, None])
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Keep these rows, some of them perhaps several times."""
         self.cache.batch_select_indices(rows)
-        self.positions = self.positions[rows]
-        self.mask, self.bias = self.mask[rows], self.bias[rows]
+        self.positions, self.mask = self.positions[rows], self.mask[rows]
 
     def _read_group(
         self, prompts: Sequence[Sequence[int]], cache: DynamicCache
     ) -> Float[Tensor, "group V"]:
         rows = [torch.tensor(ids) for ids in prompts]
         tokens = pad_sequence(rows, True, self.pad, "left").to(self.model.device)
-        lengths = torch.tensor([len(ids) for ids in prompts], device=tokens.device)
-        if lengths[0] == lengths[-1]:
-            return self._forward(tokens, cache, None, None)
-        mask = self._real(lengths, tokens.shape[1], tokens.shape[1]).long()
-        return self._forward(
-            tokens, cache, mask, (mask.cumsum(dim=1) - 1).clamp_(min=0)
-        )
-
-    @staticmethod
-    def _real(lengths: Int[Tensor, " B"], width: int, columns: int) -> Tensor:
-        """True but at the padding to the left of what ends in column `width`."""
-        every = torch.arange(columns, device=lengths.device)
-        return every >= width - lengths[:, None]
+        mask = positions = None
+        if len(prompts[0]) < len(prompts[-1]):
+            lengths = torch.tensor([len(ids) for ids in prompts], device=tokens.device)
+            mask = _mask(lengths, tokens.shape[1], tokens.shape[1])
+            positions = (mask.cumsum(dim=1) - 1).clamp_(min=0)
+        return self._forward(tokens, cache, mask, positions)
 
     def _forward(
         self,
@@ -135,6 +125,14 @@ class Decoder:
             **given,
         )
         return output.logits[:, -1]
+
+
+def _mask(
+    lengths: Int[Tensor, " B"], end: int, columns: int
+) -> Int[Tensor, "B columns"]:
+    """0 at the padding to the left of prompts that end in column `end`, else 1."""
+    every = torch.arange(columns, device=lengths.device)
+    return (every >= end - lengths[:, None]).long()
 
 
 class Rereader:
