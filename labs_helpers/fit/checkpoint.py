@@ -2,8 +2,7 @@
 
 A state is a dict of tensors, numbers and containers of them. The file is replaced in
 one move, so that whatever ends the program leaves the old or the new one; it holds a
-checksum of its content, and the identity of its run (see `identity`). Knows nothing of
-what the state means.
+checksum of its content, and the identity of its run (see `identity`).
 """
 
 import os
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from labs_helpers.fit.identity import Identity, differences, digest
 
@@ -26,7 +24,7 @@ class BadCheckpoint(ValueError):
 
 
 @contextmanager
-def folder_of_one_run(folder: Path | None) -> Iterator[None]:
+def folder_of_one_run(folder: str | Path | None) -> Iterator[None]:
     """Keep other trainings, of this program or another, out of the folder.
 
     The lock ends with the program, however it ends.
@@ -38,6 +36,7 @@ def folder_of_one_run(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
@@ -79,8 +78,7 @@ def save(path: Path, state: dict[str, Any], identity: Identity) -> None:
     except (OSError, RuntimeError) as error:  # torch's, where the disk is full
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0][:200]
-        raise OSError(f"{path} cannot be written: {reason}") from error
+        raise OSError(f"{path} cannot be written: {_first_line(error)}") from error
 
 
 def load(path: Path, identity: Identity, device: torch.device | str) -> dict[str, Any]:
@@ -89,7 +87,22 @@ def load(path: Path, identity: Identity, device: torch.device | str) -> dict[str
     Raises:
         BadCheckpoint: it is damaged, or that of another run; what differs is named.
     """
-    saved = _read(path, device)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise BadCheckpoint(f"{path} cannot be read: {error}") from error
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except Exception:  # torch's words advise what is unsafe
+        size = path.stat().st_size
+        raise _damaged(
+            path, f"its {size:,} bytes are no whole checkpoint: cut off or overwritten"
+        ) from None
+    names = {"identity", "state", "checksum"}
+    if not isinstance(saved, dict) or set(saved) != names:
+        raise _damaged(path, f"it does not hold {', '.join(sorted(names))} alone")
+    if saved.pop("checksum") != digest(saved):
+        raise _damaged(path, "its content does not match its checksum")
     moving = saved["state"].get("moving", ())
     found = differences(saved["identity"], identity, moving)
     if found:
@@ -107,44 +120,13 @@ def fitting(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise _damaged(path, f"its state does not fit this run ({reason})") from error
+        said = f"its state does not fit this run ({_first_line(error)})"
+        raise _damaged(path, said) from error
 
 
-def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise BadCheckpoint(f"{path} cannot be read: {error}") from error
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-    except Exception:  # torch's words advise what is unsafe
-        size = path.stat().st_size
-        raise _damaged(
-            path, f"its {size:,} bytes are no whole checkpoint: cut off or overwritten"
-        ) from None
-    names = {"identity", "state", "checksum"}
-    if not isinstance(saved, dict) or set(saved) != names:
-        raise _damaged(path, f"it does not hold {', '.join(sorted(names))} alone")
-    if saved.pop("checksum") != digest(saved):
-        raise _damaged(path, "its content does not match its checksum")
-    return saved
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
 
 
 def _damaged(path: Path, what: str) -> BadCheckpoint:
     return BadCheckpoint(f"{path} is damaged: {what}. {_ELSE}")
-
-
-def random_state(device: torch.device) -> list[Tensor]:
-    """Read torch's random state: the CPU's, and the device's if it is another."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def set_random_state(device: torch.device, states: list[Tensor]) -> None:
-    """Go back to what `random_state` read."""
-    torch.set_rng_state(states[0].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1].cpu(), device)

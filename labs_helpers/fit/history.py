@@ -2,21 +2,22 @@
 
 A row is a dict of numbers logged at one step. Rows may differ in what they hold: a
 column reads NaN where a row has no such value. On disk it is a CSV whose first row says
-how many there are, so that a file that was cut is known. Knows nothing of what is
-trained.
+how many there are, so that a file that was cut is known.
 """
 
 import csv
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from labs_helpers.common.files import write_atomically
 from labs_helpers.data import BadFile
 from labs_helpers.data.files import read_text
+
+COUNT = "rows_in_file"
+_AGAIN = "It was not written to its end, or changed since: save the history again"
 
 
 @dataclass
@@ -28,10 +29,10 @@ class History:
     @property
     def columns(self) -> list[str]:
         """Every name that some row holds, in order of appearance."""
-        return list(dict.fromkeys(name for row in self.rows for name in row))
+        return list(self.last)
 
     def __getitem__(self, column: str) -> np.ndarray:
-        if column not in self.columns:
+        if column not in self:
             raise KeyError(
                 f"the history has no column {column!r}; it has "
                 f"{', '.join(self.columns) or 'none, for nothing was logged'}"
@@ -39,7 +40,7 @@ class History:
         return np.array([row.get(column, np.nan) for row in self.rows], dtype=float)
 
     def __contains__(self, column: str) -> bool:
-        return column in self.columns
+        return any(column in row for row in self.rows)
 
     @property
     def last(self) -> dict[str, float]:
@@ -58,13 +59,11 @@ class History:
 
     def save(self, path: str | Path) -> None:
         """Write the rows as CSV, whole or not at all."""
-        rows = [dict(row) for row in self.rows]
-        if rows:
-            rows[0][COUNT] = len(rows)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*self.columns, COUNT], lineterminator="\n")
+        text, columns = io.StringIO(), [*self.columns, COUNT]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, COUNT: len(self.rows)} for row in self.rows[:1])
+        writer.writerows(self.rows[1:])
         write_atomically(Path(path), text.getvalue())
 
     @classmethod
@@ -76,35 +75,22 @@ class History:
         """
         text = read_text(path)
         if not text.endswith("\n"):
-            line = text.count("\n") + 1
-            raise BadFile(path, line, "is cut off", _AGAIN)
+            raise BadFile(path, text.count("\n") + 1, "is cut off", _AGAIN)
+        rows: list[dict[str, float]] = []
         try:
             reader = csv.DictReader(text.splitlines(keepends=True))
-            cells = list(reader)
-            rows = [
-                {name: float(cell) for name, cell in _filled(row, path, i)}
-                for i, row in enumerate(cells, 2)
-            ]
+            for line, row in enumerate(reader, 2):
+                if None in row or None in row.values():
+                    problem = "has not as many cells as the first line"
+                    raise BadFile(path, line, problem, _AGAIN)
+                rows.append({name: float(cell) for name, cell in row.items() if cell})
         except (csv.Error, ValueError) as error:
             if isinstance(error, BadFile):
                 raise
             raise BadFile(path, None, f"is no history: {error}", _AGAIN) from None
-        names = set(reader.fieldnames or ())
-        count = rows[0].pop(COUNT, len(rows)) if rows else len(names - {COUNT})
+        names = {*(reader.fieldnames or ())} - {COUNT}
+        count = rows[0].pop(COUNT, len(rows)) if rows else len(names)
         if count != len(rows):
             problem = f"holds {len(rows)} of its {count:.0f} rows"
             raise BadFile(path, None, problem if rows else "is cut off", _AGAIN)
         return cls(rows)
-
-
-def _filled(
-    row: dict[str | None, Any], path: str | Path, line: int
-) -> list[tuple[str, str]]:
-    """The cells that hold something, of a row that is whole."""
-    if None in row or None in row.values():
-        raise BadFile(path, line, "has not as many cells as the first line", _AGAIN)
-    return [(name, cell) for name, cell in row.items() if cell]
-
-
-COUNT = "rows_in_file"
-_AGAIN = "It was not written to its end, or changed since: save the history again"

@@ -3,15 +3,16 @@
 An objective turns a row of data into token ids (before training, once) and a list of
 encoded rows into a scalar loss. It pads on the right and passes no attention mask: a
 causal model's real tokens never see what stands to their right, and without a mask
-the attention takes its fast path. Knows nothing of optimisers and schedules.
+the attention takes its fast path.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from labs_helpers.data import Message, Preference, Unpaired, as_messages
@@ -21,38 +22,51 @@ from labs_helpers.models import RewardModel, logits_and_hidden, pad_right
 from labs_helpers.models.chat import encode_answer, encode_conversation
 from labs_helpers.models.limits import check_fits, each_named
 
+# "length" in tokens; and what an objective's own loss reads. Those here have "answers",
+# the sequences of the row as `answer_logprobs` takes them (one, or those of the chosen
+# and of the rejected answer), and "target", what is to be learnt of them.
 Encoded = dict[str, Any]
+Metrics = dict[str, float]
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """What `fit` needs to know of a training method.
+class Objective(ABC):
+    """What `fit` needs to know of a training method: `encode` and `loss`.
 
-    One that has a `prepare(model, rows)` too is shown all encoded rows and the model
-    once before the first step, to put into the rows what training does not change (a
-    reference's log-probs). One that has a `check(model, rows, smallest)` may refuse
-    them even before that: `smallest` is the least number of rows in a batch,
-    and a row's "number" its place among those that `fit` was given.
-
-    A batch may be computed in parts. Where its loss is not a mean over rows, so that
-    parts of it need to know the whole, the objective has a `whole(model, batch, size)`
-    too: what it gives (a count of tokens, an estimate from all rows, made from `size`
-    of them at a time) is the third argument of every part's `loss`, whose parts then
-    add up to the loss of the batch.
+    A batch may be computed in parts. A loss that is a mean over rows needs nothing for
+    that; one that is not gives what its parts need to know of the `whole`.
     """
 
+    @abstractmethod
     def encode(self, row: Any) -> Encoded:
-        """Turn a row into token ids; `length` must be its number of tokens.
+        """Turn a row into token ids; "length" must be its number of tokens.
 
-        `fit` calls this once a row and hands the same dicts to every later `loss`.
+        `fit` calls this once a row and hands the same dicts to every later `loss`, with
+        the row's "number" among those given.
         """
 
+    @abstractmethod
     def loss(
-        self, model: nn.Module, batch: list[Encoded]
-    ) -> tuple[Tensor, dict[str, float]]:
+        self, model: nn.Module, batch: list[Encoded], whole: Any = None
+    ) -> tuple[Tensor, Metrics]:
         """Compute the mean loss of a batch, with gradient, and what else to log.
 
         What is logged are means over the batch's rows, or `Mean`s over something else.
+
+        Args:
+            whole: what `whole` gave for the batch that these rows are a part of: the
+                parts' losses add up to the batch's.
+        """
+
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """Refuse rows before the first step; `smallest` is the least batch's size."""
+
+    def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:
+        """Look at all rows, and at the model as it is before the first step."""
+
+    def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> Any:
+        """What parts of a batch need to know of it, from `size` rows at a time.
+
+        None is nothing: each part's loss then weighs by its number of rows.
         """
 
 
@@ -95,7 +109,20 @@ def encode_rows(
     return encoded
 
 
-class SFTObjective:
+def encoded_answers(answers: list[Any], target: Any = None) -> Encoded:
+    """A row of some answers, each its tokens and 1 at those of the answer."""
+    length = max(len(tokens) for tokens, _ in answers)
+    return {"answers": answers, "target": target, "length": length}
+
+
+def check_answers(model: nn.Module, tokenizer: Any, rows: Sequence[Encoded]) -> None:
+    """Refuse rows that a model cannot read, by their numbers."""
+    sequences = [tokens for row in rows for tokens, _ in row["answers"]]
+    numbers = [row["number"] for row in rows for _ in row["answers"]]
+    check_fits(model, tokenizer, sequences, numbers=numbers)
+
+
+class SFTObjective(Objective):
     """Supervised fine-tuning: cross-entropy on what the assistant says.
 
     A conversation (a list of messages) trains all of its assistant's turns; a
@@ -110,37 +137,33 @@ class SFTObjective:
         """Give the tokens, and for each whether the loss is to predict it."""
         if isinstance(row, Preference | Unpaired):
             answer = row.chosen if isinstance(row, Preference) else row.completion
-            tokens, marks = encode_answer(self.tokenizer, row.prompt, answer)
+            encoded = encode_answer(self.tokenizer, row.prompt, answer)
         else:
-            tokens, marks = encode_conversation(self.tokenizer, as_messages(row))
-        return {"tokens": tokens, "answer": marks, "length": len(tokens)}
+            encoded = encode_conversation(self.tokenizer, as_messages(row))
+        return encoded_answers([encoded])
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
         """Refuse rows that the model cannot read."""
-        check_encoded(model, self.tokenizer, rows, [row["tokens"] for row in rows])
+        check_answers(model, self.tokenizer, rows)
 
     def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> int:
         """How many tokens of the batch are to be predicted."""
-        return sum(sum(row["answer"][1:]) for row in batch)
+        return sum(sum(marks[1:]) for row in batch for _, marks in row["answers"])
 
     def loss(
         self, model: nn.Module, batch: list[Encoded], whole: int | None = None
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Cross-entropy of the answer tokens, vocabulary scores only where needed.
-
-        Args:
-            whole: tokens of the batch that these rows are a part of.
-        """
+    ) -> tuple[Float[Tensor, ""], Metrics]:
+        """Cross-entropy of the answer tokens, vocabulary scores only where needed."""
         device = next(model.parameters()).device
-        tokens = pad_right([row["tokens"] for row in batch])[0].to(device)
-        answer = pad_right([row["answer"] for row in batch])[0].to(device)
-        predicted: Bool[Tensor, "B T"] = answer[:, 1:].bool()
+        both = zip(*(row["answers"][0] for row in batch), strict=True)
+        tokens, answer = (pad_right(list(rows))[0].to(device) for rows in both)
+        predicted = answer[:, 1:].bool()
         logits, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
         loss = F.cross_entropy(logits.float(), tokens[:, 1:][predicted])
         return loss if whole is None else loss * (int(predicted.sum()) / whole), {}
 
 
-class RewardObjective:
+class RewardObjective(Objective):
     """A reward model from preferences: Bradley-Terry on the pairs' rewards.
 
     A row trains the head named by its `dimension`, or the model's only head.
@@ -162,55 +185,46 @@ class RewardObjective:
         self.center_weight = center_weight
 
     def encode(self, row: Any) -> Encoded:
-        """Give the tokens of both answers, the head and the margin."""
+        """Give the tokens of both answers; their target is a head and the margin."""
         require_kind(row, Preference)
-        chosen, rejected = (
-            self._encode_answer(row.prompt, answer)
-            for answer in (row.chosen, row.rejected)
-        )
         if self.margin and row.margin is None:
             raise ValueError(
                 f"margin=True needs a margin in every row; this one has none: {row}"
             )
-        return {
-            "chosen": chosen,
-            "rejected": rejected,
-            "head": self._head(row),
-            "margin": row.margin if self.margin else 0.0,
-            "length": max(len(chosen), len(rejected)),
-        }
+        return self._encoded(row, row.margin if self.margin else 0.0)
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
         """Refuse rows that the model cannot read."""
-        trunk, tokenizer = self.reward_model.trunk, self.reward_model.tokenizer
-        for side in ("chosen", "rejected"):
-            check_encoded(trunk, tokenizer, rows, [row[side] for row in rows])
+        check_answers(self.reward_model.trunk, self.reward_model.tokenizer, rows)
 
     def loss(
-        self, model: nn.Module, batch: list[Encoded]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        self, model: nn.Module, batch: list[Encoded], whole: Any = None
+    ) -> tuple[Float[Tensor, ""], Metrics]:
         """Score chosen and rejected answers in one forward pass."""
-        chosen, rejected = self.rewards(model, batch)
-        margin = torch.tensor([row["margin"] for row in batch], device=chosen.device)
+        chosen, rejected, margin = self._rewards(model, batch)
         loss = bradley_terry_loss(chosen, rejected, margin, self.center_weight)
-        return loss, {"accuracy": share_right(chosen, rejected)}
+        return loss, {"accuracy": share_right(chosen - rejected)}
 
-    def rewards(
+    def _encoded(self, row: Preference, target: float) -> Encoded:
+        answers = []
+        for answer in (row.chosen, row.rejected):
+            *before, last = answer
+            asked = [*as_messages(row.prompt), *before]
+            answers.append((self.reward_model.encode(asked, last["content"]), ()))
+        return encoded_answers(answers, (self._head(row), target))
+
+    def _rewards(
         self, model: nn.Module, batch: list[Encoded]
-    ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """The rewards of chosen and of rejected answers, by each row's own head."""
-        sequences = [row[side] for side in ("chosen", "rejected") for row in batch]
+    ) -> tuple[Float[Tensor, " B"], ...]:
+        """Rewards of chosen and of rejected answers, by each row's head; the targets."""
+        sequences = [row["answers"][side][0] for side in (0, 1) for row in batch]
         tokens, lengths = pad_right(sequences)
         device = next(model.parameters()).device
-        heads = torch.tensor([row["head"] for row in batch], device=device)
+        heads = torch.tensor([row["target"][0] for row in batch], device=device)
+        targets = torch.tensor([row["target"][1] for row in batch], device=device)
         rewards = model(tokens.to(device), lengths.to(device)).float()
         chosen, rejected = rewards.gather(1, heads.repeat(2)[:, None])[:, 0].chunk(2)
-        return chosen, rejected
-
-    def _encode_answer(
-        self, prompt: str | list[Message], answer: str | list[Message]
-    ) -> list[int]:
-        return self.reward_model.encode(*_asked_and_said(prompt, answer))
+        return chosen, rejected, targets
 
     def _head(self, row: Preference) -> int:
         heads = self.reward_model.heads
@@ -225,31 +239,42 @@ class RewardObjective:
         return heads.index(row.dimension)
 
 
-def check_encoded(
-    model: nn.Module,
-    tokenizer: Any,
-    rows: Sequence[Encoded],
-    sequences: Sequence[Sequence[int]],
-) -> None:
-    """Refuse the rows whose token sequences the model cannot read, by their numbers."""
-    check_fits(model, tokenizer, sequences, numbers=[row["number"] for row in rows])
+class SoftRewardObjective(RewardObjective):
+    """A reward model on soft labels: RL-CAI's preference model (arXiv 2212.08073).
+
+    The cross-entropy of `meta["probability"]` and of sigmoid(chosen - rejected); labels
+    of 1 make it Bradley-Terry's loss. A pair that the judge could not decide pulls its
+    rewards together.
+
+    Args:
+        reward_model: gives tokenizer and heads; `fit` trains the model it is given.
+    """
+
+    def __init__(self, reward_model: RewardModel):
+        super().__init__(reward_model)
+
+    def encode(self, row: Any) -> Encoded:
+        """Give the tokens of both answers; their target is a head and the label."""
+        require_kind(row, Preference)
+        return self._encoded(row, soft_label(row))
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded], whole: Any = None
+    ) -> tuple[Float[Tensor, ""], Metrics]:
+        """Score chosen and rejected answers in one forward pass."""
+        chosen, rejected, labels = self._rewards(model, batch)
+        loss = F.binary_cross_entropy_with_logits(chosen - rejected, labels)
+        return loss, {"accuracy": share_right(chosen - rejected)}
 
 
-def share_right(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"]) -> float:
-    """Share of pairs whose chosen answer has the higher reward; equal ones are half."""
-    right = (chosen > rejected).float() + (chosen == rejected).float() / 2
-    return right.mean().item()
+def soft_label(row: Preference) -> float:
+    """The probability that the chosen answer is better; 1 where nothing is said."""
+    label = row.meta.get("probability", 1.0)
+    if not 0 <= label <= 1:
+        raise ValueError(f"a label is a probability, got {label!r} in {row}")
+    return float(label)
 
 
-def _asked_and_said(
-    prompt: str | list[Message], answer: str | list[Message]
-) -> tuple[list[Message], str]:
-    """All messages before the last of an answer, and what that says."""
-    *before, last = _answer_messages(answer)
-    return [*as_messages(prompt), *before], last["content"]
-
-
-def _answer_messages(answer: str | list[Message]) -> list[Message]:
-    if isinstance(answer, str):
-        return [{"role": "assistant", "content": answer}]
-    return list(answer)
+def share_right(margins: Float[Tensor, " B"]) -> float:
+    """Share of pairs whose chosen answer comes first; equal ones are half."""
+    return ((margins > 0).float() + (margins == 0).float() / 2).mean().item()

@@ -4,20 +4,18 @@
 full or with LoRA, and any function that scores answers. Its rooms: `config` the
 settings, `experience` what is learnt from, `updates` and `trust_region` the algorithms,
 `learner` the optimiser's step, `loop` what they share, `rewards` reward functions made
-of others, `watch` a second opinion on them, `probes` tasks whose optimum is known.
+of others, `monitor` the alarms, `probes` tasks whose optimum is known.
 """
 
 # fmt: off
-from labs_helpers.rl.monitor import alarms
+from labs_helpers.fit import History, TrainingStopped
 from labs_helpers.rl.config import RLConfig
-from labs_helpers.rl.experience import Reward, collect, read, unscored
+from labs_helpers.rl.experience import collect, read, unscored
 from labs_helpers.rl.loop import pretraining_mix, train
+from labs_helpers.rl.monitor import alarms
 from labs_helpers.rl.probes import PROBES, WORDS, probe_policy, solve
 from labs_helpers.rl.rewards import (
-    ensemble, length_penalised, model_reward, standardised,
+    Reward, SecondOpinion, ensemble, length_penalised, model_reward, standardised,
 )
 from labs_helpers.rl.environment import token_env
 from labs_helpers.rl.trust_region import fisher_product, flat
-from labs_helpers.rl.watch import SecondOpinion
-from labs_helpers.fit.history import History
-from labs_helpers.fit.loop import TrainingStopped

@@ -8,15 +8,17 @@ from labs_helpers.common.settings import (
     Count,
     CountOrZero,
     NotNegative,
+    Number,
     Positive,
     Seed,
     Share,
     settings,
 )
 
-Algorithm = Literal["reinforce", "actor_critic", "trpo", "ppo"]
-# PPO takes two steps where REINFORCE takes one; TRPO's is that of its values alone.
-LEARNING_RATES = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 1.5e-4}
+# Every algorithm is the function of its name in `updates`; here its learning rate. PPO
+# takes two steps where REINFORCE takes one; TRPO's is that of its values alone.
+ALGORITHMS = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 1.5e-4}
+Algorithm = Literal[tuple(ALGORITHMS)]
 # What may differ between a run and its resumption.
 FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
 
@@ -56,7 +58,7 @@ class RLConfig:
         clip: PPO's limit to a token's ratio, and to a value's move.
         kl_bound: TRPO's trust region, nats a token that the first update may move.
         value_weight: weight of the value loss.
-        entropy_weight: bonus for a nat of entropy a token.
+        entropy_weight: bonus for a nat of entropy a token; below 0 it is a malus.
         missing_end_penalty: taken off the reward of an answer that had to be cut.
         whiten: scale advantages to mean 0 and variance 1, so that the learning rate
             does not depend on the reward's scale.
@@ -88,7 +90,7 @@ class RLConfig:
     clip: Positive = 0.2
     kl_bound: Positive = 0.01
     value_weight: NotNegative = 0.1
-    entropy_weight: NotNegative = 0.0
+    entropy_weight: Number = 0.0
     missing_end_penalty: NotNegative = 1.0
     whiten: bool = True
     dropout: bool = False
@@ -116,12 +118,17 @@ class RLConfig:
     @property
     def learning_rate(self) -> float:
         """The one given, or what suits the algorithm."""
-        return LEARNING_RATES[self.algorithm] if self.lr is None else self.lr
+        return ALGORITHMS[self.algorithm] if self.lr is None else self.lr
 
     @property
     def value_learning_rate(self) -> float:
         """The one given, or the policy's."""
         return self.learning_rate if self.value_lr is None else self.value_lr
+
+    @property
+    def learns_values(self) -> bool:
+        """Whether the algorithm does; REINFORCE trusts returns alone."""
+        return self.algorithm != "reinforce"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from labs_helpers.fit.run import added, from_main, share
 from labs_helpers.losses import ppo_loss, value_loss
-from labs_helpers.rl.experience import Experience, Now
+from labs_helpers.rl.experience import Experience, Outputs
 from labs_helpers.rl.learner import Learner, Measured, mean_of_steps
-from labs_helpers.rl.processes import added, from_main, share
 
 ITERATIONS = 10  # of conjugate gradients
 DAMPING = 0.1  # added to the Fisher matrix, which a batch leaves singular
@@ -101,7 +101,7 @@ def trpo(learner: Learner, experience: Experience) -> Measured:
     measured = _policy_step(learner, experience)
     learner.center_values(experience)
 
-    def loss_of(now: Now, part: Experience) -> tuple[Tensor, Measured]:
+    def loss_of(now: Outputs, part: Experience) -> tuple[Tensor, Measured]:
         error = value_loss(
             now.values, part.values, part.returns, part.mask, learner.config.clip
         )
@@ -122,7 +122,7 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
     bound = learner.config.kl_bound * learner.step_share**2
     parts = _parts(learner, experience)
     slope, old_scores = _surrogate_gradient(learner, experience, parts, parameters)
-    learner.require_finite("gradient", slope.norm().item())
+    learner.run.require_finite("gradient", slope.norm().item())
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
         product = _fisher_product(learner, experience, parameters)
@@ -179,7 +179,7 @@ def _surrogate_gradient(
     return added(slope), old_scores
 
 
-def _surrogate(now: Now, part: Experience) -> Float[Tensor, ""]:
+def _surrogate(now: Outputs, part: Experience) -> Float[Tensor, ""]:
     """E[ratio * advantage], to maximise: PPO's without a clip."""
     unclipped = ppo_loss(
         now.logprobs, part.logprobs, part.advantages, part.mask, clip=float("inf")
@@ -231,7 +231,7 @@ def _gain_and_kl(
     moved = torch.zeros(2, device=learner.device)
     for part, old in zip(parts, old_scores, strict=True):
         now = learner.read(part)
-        before = Now(part.logprobs, part.values, now.logits)
+        before = Outputs(part.logprobs, part.values, now.logits)
         gain = _surrogate(now, part) - _surrogate(before, part)
         weight = int(part.mask.sum()) / total
         moved += weight * torch.stack([gain, _kl(old, now.logits)])

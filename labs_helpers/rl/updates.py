@@ -2,25 +2,17 @@
 
 A rule takes a learner and an experience, moves the weights, and returns what it
 measured. They differ only where the algorithms do. Know nothing of prompts, rewards
-and how often they are called.
+and how often they are called. `RLConfig.algorithm` is the name of one.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
 from labs_helpers.losses import ppo_loss, reinforce_loss, value_loss
-from labs_helpers.rl.experience import Experience, Now
+from labs_helpers.rl.experience import Experience, Outputs
 from labs_helpers.rl.learner import Learner, Measured, mean_of_steps
 from labs_helpers.rl.trust_region import trpo
 
-
-class Rule(NamedTuple):
-    """An algorithm: its update, and whether it learns values."""
-
-    update: Callable[[Learner, Experience], Measured]
-    learns_values: bool
+__all__ = ["actor_critic", "ppo", "reinforce", "trpo"]
 
 
 def reinforce(learner: Learner, experience: Experience) -> Measured:
@@ -29,7 +21,7 @@ def reinforce(learner: Learner, experience: Experience) -> Measured:
     The advantages are returns here: collect no values for them.
     """
 
-    def loss_of(now: Now, part: Experience) -> tuple[torch.Tensor, Measured]:
+    def loss_of(now: Outputs, part: Experience) -> tuple[torch.Tensor, Measured]:
         return reinforce_loss(now.logprobs, part.advantages, part.mask), {}
 
     return learner.step(experience, _all(experience), loss_of)
@@ -42,7 +34,7 @@ def actor_critic(learner: Learner, experience: Experience) -> Measured:
     """
     learner.center_values(experience)
 
-    def loss_of(now: Now, part: Experience) -> tuple[torch.Tensor, Measured]:
+    def loss_of(now: Outputs, part: Experience) -> tuple[torch.Tensor, Measured]:
         policy = reinforce_loss(now.logprobs, part.advantages, part.mask)
         return _with_values(policy, now, part, learner)
 
@@ -56,7 +48,7 @@ def ppo(learner: Learner, experience: Experience) -> Measured:
     """
     learner.center_values(experience)
 
-    def loss_of(now: Now, part: Experience) -> tuple[torch.Tensor, Measured]:
+    def loss_of(now: Outputs, part: Experience) -> tuple[torch.Tensor, Measured]:
         policy = ppo_loss(
             now.logprobs,
             part.logprobs,
@@ -77,7 +69,7 @@ def ppo(learner: Learner, experience: Experience) -> Measured:
 
 
 def _with_values(
-    policy: torch.Tensor, now: Now, part: Experience, learner: Learner
+    policy: torch.Tensor, now: Outputs, part: Experience, learner: Learner
 ) -> tuple[torch.Tensor, Measured]:
     values = value_loss(
         now.values, part.values, part.returns, part.mask, learner.config.clip
@@ -88,11 +80,3 @@ def _with_values(
 
 def _all(experience: Experience) -> torch.Tensor:
     return torch.arange(len(experience), device=experience.tokens.device)
-
-
-RULES = {
-    "reinforce": Rule(reinforce, learns_values=False),
-    "actor_critic": Rule(actor_critic, learns_values=True),
-    "trpo": Rule(trpo, learns_values=True),
-    "ppo": Rule(ppo, learns_values=True),
-}

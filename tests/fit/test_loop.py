@@ -21,7 +21,7 @@ from labs_helpers.fit import (
     checkpoint,
     fit,
 )
-from labs_helpers.fit.batching import bucketed_batches
+from labs_helpers.fit.loop import bucketed_batches
 from labs_helpers.models import RewardModel, encode_chat
 
 QUIET = {"progress": False, "batch_size": 4, "lr": 1e-2}
@@ -33,7 +33,7 @@ CHAT = [
 ]
 
 
-class Regression:
+class Regression(Objective):
     """Fits y = x, and counts."""
 
     def __init__(self):
@@ -43,7 +43,7 @@ class Regression:
         self.encoded += 1
         return {"row": row, "length": 1 + row % 3}
 
-    def loss(self, model, batch):
+    def loss(self, model, batch, whole=None):
         self.calls += 1
         x = torch.tensor([[row["row"] / 10, 1.0] for row in batch])
         loss = (model(x)[:, 0] - x[:, 0]).square().mean()
@@ -175,7 +175,7 @@ class TestNaN:
     def test_says_step_cause_and_remedy(self):
         with pytest.raises(
             TrainingStopped,
-            match=r"loss is nan at step 4 of 5.*weights of step 3.*lr=0.003",
+            match=r"step 4 of 5: the loss is nan.*weights from before this.*lr=0.003",
         ):
             fit(breaking_line(4), range(20), Regression(), FitConfig(**QUIET))
 
@@ -192,10 +192,10 @@ class TestNaN:
 
     def test_gradients_count_too(self):
         class Root(Regression):
-            def loss(self, model, batch):
+            def loss(self, model, batch, whole=None):
                 return (model(torch.zeros(1, 2)) * 0).sqrt().sum(), {}
 
-        with pytest.raises(TrainingStopped, match="gradient is nan at step 1"):
+        with pytest.raises(TrainingStopped, match="step 1 of 5: the gradient is nan"):
             fit(noisy_line(), range(20), Root(), FitConfig(**QUIET))
 
 
@@ -264,10 +264,8 @@ class TestResume:
 
 class TestSFT:
     def learned(self, tokenizer, row):
-        encoded = SFTObjective(tokenizer).encode(row)
-        return tokenizer.decode(
-            list(itertools.compress(encoded["tokens"], encoded["answer"]))
-        )
+        [answer] = SFTObjective(tokenizer).encode(row)["answers"]
+        return tokenizer.decode(list(itertools.compress(*answer)))
 
     def test_every_turn_of_the_assistant_with_its_end(self, tiny_tokenizer):
         assert self.learned(tiny_tokenizer, CHAT) == "I.<|end|>It is stone.<|end|>"
@@ -322,12 +320,13 @@ class TestSFT:
         model, objective = tiny_policy(), SFTObjective(tiny_tokenizer)
         batch = [objective.encode(row) for row in (CHAT, CHAT[:2])]
         losses = []
-        for row in batch:
-            tokens = torch.tensor([row["tokens"]])
-            labels = tokens.where(torch.tensor([row["answer"]]) == 1, -100)[0, 1:]
+        answers = [row["answers"][0] for row in batch]
+        for tokens, marks in answers:
+            tokens = torch.tensor([tokens])
+            labels = tokens.where(torch.tensor([marks]) == 1, -100)[0, 1:]
             logits = model(tokens).logits[0, :-1]
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-        total = sum(sum(row["answer"]) for row in batch)
+        total = sum(sum(marks) for _, marks in answers)
         loss, _ = objective.loss(model, batch)
         torch.testing.assert_close(loss, sum(losses) / total)
 

@@ -186,7 +186,7 @@ class TestSLiC:
         batch = encoded(objective, PAIRS)
         loss, metrics = objective.loss(policy, batch)
         difference = margins(policy, tiny_tokenizer)
-        tokens = sum(sum(row["chosen"][1]) for row in batch)
+        tokens = sum(sum(row["answers"][0][1]) for row in batch)
         likelihood = metrics["chosen_logprob"] * len(PAIRS) / tokens
         expected = torch.relu(3 - difference).mean() - 0.2 * likelihood
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)

@@ -15,8 +15,8 @@ from labs_helpers.common import interrupts
 from labs_helpers.fit import FitConfig, SFTObjective, SLiCObjective, fit
 from labs_helpers.models import PolicyWithValue, RewardModel
 from labs_helpers.rl import RLConfig, probe_policy, train
-from labs_helpers.rl.memory import recomputing
-from labs_helpers.rl.prompts import as_prompts
+from labs_helpers.rl.learner import recomputing
+from labs_helpers.rl.loop import as_prompts
 
 ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
 EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -66,21 +66,21 @@ def test_prompts_come_in_any_container(prompts):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ("Who?", r"got a single one: put it in a list, \['Who\?'\]"),
-        ([{"role": "user", "content": "Who?"}], "messages of a single one"),
+        ("Who?", r"got 'Who\?'. Put a single one in a list"),
+        ([{"role": "user", "content": "Who?"}], "prompt 0 is an object. Expected"),
         ({"prompt": ["a"]}, "prompts is a list of prompts"),
         (5, "prompts is a list of prompts, got 5"),
         (None, "prompts is a list of prompts, got None"),
         ([], "`prompts` is empty"),
         ((p for p in ()), "`prompts` is empty"),
-        (["a", None], "prompt 1 is text, messages or"),
-        (["a", 5.0], "prompt 1 is text, messages or"),
-        ([{"question": "a"}], 'prompt 0 is a row without a "prompt"'),
+        (["a", None], "prompt 1 is null. Expected a string"),
+        (["a", 5.0], "prompt 1 is a number. Expected a string"),
+        ([{"question": "a"}], "prompt 0 is an object. Expected"),
     ],
 )
 def test_prompts_that_are_none(prompts, message):
     with pytest.raises(ValueError, match=message):
-        as_prompts(prompts)
+        run(prompts=as_prompts(prompts))
 
 
 def test_a_reward_is_a_function(tiny_policy, tiny_tokenizer):

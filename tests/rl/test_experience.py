@@ -12,7 +12,7 @@ from labs_helpers.fit import TrainingStopped
 from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl import RLConfig, collect, probe_policy, read, unscored
 from labs_helpers.rl.experience import explained_variance, reference_of, repetition
-from labs_helpers.sampling import Rollout, sample
+from labs_helpers.sampling import sample
 
 PROMPTS = ["a", "b c", "a b c d e", "d"]
 
@@ -48,10 +48,8 @@ def gather(policy, tokenizer, reward=None, reference=None, kl_weight=0.1, **sett
         tokenizer,
         PROMPTS,
         reward or (lambda prompts, texts: [1.0, 2.0, 3.0, 4.0]),
-        RLConfig(**settings),
-        kl_weight=kl_weight,
+        RLConfig(kl_weight=kl_weight, **settings),
         seed=3,
-        with_values=True,
     )
 
 
@@ -259,18 +257,14 @@ class TestMeasures:
         assert explained_variance(-5 * returns, returns, mask) == -1
         assert explained_variance(returns, torch.ones(3, 4), mask) == 0
 
-    def test_repetition(self, tokenizer):
+    def test_repetition(self):
         def answers(*rows):
-            mask = torch.tensor([[t >= 0 for t in row] for row in rows])
-            tokens = torch.tensor(rows).clamp(min=0)
-            nothing = torch.zeros(len(rows), 0)
-            return Rollout(
-                tokens, nothing.bool(), mask, mask.float(), [], mask.any(dim=1)
-            )
+            tokens = torch.tensor(rows)
+            return tokens, tokens >= 0
 
-        assert repetition(answers([2, 3, 4, 5, 6, 7])) == 0
-        assert repetition(answers([2, 2, 2, 2, 2, 2])) == pytest.approx(3 / 4)
-        assert repetition(answers([2, 3, -1, -1, -1, -1])) == 0
+        assert repetition(*answers([2, 3, 4, 5, 6, 7])) == 0
+        assert repetition(*answers([2, 2, 2, 2, 2, 2])) == pytest.approx(3 / 4)
+        assert repetition(*answers([2, 3, -1, -1, -1, -1])) == 0
 
     def test_padding_moves_to_the_right(self, policy, tokenizer):
         rollout = sample(policy, tokenizer, PROMPTS, max_new_tokens=6, seed=3)

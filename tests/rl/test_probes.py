@@ -24,8 +24,7 @@ def test_without_discount_the_longer_answer_is_best():
 
 @pytest.mark.slow
 def test_rewards_in_another_order_are_found_out(monkeypatch):
-    ordered = experience._scores
-    monkeypatch.setattr(
-        experience, "_scores", lambda *asked: ordered(*asked).roll(1, dims=0)
-    )
+    ordered = experience.scores_in_training
+    rolled = lambda *asked: ordered(*asked).roll(1, dims=0)  # noqa: E731
+    monkeypatch.setattr(experience, "scores_in_training", rolled)
     assert solve(BY_NAME["action dependence"], "ppo").optimal < 0.9

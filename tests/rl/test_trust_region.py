@@ -115,12 +115,10 @@ class TestStep:
                 tokenizer,
                 ["a", "b"] * 16,
                 reward or (lambda prompts, texts: [float("c" in t) for t in texts]),
-                RLConfig(max_new_tokens=4, samples=32),
-                kl_weight=0.0,
+                RLConfig(max_new_tokens=4, samples=32, kl_weight=0.0),
                 seed=0,
-                with_values=True,
             )
-            return Learner(model, config, list(model.parameters())), experience
+            return Learner(model, config), experience
 
         return build
 
