@@ -15,7 +15,7 @@ last checkpoint when the same command is given again.
 import sys
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -24,7 +24,7 @@ from labs_helpers.course.profile import MODELS
 from labs_helpers.data import SPLITS, BadFile, read_prompts
 from labs_helpers.data.files import read_table
 from labs_helpers.rl import RLConfig
-from labs_helpers.rl.config import Algorithm
+from labs_helpers.rl.config import ALGORITHMS
 from labs_tools.reward_files import Function, load_function
 
 
@@ -87,11 +87,9 @@ def run(algorithm: str, path: Path) -> int:
     Raises:
         BadSettings: unknown algorithm, or a file that cannot be used.
     """
-    if algorithm not in get_args(Algorithm):
-        raise BadSettings(
-            f"no algorithm {short(algorithm)}; there are "
-            f"{', '.join(get_args(Algorithm))}"
-        )
+    if algorithm not in ALGORITHMS:
+        known = ", ".join(ALGORITHMS)
+        raise BadSettings(f"no algorithm {short(algorithm)}; there are {known}")
     asked = read_settings(path)
     out = Path(asked.out)
     try:
@@ -105,9 +103,9 @@ def run(algorithm: str, path: Path) -> int:
 
     # Here, for they take seconds, and a wrong file is told at once.
     from labs_helpers.fit import TrainingStopped
+    from labs_helpers.fit.run import processes
     from labs_helpers.models import load_policy, load_tokenizer, save_policy
     from labs_helpers.rl import alarms, train
-    from labs_helpers.rl.processes import processes
 
     name = _located(asked.policy)
     torch.manual_seed(config.seed)  # a new adapter is drawn at random

@@ -7,13 +7,14 @@ checksum of its content, and the identity of its run (see `identity`).
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
+from labs_helpers.common.files import replacing
 from labs_helpers.fit.identity import Identity, differences, digest
 
 _ELSE = "Delete it to start anew, or give this run a folder of its own"
@@ -67,17 +68,13 @@ def save(path: Path, state: dict[str, Any], identity: Identity) -> None:
     Raises:
         OSError: it cannot be written; the file is what it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
     saved = {"identity": identity, "state": state}
     try:
-        torch.save({**saved, "checksum": digest(saved)}, unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            torch.save({**saved, "checksum": digest(saved)}, unfinished)
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch's, where the disk is full
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written: {_first_line(error)}") from error
 
 

@@ -6,7 +6,6 @@ causal model's real tokens never see what stands to their right, and without a m
 the attention takes its fast path.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,30 +20,30 @@ from labs_helpers.losses import bradley_terry_loss
 from labs_helpers.models import RewardModel, logits_and_hidden, pad_right
 from labs_helpers.models.chat import encode_answer, encode_conversation
 from labs_helpers.models.limits import check_fits, each_named
+from labs_helpers.sampling.logprobs import Masked
 
-# "length" in tokens; and what an objective's own loss reads. Those here have "answers",
-# the sequences of the row as `answer_logprobs` takes them (one, or those of the chosen
-# and of the rejected answer), and "target", what is to be learnt of them.
+# "length" in tokens; and what an objective's own loss reads. Those here have "tokens"
+# with a mark at each one of the "answer"; or a pair of "answers", chosen first, and as
+# "target" what is to be learnt of them.
 Encoded = dict[str, Any]
 Metrics = dict[str, float]
 
 
-class Objective(ABC):
+class Objective:
     """What `fit` needs to know of a training method: `encode` and `loss`.
 
     A batch may be computed in parts. A loss that is a mean over rows needs nothing for
     that; one that is not gives what its parts need to know of the `whole`.
     """
 
-    @abstractmethod
     def encode(self, row: Any) -> Encoded:
         """Turn a row into token ids; "length" must be its number of tokens.
 
         `fit` calls this once a row and hands the same dicts to every later `loss`, with
         the row's "number" among those given.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def loss(
         self, model: nn.Module, batch: list[Encoded], whole: Any = None
     ) -> tuple[Tensor, Metrics]:
@@ -56,6 +55,7 @@ class Objective(ABC):
             whole: what `whole` gave for the batch that these rows are a part of: the
                 parts' losses add up to the batch's.
         """
+        raise NotImplementedError
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
         """Refuse rows before the first step; `smallest` is the least batch's size."""
@@ -109,16 +109,24 @@ def encode_rows(
     return encoded
 
 
-def encoded_answers(answers: list[Any], target: Any = None) -> Encoded:
-    """A row of some answers, each its tokens and 1 at those of the answer."""
+def encoded_pair(answers: list[Masked], target: Any = None) -> Encoded:
+    """A row of two answers."""
     length = max(len(tokens) for tokens, _ in answers)
     return {"answers": answers, "target": target, "length": length}
 
 
+def answers_of(row: Encoded) -> list[Masked]:
+    """The row's answer or answers, as `answer_logprobs` takes them."""
+    return [(row["tokens"], row["answer"])] if "tokens" in row else row["answers"]
+
+
 def check_answers(model: nn.Module, tokenizer: Any, rows: Sequence[Encoded]) -> None:
     """Refuse rows that a model cannot read, by their numbers."""
-    sequences = [tokens for row in rows for tokens, _ in row["answers"]]
-    numbers = [row["number"] for row in rows for _ in row["answers"]]
+    numbers, sequences = [], []
+    for row in rows:
+        for tokens, _ in answers_of(row):
+            numbers.append(row["number"])
+            sequences.append(tokens)
     check_fits(model, tokenizer, sequences, numbers=numbers)
 
 
@@ -137,10 +145,10 @@ class SFTObjective(Objective):
         """Give the tokens, and for each whether the loss is to predict it."""
         if isinstance(row, Preference | Unpaired):
             answer = row.chosen if isinstance(row, Preference) else row.completion
-            encoded = encode_answer(self.tokenizer, row.prompt, answer)
+            tokens, marks = encode_answer(self.tokenizer, row.prompt, answer)
         else:
-            encoded = encode_conversation(self.tokenizer, as_messages(row))
-        return encoded_answers([encoded])
+            tokens, marks = encode_conversation(self.tokenizer, as_messages(row))
+        return {"tokens": tokens, "answer": marks, "length": len(tokens)}
 
     def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
         """Refuse rows that the model cannot read."""
@@ -148,15 +156,15 @@ class SFTObjective(Objective):
 
     def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> int:
         """How many tokens of the batch are to be predicted."""
-        return sum(sum(marks[1:]) for row in batch for _, marks in row["answers"])
+        return sum(sum(row["answer"][1:]) for row in batch)
 
     def loss(
         self, model: nn.Module, batch: list[Encoded], whole: int | None = None
     ) -> tuple[Float[Tensor, ""], Metrics]:
         """Cross-entropy of the answer tokens, vocabulary scores only where needed."""
         device = next(model.parameters()).device
-        both = zip(*(row["answers"][0] for row in batch), strict=True)
-        tokens, answer = (pad_right(list(rows))[0].to(device) for rows in both)
+        tokens = pad_right([row["tokens"] for row in batch])[0].to(device)
+        answer = pad_right([row["answer"] for row in batch])[0].to(device)
         predicted = answer[:, 1:].bool()
         logits, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
         loss = F.cross_entropy(logits.float(), tokens[:, 1:][predicted])
@@ -211,12 +219,12 @@ class RewardObjective(Objective):
             *before, last = answer
             asked = [*as_messages(row.prompt), *before]
             answers.append((self.reward_model.encode(asked, last["content"]), ()))
-        return encoded_answers(answers, (self._head(row), target))
+        return encoded_pair(answers, (self._head(row), target))
 
     def _rewards(
         self, model: nn.Module, batch: list[Encoded]
     ) -> tuple[Float[Tensor, " B"], ...]:
-        """Rewards of chosen and of rejected answers, by each row's head; the targets."""
+        """Rewards of chosen and of rejected answers, by each row's head; targets."""
         sequences = [row["answers"][side][0] for side in (0, 1) for row in batch]
         tokens, lengths = pad_right(sequences)
         device = next(model.parameters()).device

@@ -19,8 +19,9 @@ from labs_helpers.fit.objectives import (
     Metrics,
     Objective,
     SFTObjective,
+    answers_of,
     check_answers,
-    encoded_answers,
+    encoded_pair,
     mean_of,
     share_right,
     soft_label,
@@ -256,12 +257,13 @@ def _as_reference(reference: Policy | Reference | None) -> Reference:
 def _encode_pair(answers: SFTObjective, row: Any) -> Encoded:
     require_kind(row, Preference)
     both = (Unpaired(row.prompt, said, True) for said in (row.chosen, row.rejected))
-    return encoded_answers([answers.encode(one)["answers"][0] for one in both])
+    return encoded_pair([answers_of(answers.encode(one))[0] for one in both])
 
 
 def _answers(rows: Sequence[Encoded]) -> list[Masked]:
     """All rows' first answers, then their second ones if they have two."""
-    return [answer for side in zip(*(r["answers"] for r in rows), strict=True) for answer in side]
+    sides = zip(*map(answers_of, rows), strict=True)
+    return [answer for side in sides for answer in side]
 
 
 def _require_others(rows: int) -> None:

@@ -135,7 +135,10 @@ def collect(
     experience = unscored(rollout, device)
     for field in ("tokens", "predicts", "responses", "mask"):
         setattr(experience, field, _gathered(getattr(experience, field)))
-    scores, finished = _gathered(mine.to(device)), _gathered(rollout.finished.to(device))
+    scores, finished = (
+        _gathered(mine.to(device)),
+        _gathered(rollout.finished.to(device)),
+    )
     reference_logprobs, mean_entropy = _fill_in(model, reference, experience, config)
     penalised = scores - config.missing_end_penalty * ~finished
     measured = _assign_credit(experience, penalised, reference_logprobs, config)
@@ -276,7 +279,8 @@ def _gathered(rows: Tensor) -> Tensor:
     """The rows of all processes, in their order."""
     if processes().num_processes == 1:
         return rows
-    return gather(pad_across_processes(rows, dim=1))
+    numbers = rows.long() if rows.dtype == torch.bool else rows  # padding adds to it
+    return gather(pad_across_processes(numbers, dim=1)).to(rows.dtype)
 
 
 def _seed_sampling(seed: int, samples: int, max_new_tokens: int) -> int | None:

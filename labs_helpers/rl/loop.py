@@ -275,7 +275,7 @@ def _require_reward(reward: Any) -> None:
 
 
 def _order(prompts: int, config: RLConfig) -> np.ndarray:
-    """Which prompts each update asks of each process, one an answer: all once a pass."""
+    """Prompts that each update asks of each process: every prompt once a pass."""
     shape = (config.updates, processes().num_processes, config.samples)
     random = np.random.default_rng(config.seed)
     passes = -(-int(np.prod(shape)) // prompts)

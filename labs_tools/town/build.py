@@ -200,7 +200,9 @@ class TownObjective(SFTObjective):
             "length": len(tokens),
         }
 
-    def loss(self, model: nn.Module, batch: list[dict]) -> tuple[Tensor, dict]:
+    def loss(
+        self, model: nn.Module, batch: list[dict], whole: int | None = None
+    ) -> tuple[Tensor, dict]:
         """Cross-entropy, its weighted mean over the tokens to learn."""
         tokens, _ = pad_right([row["tokens"] for row in batch])
         weights = [torch.tensor(row["weights"]) for row in batch]

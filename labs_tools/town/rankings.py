@@ -72,7 +72,7 @@ def rankings(
     return found
 
 
-class RankingObjective:
+class RankingObjective(Objective):
     """Bradley-Terry on all pairs of each ranking, judged by one unbiased annotator.
 
     The annotator compares every two answers on every head: on gold for the head
@@ -111,7 +111,7 @@ class RankingObjective:
         return {"tokens": tokens, **pairs, "choice": choice, "length": length}
 
     def loss(
-        self, model: RewardModel, batch: list[Encoded]
+        self, model: RewardModel, batch: list[Encoded], whole: None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """Score every answer once, then compare."""
         sequences = [tokens for row in batch for tokens in row["tokens"]]
@@ -122,7 +122,7 @@ class RankingObjective:
         return compared + spoken, {"accuracy": right, "speech": spoken.item()}
 
 
-class HeadObjective:
+class HeadObjective(Objective):
     """The heads of a reward model, on what they read; its trunk as it is.
 
     What the heads read of an answer is computed once; `fit` trains `model.head`. The
@@ -146,7 +146,7 @@ class HeadObjective:
         return {"tokens": read, **pairs, "length": len(read)}
 
     def loss(
-        self, head: nn.Module, batch: list[Encoded]
+        self, head: nn.Module, batch: list[Encoded], whole: None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """Compare all pairs of each ranking."""
         rewards = head(torch.cat([row["tokens"] for row in batch]))

@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_the_old_one(path, monkeypatch):
         checkpoint.save(path, {"step": 4}, {"lr": 0.1})
     monkeypatch.undo()
     assert checkpoint.load(path, {"lr": 0.1}, "cpu")["step"] == 3
-    assert not path.with_suffix(".unfinished").exists()
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path):

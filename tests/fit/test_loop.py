@@ -264,8 +264,9 @@ class TestResume:
 
 class TestSFT:
     def learned(self, tokenizer, row):
-        [answer] = SFTObjective(tokenizer).encode(row)["answers"]
-        return tokenizer.decode(list(itertools.compress(*answer)))
+        encoded = SFTObjective(tokenizer).encode(row)
+        learned = itertools.compress(encoded["tokens"], encoded["answer"])
+        return tokenizer.decode(list(learned))
 
     def test_every_turn_of_the_assistant_with_its_end(self, tiny_tokenizer):
         assert self.learned(tiny_tokenizer, CHAT) == "I.<|end|>It is stone.<|end|>"
@@ -320,13 +321,12 @@ class TestSFT:
         model, objective = tiny_policy(), SFTObjective(tiny_tokenizer)
         batch = [objective.encode(row) for row in (CHAT, CHAT[:2])]
         losses = []
-        answers = [row["answers"][0] for row in batch]
-        for tokens, marks in answers:
-            tokens = torch.tensor([tokens])
-            labels = tokens.where(torch.tensor([marks]) == 1, -100)[0, 1:]
+        for row in batch:
+            tokens = torch.tensor([row["tokens"]])
+            labels = tokens.where(torch.tensor([row["answer"]]) == 1, -100)[0, 1:]
             logits = model(tokens).logits[0, :-1]
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-        total = sum(sum(marks) for _, marks in answers)
+        total = sum(sum(row["answer"]) for row in batch)
         loss, _ = objective.loss(model, batch)
         torch.testing.assert_close(loss, sum(losses) / total)
 

@@ -119,7 +119,6 @@ class TestReferences:
         for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
             assert torch.equal(a, b)
 
-
     def test_a_kl_from_what_moved_along_is_refused(self, tiny_policy, tiny_tokenizer):
         base = tiny_policy(spread=0.1)
         lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -67,13 +67,16 @@ def test_prompts_come_in_any_container(prompts):
     ("prompts", "message"),
     [
         ("Who?", r"got 'Who\?'. Put a single one in a list"),
-        ([{"role": "user", "content": "Who?"}], "prompt 0 is an object. Expected"),
+        (
+            [{"role": "user", "content": "Who?"}],
+            "prompt 0 is an object. A message stands",
+        ),
         ({"prompt": ["a"]}, "prompts is a list of prompts"),
         (5, "prompts is a list of prompts, got 5"),
         (None, "prompts is a list of prompts, got None"),
         ([], "`prompts` is empty"),
         ((p for p in ()), "`prompts` is empty"),
-        (["a", None], "prompt 1 is null. Expected a string"),
+        (["a", None], "prompt 1 is a null. Expected a string"),
         (["a", 5.0], "prompt 1 is a number. Expected a string"),
         ([{"question": "a"}], "prompt 0 is an object. Expected"),
     ],

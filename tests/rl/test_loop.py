@@ -219,7 +219,7 @@ class TestTraining:
 
         class Plain(SFTObjective):
             def encode(self, row):
-                return {"answers": [([2, 7], [0, 1])], "length": 2}
+                return {"tokens": [2, 7], "answer": [0, 1], "length": 2}
 
         mix = pretraining_mix(Plain(tokenizer), [chat], weight=1.0, batch_size=2)
         model, history = run(
