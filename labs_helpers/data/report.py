@@ -4,6 +4,7 @@ What should stand there is a pydantic model (or any type); the description of a 
 is the remedy where its value does not fit.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -61,21 +62,20 @@ class PreferenceReport:
         return not self.errors
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.rows} of {self.total} rows are usable: "
-            f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}."
-        ]
+        counts, lines = [], []
         for title, findings in (("Error", self.errors), ("Warning", self.warnings)):
-            kinds: dict[tuple[str, str], list[Finding]] = {}
+            plural = "s" * (len(findings) != 1)
+            counts.append(f"{len(findings)} {title.lower()}{plural}")
+            kinds = defaultdict(list)
             for finding in findings:
-                kinds.setdefault((finding.field, finding.remedy), []).append(finding)
+                kinds[finding.field, finding.remedy].append(finding)
             for kind in kinds.values():
                 lines += [f"{title}: {finding}" for finding in kind[:SHOWN_OF_A_KIND]]
-                if len(kind) > SHOWN_OF_A_KIND:
-                    rest = kind[SHOWN_OF_A_KIND:]
-                    where = f"{len(rest)} more like the last, to line {rest[-1].line}"
-                    lines.append(f"{title}: {where}.")
-        return printable("\n".join(lines))
+                if rest := kind[SHOWN_OF_A_KIND:]:
+                    more = f"{len(rest)} more like the last, to line {rest[-1].line}"
+                    lines.append(f"{title}: {more}.")
+        usable = f"{self.rows} of {self.total} rows are usable: {', '.join(counts)}."
+        return printable("\n".join([usable, *lines]))
 
 
 def validated(
@@ -166,7 +166,3 @@ def node_at(node: int | yaml.Node, *path: str | int) -> int | yaml.Node:
         elif isinstance(node, yaml.MappingNode):
             node = next((v for k, v in node.value if k.value == step), node)
     return node
-
-
-def _count(findings: list[Finding], noun: str) -> str:
-    return f"{len(findings)} {noun}" + ("" if len(findings) == 1 else "s")

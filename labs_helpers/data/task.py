@@ -117,9 +117,7 @@ class Task:
 
     def practice(self) -> list[Prompt]:
         """Every training prompt: for answers that are sampled and not recorded."""
-        if self.many_prompts is None:
-            return self.prompts("train")
-        return self.many_prompts()
+        return self.many_prompts() if self.many_prompts else self.prompts("train")
 
 
 def task_from_preferences(
@@ -131,11 +129,9 @@ def task_from_preferences(
     """Make a task of a preference set: 80 % train, 10 % validation, 10 % test.
 
     No prompt is in two splits. Of fewer than 30 pairs half are for training, a quarter
-    each for validation and test: with one prompt nothing can be tested. There is no
-    truth and no probe.
-
-    Of unpaired rows, a prompt's desirable answers are paired with its undesirable ones,
-    in their order; what is left over, and answers to different prompts, make no pair.
+    each for validation and test: with one prompt nothing can be tested. Of unpaired
+    rows, a prompt's desirable answers are paired with its undesirable ones, in their
+    order; what is left over makes no pair. There is no truth and no probe.
 
     Raises:
         ValueError: There is no pair.
