@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 
 from labs_helpers import data
@@ -56,29 +57,27 @@ MODEL = MODELS / "town-s"
 ANSWERS, LONGEST, EPOCHS = 64, 32, 4  # of a PPO update
 PAIRS, STEPS = 32, 8  # of a step on pairs
 Way = Callable[[], Callable[[], int]]  # sets up; what it gives works and counts
+Rows = list[list[int]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: units of work a second, and how many times as fast ours is.
+    """One comparison: units of work a second, and how many times as fast ours is."""
 
-    Attributes:
-        name: what is compared, and with whom.
-        ours: the median of our speeds.
-        theirs: the median of the peer's.
-        unit: of both.
-        ratio: the median of the ratios of neighbouring measurements.
-        bar: what the ratio should reach.
-        runs: measurements of each.
-    """
-
-    name: str
-    ours: float
+    name: str  # what is compared, and with whom
+    ours: float  # the median of our speeds
     theirs: float
     unit: str
-    ratio: float
-    bar: float
-    runs: int
+    ratio: float  # the median of the ratios of neighbouring measurements
+    bar: float  # what the ratio should reach
+    runs: int  # measurements of each
+
+    def __str__(self) -> str:
+        reached = "reached" if self.ratio >= self.bar else "MISSED"
+        return (
+            f"{self.name:44} {self.ours:10.4g} {self.theirs:10.4g} {self.unit:10}"
+            f"ratio {self.ratio:.2f}, bar {self.bar:.1f} {reached}"
+        )
 
 
 def interleaved(
@@ -89,53 +88,40 @@ def interleaved(
     theirs()()
     speeds: tuple[list[float], list[float]] = ([], [])
     for number in range(runs):
-        order = (0, 1) if number % 2 else (1, 0)
-        for which in order:
+        for which in (0, 1) if number % 2 else (1, 0):
             work = (ours, theirs)[which]()
             started = time.perf_counter()
             count = work()
             speeds[which].append(count / (time.perf_counter() - started))
-    own, peer = map(statistics.median, speeds)
     ratio = statistics.median(a / b for a, b in zip(*speeds, strict=True))
-    own, peer, ratio = round(own, 3), round(peer, 3), round(ratio, 3)
-    return Row(name, own, peer, unit, ratio, bar, runs)
+    own, peer = map(statistics.median, speeds)
+    return Row(name, round(own, 3), round(peer, 3), unit, round(ratio, 3), bar, runs)
 
 
 def sampling(runs: int) -> Iterator[Row]:
     """Answers of up to 32 tokens to 64 prompts, each ending where it ends."""
     policy, tokenizer = load_policy(MODEL), load_tokenizer(MODEL)
     asked = town_task().prompts("test")[:ANSWERS]
-    width = {"max_new_tokens": LONGEST}
 
-    def ours() -> Callable[[], int]:
-        def work() -> int:
-            said = sample(policy, tokenizer, asked, **width)
-            return int(said.response_mask.sum())
+    def ours() -> int:
+        said = sample(policy, tokenizer, asked, max_new_tokens=LONGEST)
+        return int(said.response_mask.sum())
 
-        return work
-
-    def theirs() -> Callable[[], int]:
-        def work() -> int:
-            rows = [
-                encode_chat(tokenizer, p.messages, add_generation_prompt=True)
-                for p in asked
-            ]
-            tokens = _padded_left(rows, tokenizer)
-            with torch.no_grad():
-                said = policy.generate(
-                    input_ids=tokens,
-                    attention_mask=(tokens != tokenizer.pad_token_id).long(),
-                    do_sample=True,
-                    top_k=0,
-                    **width,
-                )[:, tokens.shape[1] :]
-            tokenizer.batch_decode(said, skip_special_tokens=True)
-            return int((said != tokenizer.pad_token_id).sum())
-
-        return work
+    def theirs() -> int:
+        tokens, attended = _padded_left(_asked(tokenizer, asked), tokenizer)
+        with torch.no_grad():
+            said = policy.generate(
+                input_ids=tokens,
+                attention_mask=attended,
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=LONGEST,
+            )[:, tokens.shape[1] :]
+        tokenizer.batch_decode(said, skip_special_tokens=True)
+        return int((said != tokenizer.pad_token_id).sum())
 
     name = "sampling, beside transformers' generate"
-    yield interleaved(name, ours, theirs, "tokens/s", 1.3, runs)
+    yield interleaved(name, lambda: ours, lambda: theirs, "tokens/s", 1.3, runs)
 
 
 def dpo(runs: int) -> Iterator[Row]:
@@ -201,9 +187,7 @@ def ppo(runs: int) -> Iterator[Row]:
 
     tokenizer = _tokenizer()
     asked = town_task().prompts("train")[:ANSWERS]
-    questions = [
-        encode_chat(tokenizer, p.messages, add_generation_prompt=True) for p in asked
-    ]
+    questions = _asked(tokenizer, asked)
     updates = 3
 
     def classifier() -> LlamaForSequenceClassification:
@@ -217,8 +201,7 @@ def ppo(runs: int) -> Iterator[Row]:
         said = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         end = [tokenizer.eos_token_id]
         rows = [q + a + end for q, a in zip(questions, said, strict=True)]
-        tokens = _padded_left(rows, tokenizer)
-        attended = (tokens != tokenizer.pad_token_id).long()
+        tokens, attended = _padded_left(rows, tokenizer)
         with torch.no_grad():
             return judge(input_ids=tokens, attention_mask=attended).logits[:, 0]
 
@@ -232,12 +215,7 @@ def ppo(runs: int) -> Iterator[Row]:
             lr=1e-6,
             progress=False,
         )
-
-        def work() -> int:
-            train(model, asked, score, config)
-            return updates
-
-        return work
+        return _counted(updates, train, model, asked, score, config)
 
     def theirs() -> Callable[[], int]:
         settings = _settings(
@@ -263,12 +241,7 @@ def ppo(runs: int) -> Iterator[Row]:
             value_model=classifier(),
             train_dataset=Dataset.from_list([{"input_ids": q} for q in questions]),
         )
-
-        def work() -> int:
-            trainer.train()
-            return updates
-
-        return work
+        return _counted(updates, trainer.train)
 
     for name, separate, bar in (
         ("PPO with a value model, beside TRL 1.12's", True, 1.3),
@@ -299,10 +272,9 @@ def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
         )
     rows = []
     with quiet_loading():
-        for benchmark in BENCHMARKS.values():
-            for row in benchmark(runs):
-                print(_line(row), flush=True)
-                rows.append(row)
+        for row in (row for each in BENCHMARKS.values() for row in each(runs)):
+            print(row, flush=True)
+            rows.append(row)
     if trl_ppo is None:
         print("PPO is left out: see `labs bench --help` for how to get its peer")
     else:
@@ -314,7 +286,6 @@ def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
         "versions": versions,
         "rows": [asdict(row) for row in rows],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, json.dumps(found, indent=1) + "\n")
     return rows
 
@@ -322,27 +293,15 @@ def run(out: Path, trl_ppo: Path | None = None, runs: int = 5) -> list[Row]:
 def _ppo_apart(trl_ppo: Path, runs: int) -> list[Row]:
     """PPO's rows, from a process that finds the old TRL first."""
     path = os.pathsep.join([str(trl_ppo.resolve()), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "labs_tools.bench", str(runs)]
     environment = os.environ | {"PYTHONPATH": path, "TRL_EXPERIMENTAL_SILENCE": "1"}
+    command = [sys.executable, "-m", "labs_tools.bench", str(runs)]
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
-    rows = [
-        Row(**json.loads(line[4:]))
-        for line in done.stdout.splitlines()
-        if line.startswith("row ")
-    ]
-    for row in rows:
-        print(_line(row), flush=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("row ")]
+    rows = [Row(**json.loads(line[4:])) for line in lines]
+    print(*rows, sep="\n", flush=True)
     return rows
-
-
-def _line(row: Row) -> str:
-    reached = "reached" if row.ratio >= row.bar else "MISSED"
-    return (
-        f"{row.name:44} {row.ours:10.4g} {row.theirs:10.4g} {row.unit:10}"
-        f"ratio {row.ratio:.2f}, bar {row.bar:.1f} {reached}"
-    )
 
 
 def _tokenizer() -> PreTrainedTokenizerBase:
@@ -351,32 +310,44 @@ def _tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _asked(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> Rows:
+    return [
+        encode_chat(tokenizer, p.messages, add_generation_prompt=True) for p in prompts
+    ]
+
+
 def _padded_left(
-    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
-) -> torch.Tensor:
-    width, pad = max(map(len, rows)), tokenizer.pad_token_id
-    return torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    rows: Rows, tokenizer: PreTrainedTokenizerBase
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens, and 1 where they are no padding."""
+    tokens = pad_sequence(
+        [*map(torch.tensor, rows)],
+        batch_first=True,
+        padding_value=tokenizer.pad_token_id,
+        padding_side="left",
+    )
+    return tokens, (tokens != tokenizer.pad_token_id).long()
 
 
 def _fitted(
     model: Any, rows: Sequence[data.Preference], objective: Objective
 ) -> Callable[[], int]:
     config = FitConfig(lr=1e-5, batch_size=PAIRS, epochs=1, progress=False)
-
-    def work() -> int:
-        fit(model, rows, objective, config)
-        return len(rows)
-
-    return work
+    return _counted(len(rows), fit, model, rows, objective, config)
 
 
 def _trainer(kind: Any, settings: Any, **options: Any) -> Callable[[], int]:
     trainer = kind(args=settings, **options)
     trainer.remove_callback(PrinterCallback)
+    return _counted(PAIRS * STEPS, trainer.train)
+
+
+def _counted(count: int, do: Callable[..., Any], *given: Any) -> Callable[[], int]:
+    """Work that is known to be `count` units."""
 
     def work() -> int:
-        trainer.train()
-        return PAIRS * STEPS
+        do(*given)
+        return count
 
     return work
 

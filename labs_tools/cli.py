@@ -10,9 +10,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from labs_helpers import __version__
 from labs_helpers.common.files import ROOT
@@ -26,9 +27,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Command = Callable[..., int]
+Place = Path | None
+Number = int | None
+PEER = "Where `pip install --no-deps --target DIR trl==1.12.0` put TRL's PPO."
 Public = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="The suite of this name, or its name on the hub"),
+    Option(metavar="FILE", help="The suite of this name, or its name on the hub"),
 ]
 
 
@@ -81,6 +85,10 @@ def _count(given: str | int) -> int:  # a default is parsed, too
     return int(given)
 
 
+def _number(help: str) -> Any:
+    return Option(parser=_count, metavar="N", help=help)
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(__version__)
@@ -91,7 +99,7 @@ def _version(asked: bool) -> None:
 def labs(
     version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", callback=_version, is_eager=True, help="Print it and exit."
         ),
     ] = False,
@@ -103,17 +111,14 @@ def labs(
 def run(
     labs: Annotated[
         list[int] | None,
-        typer.Argument(parser=_count, metavar="LAB", help="Numbers; without, all."),
+        Argument(parser=_count, metavar="LAB", help="Numbers; without, all."),
     ] = None,
     profile: Annotated[
-        str | None,
-        typer.Option(help="smoke, tiny, small or gpu; without, LABS_PROFILE."),
+        str | None, Option(help="smoke, tiny, small or gpu; without, LABS_PROFILE.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Without, build/labs.")
-    ] = None,
+    out: Annotated[Place, Option(metavar="DIR", help="Without, build/labs.")] = None,
     in_place: Annotated[
-        bool, typer.Option("--in-place", help="Also write notebooks back, cleaned.")
+        bool, Option("--in-place", help="Also write notebooks back, cleaned.")
     ] = False,
 ) -> int:
     """Execute lab notebooks and write them, HTML and results.json to one folder.
@@ -136,7 +141,7 @@ def run(
 @command("make the student versions")
 def release(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Without, notebooks/student.")
+        Place, Option(metavar="DIR", help="Without, notebooks/student.")
     ] = None,
 ) -> int:
     """Write the labs without solutions, hidden tests and outputs."""
@@ -150,25 +155,16 @@ def release(
 
 @command("grade a folder of notebooks", extra="lab,grade")
 def grade(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of submissions.")],
-    out: Annotated[Path, typer.Option(metavar="CSV", help="The table of grades.")],
+    folder: Annotated[Path, Argument(metavar="DIR", help="Of submissions.")],
+    out: Annotated[Path, Option(metavar="CSV", help="The table of grades.")],
     roster: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CSV",
-            help="First column: students; others: names under which files come.",
+        Place,
+        Option(
+            metavar="CSV", help="First column: students; others: their files' names."
         ),
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            parser=_count, metavar="N", help="Submissions at once; without, cores."
-        ),
-    ] = None,
-    lab: Annotated[
-        int | None,
-        typer.Option(parser=_count, metavar="N", help="Take everything for this lab."),
-    ] = None,
+    jobs: Annotated[Number, _number("At once; without, cores.")] = None,
+    lab: Annotated[Number, _number("Take everything for this lab.")] = None,
 ) -> int:
     """Run every submission's answers apart from the others and check them.
 
@@ -197,7 +193,7 @@ def doctor() -> int:
 @command("run a long experiment into a CSV")
 def study(
     name: Annotated[
-        str | None, typer.Argument(help="Without it, the studies are listed.")
+        str | None, Argument(help="Without it, the studies are listed.")
     ] = None,
 ) -> int:
     """Run one study and write data/studies/NAME.csv."""
@@ -213,11 +209,9 @@ def study(
 
 @command("align a language model by reinforcement, as a file says")
 def train(
-    algorithm: Annotated[
-        str, typer.Argument(help="ppo, trpo, actor_critic or reinforce")
-    ],
+    algorithm: Annotated[str, Argument(help="ppo, trpo, actor_critic or reinforce")],
     config: Annotated[
-        Path, typer.Option(metavar="FILE", help="TOML or YAML: policy, prompts, ...")
+        Path, Option(metavar="FILE", help="TOML or YAML: policy, prompts, ...")
     ],
 ) -> int:
     """Train a policy on its own answers, as a TOML or YAML file says.
@@ -236,23 +230,16 @@ def train(
 @command("measure refusals, attacks and truthfulness of any model")
 def safety(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A folder, or a name on the hub.")
+        str, Argument(metavar="MODEL", help="A folder, or a name on the hub.")
     ],
-    suites: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Suites and attacks.")
-    ] = None,
+    suites: Annotated[Place, Option(metavar="DIR", help="Suites and attacks.")] = None,
     xstest: Public = None,
     harmbench: Public = None,
     truthfulqa: Public = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(parser=_count, metavar="N", help="Items of each suite, drawn."),
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(parser=_count, metavar="N", help="Of an answer.")
-    ] = 128,
+    limit: Annotated[Number, _number("Items of each suite, drawn.")] = None,
+    max_new_tokens: Annotated[int, _number("Of an answer.")] = 128,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Writes the card there, too.")
+        Place, Option(metavar="DIR", help="Writes the card there, too.")
     ] = None,
 ) -> int:
     """Measure a model on suites of prompts and print its card.
@@ -269,17 +256,13 @@ def safety(
 @command("time the library beside TRL and transformers")
 def bench(
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Without, build/bench.json.")
+        Place, Option(metavar="FILE", help="Without, build/bench.json.")
     ] = None,
     trl_ppo: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where `pip install --no-deps --target DIR trl==1.12.0` put TRL's "
-            "PPO.",
-        ),
+        Place,
+        Option(metavar="DIR", help=PEER),
     ] = None,
-    runs: Annotated[int, typer.Option(parser=_count, metavar="N", help="Of each.")] = 5,
+    runs: Annotated[int, _number("Of each.")] = 5,
 ) -> int:
     """Do the same work in our way and in TRL's or transformers', in turns, and time it.
 

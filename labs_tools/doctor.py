@@ -136,24 +136,15 @@ def _labs() -> Iterator[Finding]:
     yield folder(results_folder())
 
 
-def named(profile: "Profile") -> Iterator[Finding]:
+def named(profile: "labs_helpers.course.profile.Profile") -> Iterator[Finding]:
     """Say where model and data of a profile come from, if not from the project."""
-    from labs_helpers.course.needs import WAY_OUT, ask_hub, needs
+    from labs_helpers.course.needs import needs
 
     for need in needs(profile):
-        if need.on_disk:
-            yield Finding("ok", need.what, f"{need.name}, on this disk")
-        elif need.is_path:
-            remedy = f"set {need.variable} to what is there, or unset it"
-            yield Finding("MISSING", need.what, f"there is no {need.name}", remedy)
-        elif need.downloaded:
-            yield Finding("ok", need.what, f"{need.name}, downloaded before")
-        elif problem := ask_hub(need):
-            text = f"{need.name} is not on this disk, and {problem}"
-            yield Finding("MISSING", need.what, text, WAY_OUT)
+        if lacking := need.lacking():
+            yield Finding("MISSING", need.what, lacking)
         else:
-            remedy = f"fetched from the hub, or set {need.variable} to a local one"
-            yield Finding("note", need.what, f"{need.name} is not on this disk", remedy)
+            yield Finding("ok", need.what, f"{need.name}, {need.place}")
 
 
 def _embedded(wanted: str) -> Iterator[Finding]:

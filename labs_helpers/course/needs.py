@@ -36,39 +36,54 @@ class Need:
     name: str
 
     @property
-    def variable(self) -> str:
-        """What to set in order to name another."""
-        return f"LABS_{self.what.upper().replace(' ', '_')}"
+    def kind(self) -> str:
+        """What the hub calls it."""
+        return "dataset" if self.what == "data" else "model"
 
     @property
-    def on_disk(self) -> bool:
-        """Whether it is a file or a folder."""
-        return Path(self.name).exists()
-
-    @property
-    def is_path(self) -> bool:
-        """Whether it can only be one on this disk."""
-        return self.name.startswith(("/", ".")) or self.name.endswith(FILES)
+    def repository(self) -> str:
+        """Its name on the hub, without a split."""
+        return self.name.partition(":")[0]
 
     @property
     def downloaded(self) -> bool:
         """Whether it came from the hub before."""
         from huggingface_hub import constants
 
-        kind = "dataset" if self.what == "data" else "model"
-        repository = self.repository.replace("/", "--")
-        folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository}"
-        if any(folder.glob("snapshots/*/*")):
+        folder = f"{self.kind}s--{self.repository.replace('/', '--')}"
+        if any((Path(constants.HF_HUB_CACHE) / folder).glob("snapshots/*/*")):
             return True
         prepared = Path(constants.HF_HOME) / "datasets"
-        return kind == "dataset" and any(
-            prepared.glob(f"{self.repository.replace('/', '___').lower()}/*")
-        )
+        name = self.repository.replace("/", "___").lower()
+        return self.kind == "dataset" and any(prepared.glob(f"{name}/*"))
 
     @property
-    def repository(self) -> str:
-        """Its name on the hub, without a split."""
-        return self.name.partition(":")[0]
+    def place(self) -> str:
+        """Where it is."""
+        if Path(self.name).exists():
+            return "on this disk"
+        return "downloaded before" if self.downloaded else "on the hub"
+
+    def lacking(self) -> str:
+        """What stands in the way of having it, and the way out; empty if nothing."""
+        variable = f"LABS_{self.what.upper().replace(' ', '_')}"
+        if (path := Path(self.name)).exists():
+            if self.what == "data" or any(path.glob("*config.json")):
+                return ""
+            return (
+                f"{variable} names {self.name}, which is no folder of a model: "
+                "expected config.json and *.safetensors in it"
+            )
+        if self.name.startswith(("/", ".")) or self.name.endswith(FILES):
+            return (
+                f"{variable} names {self.name}, and there is no such file or folder: "
+                "set it to what is there, or unset it"
+            )
+        if self.downloaded or not (problem := ask_hub(self)):
+            return ""
+        return (
+            f"{self.what} {self.name!r} is not on this disk, and {problem}. {WAY_OUT}"
+        )
 
 
 def needs(profile: Profile) -> Iterator[Need]:
@@ -86,28 +101,8 @@ def require(profile: Profile) -> None:
         Unreachable: something is not; the message names it and the way out.
     """
     for need in needs(profile):
-        if need.on_disk:
-            _require_model(need)
-        elif need.is_path:
-            raise Unreachable(
-                f"{need.variable} names {need.name}, and there is no such file or "
-                f"folder: set it to what is there, or unset it"
-            )
-        elif not need.downloaded and (problem := ask_hub(need)):
-            raise Unreachable(
-                f"The profile {profile.name} needs the {need.what} {need.name!r}. It "
-                f"is not on this disk, and {problem}. {WAY_OUT}."
-            )
-
-
-def _require_model(need: Need) -> None:
-    """A folder of a model holds a configuration."""
-    if need.what == "data" or any(Path(need.name).glob("*config.json")):
-        return
-    raise Unreachable(
-        f"{need.variable} names {need.name}, which is no folder of a model: expected "
-        "config.json and *.safetensors in it"
-    )
+        if lacking := need.lacking():
+            raise Unreachable(f"The profile {profile.name} needs more: {lacking}")
 
 
 def ask_hub(need: Need) -> str:
@@ -119,13 +114,12 @@ def ask_hub(need: Need) -> str:
         RepositoryNotFoundError,
     )
 
-    kind = "dataset" if need.what == "data" else "model"
     try:
-        HfApi().repo_info(need.repository, repo_type=kind, timeout=TIMEOUT)
+        HfApi().repo_info(need.repository, repo_type=need.kind, timeout=TIMEOUT)
     except GatedRepoError:
         return "the hub shows it only to people whom its owner lets in"
     except RepositoryNotFoundError:
-        return f"the hub has no {kind} of this name"
+        return f"the hub has no {need.kind} of this name"
     except HFValidationError:
         return "this is no name that the hub could have"
     except Exception as error:  # no network has many faces

@@ -91,4 +91,4 @@ def test_doctor_says_it_too(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     found = list(doctor.named(load_profile("gpu")))
     assert {finding.state for finding in found} == {"MISSING"}
-    assert all("LABS_PROFILE=tiny" in finding.remedy for finding in found)
+    assert all("LABS_PROFILE=tiny" in finding.text for finding in found)

@@ -170,9 +170,8 @@ def test_doctor_tells_a_wrong_path_from_what_the_hub_has(monkeypatch, tmp_path):
     monkeypatch.setattr("labs_helpers.course.needs.ask_hub", lambda need: "")
     found = {f.name: f for f in doctor.named(load_profile("small"))}
     assert found["model"].state == "MISSING"
-    assert "LABS_MODEL" in found["model"].remedy
-    assert found["data"].state == "note"
-    assert "LABS_DATA" in found["data"].remedy
+    assert "LABS_MODEL names" in found["model"].text
+    assert (found["data"].state, found["data"].text[-10:]) == ("ok", "on the hub")
 
 
 def test_doctor_exit_code_and_text(monkeypatch, capsys):
@@ -207,12 +206,13 @@ def test_doctor_names_an_unknown_profile(monkeypatch, tmp_path):
 
 def test_doctor_says_where_a_real_model_comes_from(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
+    (tmp_path / "config.json").write_text("{}")
     monkeypatch.setenv("LABS_MODEL", str(tmp_path))
     monkeypatch.setenv("LABS_DATA", "nobody/has-this-one")
     found = {finding.name: finding for finding in doctor.examine()}
     assert found["model"].state == "ok"
     assert found["data"].state == "MISSING"
-    assert "LABS_DATA" in found["data"].remedy
+    assert "LABS_DATA" in found["data"].text
 
 
 def test_doctor_notices_a_folder_that_it_cannot_write(monkeypatch, tmp_path):
