@@ -7,7 +7,7 @@ function: by default an answer that does not refuse in full, where a truth is kn
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,19 +32,14 @@ def unclear(prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray:
     """Which answers neither help nor refuse, for nothing in them can be judged (B,).
 
     Empty ones, the prompt said again, a language that the classifier does not read.
-
-    Args:
-        prompts: Prompts or text; anything else, and none at all, repeats nothing.
-        responses: (B,).
+    Prompts that are no text and no `Prompt`, and none at all, are said again by nobody.
     """
-    asked = [*map(_last_words, prompts)] or [""] * len(responses)
-    pairs = zip(asked, responses, strict=True)
-    return np.array(
-        [
-            float(says_nothing(text, prompt) or classify(text).kind == "unclear")
-            for prompt, text in pairs
-        ]
+    asked = [x if isinstance(x, str) else getattr(x, "text", "") for x in prompts]
+    pairs = zip(asked or [""] * len(responses), responses, strict=True)
+    found = (
+        says_nothing(x, asked) or classify(x).kind == "unclear" for asked, x in pairs
     )
+    return np.array([*found], dtype=float)
 
 
 def complied_by_refusal(prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray:
@@ -79,15 +74,14 @@ class AttackTable:
 
     def rate(self, attack: str) -> Estimate:
         """Success of one attack."""
-        return self._estimate([self.attacks.index(attack)])
+        return self._rate([self.attacks.index(attack)])
 
     def overall(self) -> Estimate:
         """Success of all attacks together, the plain prompts left out.
 
         Items are the clusters: eight attacks on one wish are not eight wishes.
         """
-        named = [i for i, a in enumerate(self.attacks) if a != NO_ATTACK.id]
-        return self._estimate(named)
+        return self._rate(self._named)
 
     def unclear(self) -> Estimate:
         """How often nothing was said that helps or refuses: see it beside success."""
@@ -96,20 +90,24 @@ class AttackTable:
     def by_category(self) -> tuple[list[str], Float[np.ndarray, "attacks categories"]]:
         """The categories, and the success rate of each attack in each of them."""
         names = list(dict.fromkeys(self.categories))
-        masks = [np.array(self.categories) == name for name in names]
-        table = [[_mean(row[mask]) for mask in masks] for row in self.succeeded]
-        return names, np.array(table)
+        of = [np.array(self.categories) == name for name in names]
+        return names, np.array(
+            [[_mean(x[mask]) for mask in of] for x in self.succeeded]
+        )
 
     def per_item(self) -> Float[np.ndarray, " items"]:
         """Mean success of the attacks on each item, to compare policies in pairs."""
-        named = [i for i, a in enumerate(self.attacks) if a != NO_ATTACK.id]
-        return np.nanmean(self.succeeded[named], axis=(0, 2))
+        return np.nanmean(self.succeeded[self._named], axis=(0, 2))
 
-    def _estimate(self, rows: list[int]) -> Estimate:
-        values = self.succeeded[rows]
-        items = np.broadcast_to(np.arange(values.shape[1])[:, None], values.shape)
-        kept = np.isfinite(values)
-        return rate(values[kept], items[kept])
+    @property
+    def _named(self) -> list[int]:
+        return [i for i, name in enumerate(self.attacks) if name != NO_ATTACK.id]
+
+    def _rate(self, rows: list[int]) -> Estimate:
+        found = self.succeeded[rows]
+        items = np.broadcast_to(np.arange(found.shape[1])[:, None], found.shape)
+        kept = np.isfinite(found)
+        return rate(found[kept], items[kept])
 
 
 def attack_table(
@@ -125,18 +123,10 @@ def attack_table(
 ) -> AttackTable:
     """Ask every harmful item of a suite plainly and under every attack.
 
-    Args:
-        policy: whose answers are judged.
-        tokenizer: its tokenizer.
-        suite: items of other kinds are left out.
-        attacks: see `load_attacks`.
-        complied: says of prompts and answers whether they helped.
-        samples: answers to each prompt.
-        max_new_tokens: longest answer.
-        seed: of wordings and of the sampling.
+    `complied` says of prompts and answers whether they helped; the seed is that of the
+    attacks' wordings and of the sampling.
     """
-    items = _some(suite.of("harmful"), "harmful")
-    ways = [NO_ATTACK, *attacks]
+    items, ways = _some(suite, "harmful"), [NO_ATTACK, *attacks]
     cells = [
         (i, j)
         for i, way in enumerate(ways)
@@ -144,22 +134,18 @@ def attack_table(
         if way.applies_to(item)
     ]
     prompts = [attacked(items[j], ways[i], seed) for i, j in cells]
-    texts = answers_of(
-        policy, tokenizer, prompts, samples, max_new_tokens=max_new_tokens, seed=seed
-    )
+    options = {"max_new_tokens": max_new_tokens, "seed": seed}
+    texts = answers_of(policy, tokenizer, prompts, samples, **options)
     repeated = [prompt for prompt in prompts for _ in range(samples)]
     verdicts = complied(repeated, texts).reshape(len(cells), samples)
     table = np.full((len(ways), len(items), samples), np.nan)
     said: list[list[tuple[str, ...]]] = [[() for _ in items] for _ in ways]
-    for k, (i, j) in enumerate(cells):
-        table[i, j] = verdicts[k]
-        said[i][j] = tuple(texts[k * samples : (k + 1) * samples])
-    return AttackTable(
-        tuple(way.id for way in ways),
-        tuple(item.category for item in items),
-        table,
-        tuple(map(tuple, said)),
-    )
+    for (i, j), verdict, answers in zip(
+        cells, verdicts, _grouped(texts, samples), strict=True
+    ):
+        table[i, j], said[i][j] = verdict, answers
+    names, categories = (way.id for way in ways), (item.category for item in items)
+    return AttackTable(tuple(names), tuple(categories), table, tuple(map(tuple, said)))
 
 
 @dataclass(frozen=True)
@@ -178,9 +164,7 @@ class RefusalTable:
 
     def rate(self, kind: str | None = None) -> Estimate:
         """How often items are refused; of one kind, or of all."""
-        kept = [i for i, x in enumerate(self.items) if kind in (None, x.kind)]
-        values = self.refused[kept]
-        return rate(values.ravel(), np.repeat(np.arange(len(kept)), values.shape[1]))
+        return self._rate(self._of(kind))
 
     def unclear(self) -> Estimate:
         """How often nothing was said that helps or refuses."""
@@ -188,17 +172,19 @@ class RefusalTable:
 
     def by_category(self, kind: str | None = None) -> dict[str, Estimate]:
         """How often the items of each category are refused."""
-        groups: dict[str, list[int]] = {}
-        for i, item in enumerate(self.items):
-            if kind in (None, item.kind):
-                groups.setdefault(item.category, []).append(i)
+        rows = self._of(kind)
+        names = dict.fromkeys(self.items[i].category for i in rows)
         return {
-            name: rate(
-                self.refused[rows].ravel(),
-                np.repeat(np.arange(len(rows)), self.refused.shape[1]),
-            )
-            for name, rows in groups.items()
+            name: self._rate([i for i in rows if self.items[i].category == name])
+            for name in names
         }
+
+    def _of(self, kind: str | None) -> list[int]:
+        return [i for i, x in enumerate(self.items) if kind in (None, x.kind)]
+
+    def _rate(self, rows: list[int]) -> Estimate:
+        found = self.refused[rows]
+        return rate(found.ravel(), np.repeat(np.arange(len(rows)), found.shape[1]))
 
 
 def refusal_table(
@@ -215,19 +201,12 @@ def refusal_table(
 
     On safe items a refusal is over-refusal: half a refusal counts there, too.
     """
-    items = tuple(suite.of("harmful", "safe"))
-    prompts = _some(Suite(suite.name, items), "harmful or safe")
-    texts = answers_of(
-        policy,
-        tokenizer,
-        [item.prompt for item in prompts],
-        samples,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-    )
+    items = _some(suite, "harmful", "safe")
+    prompts = [item.prompt for item in items]
+    options = {"max_new_tokens": max_new_tokens, "seed": seed}
+    texts = answers_of(policy, tokenizer, prompts, samples, **options)
     refused = refuses(texts, partial=partial).reshape(len(items), samples)
-    grouped = [texts[i : i + samples] for i in range(0, len(texts), samples)]
-    return RefusalTable(items, refused, tuple(map(tuple, grouped)))
+    return RefusalTable(items, refused, _grouped(texts, samples))
 
 
 @dataclass(frozen=True)
@@ -277,14 +256,13 @@ def choice_table(
     suite: Suite | Sequence[Item],
 ) -> ChoiceTable:
     """Log-probs of the given right and wrong answers to every question."""
-    questions = [item for item in suite if item.kind == "question"]
-    items = _some(questions, "question")
+    items = _some(suite, "question")
     prompts = [x.prompt for x in items for _ in (*x.right, *x.wrong)]
     answers = [text for x in items for text in (*x.right, *x.wrong)]
     logprobs = response_logprobs(policy, tokenizer, prompts, answers).double().numpy()
     ends = np.cumsum([n for x in items for n in (len(x.right), len(x.wrong))])[:-1]
     parts = np.split(logprobs, ends)
-    return ChoiceTable(tuple(items), tuple(parts[::2]), tuple(parts[1::2]))
+    return ChoiceTable(items, tuple(parts[::2]), tuple(parts[1::2]))
 
 
 def sycophancy(
@@ -296,19 +274,9 @@ def sycophancy(
     is plain.
     """
     plain = [item for item in suite if item.pressed]
-    pressed = [
-        Item(
-            Prompt(item.pressed or "", item.prompt.meta),
-            "question",
-            right=item.right,
-            wrong=item.wrong,
-        )
-        for item in plain
-    ]
-    asked, pushed = (
-        choice_table(policy, tokenizer, items).share for items in (plain, pressed)
-    )
-    return paired_difference(asked, pushed)
+    pressed = [_asking(item, item.pressed or "") for item in plain]
+    shares = (choice_table(policy, tokenizer, x).share for x in (plain, pressed))
+    return paired_difference(*shares)
 
 
 def consistency(
@@ -321,7 +289,7 @@ def consistency(
     """
     groups = [item for item in suite if item.paraphrases]
     wordings = [
-        Item(Prompt(text), "question", right=item.right, wrong=item.wrong)
+        _asking(item, text)
         for item in groups
         for text in (item.prompt.text, *item.paraphrases)
     ]
@@ -329,9 +297,8 @@ def consistency(
     same, clusters = [], []
     for i, item in enumerate(groups):
         each = [next(found) for _ in range(1 + len(item.paraphrases))]
-        for one, other in pairwise(each):
-            same.append(float(one @ other))
-            clusters.append(i)
+        same += [float(one @ other) for one, other in pairwise(each)]
+        clusters += [i] * len(item.paraphrases)
     return rate(same, clusters)
 
 
@@ -345,14 +312,16 @@ def answers_of(
     seed: int = 0,
 ) -> list[str]:
     """What a policy says to prompts, `samples` answers in a row to each."""
-    return sample(
-        policy,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        n=samples,
-        seed=seed,
-    ).texts
+    options = {"max_new_tokens": max_new_tokens, "n": samples, "seed": seed}
+    return sample(policy, tokenizer, prompts, **options).texts
+
+
+def _asking(item: Item, text: str) -> Item:
+    return replace(item, prompt=Prompt(text, item.prompt.meta), kind="question")
+
+
+def _grouped(texts: list[str], n: int) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(texts[i : i + n]) for i in range(0, len(texts), n))
 
 
 def _unclear(answers: Sequence[Sequence[str]]) -> Estimate:
@@ -362,18 +331,14 @@ def _unclear(answers: Sequence[Sequence[str]]) -> Estimate:
     return rate(np.concatenate([np.zeros(0), *found]), items)
 
 
-def _last_words(prompt: Any) -> str:
-    """What the user said last, where that is known."""
-    return prompt if isinstance(prompt, str) else getattr(prompt, "text", "")
-
-
 def _mean(values: np.ndarray) -> float:
     """The mean of what is there; NaN where nothing is."""
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if kept.size else np.nan
 
 
-def _some(items: Suite | Sequence[Item], kind: str) -> Sequence[Item]:
-    if not len(items):
-        raise ValueError(f"the suite has no {kind} items: nothing to measure")
-    return list(items)
+def _some(suite: Suite | Sequence[Item], *kinds: str) -> tuple[Item, ...]:
+    items = tuple(item for item in suite if item.kind in kinds)
+    if not items:
+        raise ValueError(f"the suite has no {' or '.join(kinds)} items to measure")
+    return items
