@@ -41,5 +41,4 @@ def test_faces_load_nothing_heavy():
     loaded = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert loaded.keys() == set(FACES)
     for name, modules in loaded.items():
-        allowed = {"matplotlib"} if name == "plots" else set()
-        assert not (HEAVY - allowed) & set(json.loads(modules)), name
+        assert not HEAVY & set(json.loads(modules)), name

@@ -6,9 +6,7 @@ the figure that a cell ends with.
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from labs_helpers.evaluation import Estimate, OveroptimisationFit, ReliabilityBin
@@ -19,6 +17,7 @@ from labs_helpers.plots.style import (
     COLOURS,
     GREY,
     LINES,
+    Figure,
     distances,
     errorbar,
     heat_map,
@@ -105,6 +104,8 @@ def best_of_n_curves(
     ylabel: str = "expected score of the chosen answer",
 ) -> Figure:
     """Draw what the best of n answers by a proxy is worth, a curve a proxy."""
+    from matplotlib.ticker import ScalarFormatter
+
     figure, axes = new_figure()
     for name, curve in curves.items():
         (line,) = axes.plot(ns, values(curve), label=name)
@@ -112,8 +113,8 @@ def best_of_n_curves(
         axes.fill_between(ns, lows, highs, color=line.get_color(), alpha=0.18, lw=0)
     axes.set_xscale("log", base=2)
     axes.set(xlabel="n answers to choose from", ylabel=ylabel, xticks=ns)
-    axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.minorticks_off()
     axes.legend()
     return figure
 
@@ -176,7 +177,7 @@ def against_size(
     level(axes, ceiling)
     if min(sizes) > 0:
         axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axes.minorticks_off()
         axes.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend(**ABOVE_LEFT, ncols=3)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from labs_helpers.evaluation import Estimate, Optimum, WinRate
@@ -16,6 +15,7 @@ from labs_helpers.plots.style import (
     GREY,
     LINES,
     MARKERS,
+    Figure,
     across,
     level,
     name_rows,

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from labs_helpers.evaluation import Estimate
@@ -13,6 +12,7 @@ from labs_helpers.plots.style import (
     ABOVE,
     COLOURS,
     GREY,
+    Figure,
     errorbar,
     level,
     name_rows,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from labs_helpers.evaluation import Estimate
 from labs_helpers.plots.style import (
@@ -11,6 +10,7 @@ from labs_helpers.plots.style import (
     COLOURS,
     GREY,
     MARKERS,
+    Figure,
     across,
     heat_map,
     level,

@@ -1,30 +1,26 @@
 """How figures look: colours, markers, sizes, and the pieces that several of them share.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart.
+Colours are those of Okabe and Ito, which colour-blind readers tell apart. matplotlib is
+imported when something is drawn: who only imports figures need not wait for it.
 """
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from PIL import Image
 
 from labs_helpers.evaluation import Estimate
 
+Axes, Figure = "matplotlib.axes.Axes", "matplotlib.figure.Figure"  # types, by name
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 GREY = "#666666"
 STYLE = {
     "axes.grid": True,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS, marker=MARKERS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.axisbelow": True,
@@ -44,21 +40,31 @@ ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
 ABOVE_LEFT = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
 
 
-class _NotebookFigure(Figure):
-    """A figure outside of pyplot: nothing to close, and yet a notebook shows it."""
+@cache
+def _figure_class() -> type:
+    from matplotlib.figure import Figure
+    from PIL import Image
 
-    def _repr_png_(self) -> bytes:
-        drawn, stored = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png")
-        # 256 colours are plenty for lines, and a third of the bytes in a notebook.
-        image = Image.open(drawn).convert("RGB").quantize(256)
-        image.save(stored, "PNG", optimize=True)
-        return stored.getvalue()
+    class NotebookFigure(Figure):
+        """A figure outside of pyplot: nothing to close, and yet a notebook shows it."""
+
+        def _repr_png_(self) -> bytes:
+            drawn, stored = io.BytesIO(), io.BytesIO()
+            self.savefig(drawn, format="png")
+            # 256 colours are plenty for lines, and a third of the bytes in a notebook.
+            image = Image.open(drawn).convert("RGB").quantize(256)
+            image.save(stored, "PNG", optimize=True)
+            return stored.getvalue()
+
+    return NotebookFigure
 
 
 def style() -> Any:
     """The context to draw in: with its settings, figures look alike."""
-    return mpl.rc_context(STYLE)
+    import matplotlib as mpl
+
+    cycle = mpl.cycler(color=COLOURS, marker=MARKERS)
+    return mpl.rc_context({**STYLE, "axes.prop_cycle": cycle})
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -74,7 +80,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 def new_figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     """An empty figure, size in inches, and its axes."""
-    figure = _NotebookFigure(figsize=(width, height))
+    figure = _figure_class()(figsize=(width, height))
     return figure, figure.subplots()
 
 
@@ -82,7 +88,7 @@ def new_panels(
     width: float, height: float, n: int, **options: Any
 ) -> tuple[Figure, Any]:
     """An empty figure, size in inches, and its n axes side by side."""
-    figure = _NotebookFigure(figsize=(width, height))
+    figure = _figure_class()(figsize=(width, height))
     return figure, figure.subplots(1, n, squeeze=False, **options)[0]
 
 
@@ -146,7 +152,7 @@ def heat_map(
     size: float | None = None,
     rotation: float = 35,
     **options: Any,
-) -> AxesImage:
+) -> "matplotlib.image.AxesImage":
     """A table in colours from `lowest` to 1, its numbers written in; NaN is blank."""
     matrix = np.ma.masked_invalid(np.asarray(matrix, float))
     image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1, **options)

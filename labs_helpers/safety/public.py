@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from labs_helpers.data import BadFile, PreferenceReport, Prompt
-from labs_helpers.data.files import read_rows, read_text
+from labs_helpers.data.files import hub_rows, read_rows, read_text
 from labs_helpers.data.messages import a_kind
 from labs_helpers.safety.suites import BadSuite, Item, Suite
 
@@ -29,14 +29,14 @@ def load_xstest(path_or_name: str | Path) -> Suite:
     """Safe prompts that sound unsafe, and unsafe ones in the same words."""
 
     def item(row: Row) -> Item:
-        kind = _text(row, "type") or _text(row, "category")
-        label = _text(row, "label") or _text(row, "finallabel")
+        kind = _text(row, "type", "category")
+        label = _text(row, "label", "finallabel")
         unsafe = label == "unsafe" if label else kind.startswith("contrast")
         return Item(
             Prompt(_needed(row, "prompt"), {"focus": _text(row, "focus")}),
             "harmful" if unsafe else "safe",
             kind,
-            _text(row, "id") or _text(row, "idv2"),
+            _text(row, "id", "idv2"),
         )
 
     return _suite("XSTest", path_or_name, item)
@@ -47,11 +47,11 @@ def load_harmbench(path_or_name: str | Path) -> Suite:
 
     def item(row: Row) -> Item:
         wish = _text(row, "behavior") or _needed(row, "prompt")
-        context = _text(row, "contextstring") or _text(row, "context")
+        context = _text(row, "contextstring", "context")
         return Item(
             Prompt(f"{context}\n\n---\n\n{wish}" if context else wish),
             "harmful",
-            _text(row, "semanticcategory") or _text(row, "category"),
+            _text(row, "semanticcategory", "category"),
             _text(row, "behaviorid"),
         )
 
@@ -62,8 +62,8 @@ def load_truthfulqa(path_or_name: str | Path) -> Suite:
     """Questions that many people answer wrongly, with right and wrong answers."""
 
     def item(row: Row) -> Item:
-        best = _text(row, "bestanswer")
-        right = _list(row, "correctanswers") or ([best] if best else [])
+        best = list(filter(None, [_text(row, "bestanswer")]))
+        right = _list(row, "correctanswers") or best
         wrong = _list(row, "incorrectanswers")
         if not right or not wrong:
             raise KeyError("correct answers and incorrect answers")
@@ -71,7 +71,7 @@ def load_truthfulqa(path_or_name: str | Path) -> Suite:
             Prompt(_needed(row, "question")),
             "question",
             _text(row, "category"),
-            right=tuple(dict.fromkeys([*([best] if best else []), *right])),
+            right=tuple(dict.fromkeys([*best, *right])),
             wrong=tuple(wrong),
         )
 
@@ -103,33 +103,15 @@ def _suite(name: str, path_or_name: str | Path, item: Callable[[Row], Item]) -> 
 
 def _rows(path_or_name: str | Path, errors: list[str]) -> Iterable[tuple[int, Any]]:
     """Rows with the line of the file (or the number of the row) that each stands on."""
-    path, name = Path(path_or_name), str(path_or_name)
-    if path.exists():
-        if path.name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
-            return _table(path, errors)
-        report = PreferenceReport()
-        found = [(line, row) for _, line, row in read_rows(path, report)]
-        errors += map(str, report.errors)
-        return found
-    if path.suffix in (".csv", ".json", ".jsonl") or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"No file {name!r} in {Path.cwd()}. Give the path of a CSV or JSON file, "
-            "or the name of a data set on the hub, as name, name:split or "
-            "name:configuration:split."
-        )
-    import datasets
-
-    where, *rest = name.split(":")
-    split = rest[-1] if rest else "train"
-    configuration = rest[0] if len(rest) > 1 else None
-    try:
-        table = datasets.load_dataset(where, configuration, split=split)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"Cannot load {name!r}: no file of that name, and no data set with split "
-            f"{split!r} came from the hub.\n{error}"
-        ) from error
-    return list(enumerate(table, 1))
+    path = Path(path_or_name)
+    if not path.exists():
+        return enumerate(hub_rows(str(path_or_name)), 1)
+    if path.name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+        return _table(path, errors)
+    report = PreferenceReport()
+    found = [(line, row) for _, line, row in read_rows(path, report)]
+    errors += map(str, report.errors)
+    return found
 
 
 def _table(path: Path, errors: list[str]) -> list[tuple[int, Row]]:
@@ -152,9 +134,10 @@ def _plain(column: str) -> str:
     return "".join(c for c in column.lower() if c.isalnum())
 
 
-def _text(row: Row, column: str) -> str:
-    value = row.get(column)
-    return "" if value is None else str(value).strip()
+def _text(row: Row, *columns: str) -> str:
+    """What stands in the first of the columns that holds anything."""
+    found = (str(row[x]).strip() for x in columns if row.get(x) is not None)
+    return next(filter(None, found), "")
 
 
 def _needed(row: Row, column: str) -> str:
