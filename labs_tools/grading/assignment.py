@@ -1,11 +1,12 @@
 """What is to be graded: a lab's notebook, cell by cell, as the instructor has it.
 
-Says for every exercise which cell holds the answer, which cell checks it and what it is
-worth. Reads sources only; submissions are others' business.
+Says for every exercise which cell holds the answer, which cell checks it, on which
+inputs, and what it is worth. Reads sources only; submissions are others' business.
 """
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,17 @@ from typing import Any
 
 import nbformat
 
-from labs_helpers.course.exercises import exercises_of
-from labs_tools.grading.statements import without_magics
+from labs_helpers.course.exercises import Exercise, exercises_of
+from labs_tools.grading.code import without_magics
 from labs_tools.release import student_version
 
 OURS = "labs_helpers"
 ORDINARY, SOLUTION, CHECK, WRITTEN = "ordinary", "solution", "check", "written"
+FIRST_SEED = 1  # of a check that names none: the first attempt's in a lab
+CALL = re.compile(
+    r"(\w+ = )?lab\.(?P<does>check|points)\('(?P<id>[\w.]+)'"
+    r"(, (?P<answer>[a-zA-Z_]\w*))?(, seed=(?P<seed>\d+))?\)"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Cell:
         grade_id: by which nbgrader knows it; empty for ordinary cells.
         points: that it is worth.
         exercise: that it checks, such as "1.2".
-        answer: what the check asks for: the name of a function, as a rule.
+        answer: the name of the function that the check asks for.
+        seeds: of the inputs that the check draws, one check after another.
         solution: grade_id of the cell with the answer.
         title: of the exercise.
         lends: functions of labs_helpers that the source's own answer calls.
@@ -50,6 +57,7 @@ class Cell:
     points: float = 0.0
     exercise: str = ""
     answer: str = ""
+    seeds: tuple[int, ...] = ()
     solution: str = ""
     title: str = ""
     lends: tuple[str, ...] = ()
@@ -57,11 +65,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One lab."""
+    """One lab: its number, its notebook, and the cells of that."""
 
     lab: int
-    name: str
+    path: Path
     cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the notebook."""
+        return self.path.stem
 
     @cached_property
     def graded(self) -> tuple[Cell, ...]:
@@ -78,52 +91,38 @@ class Assignment:
         """Changes when anything here does."""
         return hashlib.sha256(repr(self.cells).encode()).hexdigest()
 
-    @property
-    def max_points(self) -> float:
-        """Points of all exercises."""
-        return sum(cell.points for cell in self.graded)
-
 
 def read_assignment(path: Path, lab: int) -> Assignment:
-    """Read the source of a lab."""
+    """Read the source of a lab.
+
+    Raises:
+        ValueError: a check does something else than to check an exercise of the lab.
+    """
     source = nbformat.read(path, as_version=4)
     released = {c.id: c.source for c in student_version(source, path.name).cells}
     exercises = exercises_of(lab)
     code = [cell.source for cell in source.cells if cell.cell_type == "code"]
     imported = {alias: name for text in code for alias, name in _imports(text)}
     cells: list[Cell] = []
-    latest = ""  # the last cell with an answer: the one that a check belongs to
-    lends: tuple[str, ...] = ()
+    answer: dict[str, Any] = {}  # the last one: what a check belongs to
     for cell in source.cells:
         marks = cell.metadata.get("nbgrader", {})
         kind = _kind(marks)
-        known: dict[str, Any] = {}
-        if kind != ORDINARY:
-            known["grade_id"] = marks["grade_id"]
+        known = {} if kind == ORDINARY else {"grade_id": marks["grade_id"]}
         if kind in (CHECK, WRITTEN):
             known["points"] = float(marks["points"])
         if kind == WRITTEN:
             known |= {"exercise": marks["grade_id"], "title": marks["grade_id"]}
         if kind == CHECK:
-            exercise, answer = _checked(cell.source, f"{path.name}, cell {cell.id}")
-            if exercise in exercises:
-                known["title"] = exercises[exercise].title
-                answer = answer or exercises[exercise].name
-            known |= {"exercise": exercise, "answer": answer, "solution": latest}
-            known["lends"] = lends
+            where = f"{path.name}, cell {cell.id}"
+            known |= {**answer, **_check(cell.source, exercises, where)}
         if kind == SOLUTION:
-            latest, lends = marks["grade_id"], _lends(cell.source, imported)
-        cells.append(
-            Cell(
-                kind=kind,
-                id=cell.id,
-                code=cell.cell_type == "code",
-                source=cell.source,
-                released=released[cell.id],
-                **known,
-            )
-        )
-    return Assignment(lab, path.stem, tuple(cells))
+            lends = _lends(cell.source, imported)
+            answer = {"solution": marks["grade_id"], "lends": lends}
+        about = {"id": cell.id, "code": cell.cell_type == "code"}
+        texts = {"source": cell.source, "released": released[cell.id]}
+        cells.append(Cell(kind, **about, **texts, **known))
+    return Assignment(lab, path, tuple(cells))
 
 
 def _imports(source: str) -> Iterator[tuple[str, str]]:
@@ -153,11 +152,27 @@ def _kind(marks: Any) -> str:
     return SOLUTION if marks.get("solution") else ORDINARY
 
 
-def _checked(source: str, where: str) -> tuple[str, str]:
-    """Read off a check cell which exercise it checks, and what it hands over if so."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lab.check":
-            id, *answer = node.args
-            if isinstance(id, ast.Constant):
-                return str(id.value), ast.unparse(answer[0]) if answer else ""
-    raise ValueError(f'{where} is graded and has no lab.check("1.2")')
+def _check(
+    source: str, exercises: Mapping[str, Exercise], where: str
+) -> dict[str, Any]:
+    """Read off a check cell which exercise it checks, and on which inputs."""
+    calls = [CALL.fullmatch(ast.unparse(line)) for line in ast.parse(source).body]
+    if None in calls:
+        raise ValueError(
+            f'{where} is graded and holds more than lab.check("1.2"), with or without '
+            'answer and seed, and lab.points("1.2"): the checks run without the cell.'
+        )
+    ids = {call["id"] for call in calls}
+    checks = [call for call in calls if call["does"] == "check"]
+    if len(ids) != 1 or not checks or not ids <= exercises.keys():
+        raise ValueError(
+            f"{where} is graded and checks {', '.join(ids) or 'nothing'}: expected one "
+            f"of the lab's exercises, {', '.join(exercises)}."
+        )
+    exercise = exercises[ids.pop()]
+    return {
+        "exercise": exercise.id,
+        "title": exercise.title,
+        "answer": checks[-1]["answer"] or exercise.name,
+        "seeds": tuple(int(check["seed"] or FIRST_SEED) for check in checks),
+    }

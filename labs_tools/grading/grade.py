@@ -1,48 +1,65 @@
 """Grade a folder of notebooks: everything that `labs grade` does, in order.
 
-Collects submissions, scores them in several processes, hands the results to nbgrader's
-gradebook, writes tables, feedback and a report. Each result is on disk before the next
-one counts, so that an interruption loses nothing but what was running.
+Collects submissions, scores each in a process of its own, hands the results to
+nbgrader's gradebook, writes tables, feedback and a report. Each result is on disk
+before the next one counts: an interruption loses nothing but what was running.
 """
 
-import contextlib
 import ctypes
 import hashlib
-import json
 import multiprocessing
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+from pydantic import TypeAdapter
 from tqdm.auto import tqdm
 
 from labs_helpers.common.files import write_atomically
 from labs_tools.grading import reports, sandbox
 from labs_tools.grading.assignment import Assignment, read_assignment
-from labs_tools.grading.execute import Limits
 from labs_tools.grading.reports import Entry
 from labs_tools.grading.scoring import Result, nothing_of, score
+from labs_tools.grading.session import Limits
 from labs_tools.grading.submissions import Submission, collect, digest, read_roster
 
 # Raise it when the same submission may get another result.
-VERSION = 1
+VERSION = 2
 GRADER_ERROR = "grader error"
 NO_SUBMISSION = "no submission"
-TRIES = 2
+RESULT = TypeAdapter(Result)
+MOST_REFUSALS = 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """A submission with the key of its result."""
+    """A submission, and the file that its result belongs in."""
 
     submission: Submission
-    key: str
+    target: Path
+
+    @property
+    def key(self) -> str:
+        """Changes when the submission, a lab or a limit does."""
+        return self.target.stem
+
+    def result(self) -> Result | None:
+        """What came of it; None as long as nothing did."""
+        if not self.target.exists():
+            return None
+        return RESULT.validate_json(self.target.read_bytes())
+
+    def save(self, result: Result) -> None:
+        """Put the result on disk, whole."""
+        write_atomically(self.target, RESULT.dump_json(result).decode())
 
 
 def grade(
@@ -76,13 +93,13 @@ def grade(
     print(_isolation())
     if not found:
         raise FileNotFoundError(f"there are no submissions in {folder}")
-    seed = _seed(assignments, limits)
-    all_jobs = [Job(submission, _key(submission, seed)) for submission in found]
+    all_jobs = _jobs(found, workspace / "results", assignments, limits)
     hidden = [folder.resolve(), workspace.resolve()]
     hidden += sorted({path.parent.resolve() for path in sources.values()})
-    _score_all(all_jobs, workspace, assignments, limits, hidden, jobs)
-    entries = _entries(all_jobs, workspace, assignments)
-    entries += _missing(entries, students, assignments)
+    scored = partial(score, assignments=assignments, limits=limits, hidden=hidden)
+    _score_all(all_jobs, scored, jobs)
+    entries = _entries(all_jobs, assignments)
+    entries += _missing(entries, students or {}, assignments)
     _record(entries, workspace, assignments)
     reports.write(entries, out, workspace, sandbox.wall().reason)
     _summary(entries, out, workspace)
@@ -99,185 +116,111 @@ def _isolation() -> str:
     )
 
 
-def _seed(assignments: Sequence[Assignment], limits: Limits) -> str:
-    parts = [VERSION, asdict(limits), bool(sandbox.wall().reason)]
-    parts += sorted(assignment.digest for assignment in assignments)
-    return json.dumps(parts)
-
-
-def _key(submission: Submission, seed: str) -> str:
-    text = f"{digest(submission.path)} {seed}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _jobs(
+    found: Sequence[Submission],
+    results: Path,
+    assignments: Sequence[Assignment],
+    limits: Limits,
+) -> list[Job]:
+    walls = bool(sandbox.wall().reason)
+    seed = (VERSION, limits, walls, sorted(a.digest for a in assignments))
+    jobs = []
+    for submission in found:
+        text = repr((digest(submission.path), seed))
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        jobs.append(Job(submission, results / f"{key}.json"))
+    return jobs
 
 
 # Scoring
 
 
 def _score_all(
-    jobs: Sequence[Job],
-    workspace: Path,
-    assignments: Sequence[Assignment],
-    limits: Limits,
-    hidden: Sequence[Path],
-    processes: int | None,
+    jobs: Sequence[Job], scored: Callable[[Path], Result], processes: int | None
 ) -> None:
-    """Score what has no result yet."""
-    waiting = {job.key: job for job in jobs if not _is_done(workspace, job.key)}
-    ready = len(jobs) - sum(job.key in waiting for job in jobs)
+    """Score what has no result yet; a fault of the grader is none."""
+    waiting = {job.key: job for job in jobs if _is_open(job)}
+    ready = sum(job.key not in waiting for job in jobs)
     if ready:
         print(f"{ready} of {len(jobs)} submissions were graded before.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    processes = min(processes or cores, max(1, len(waiting)))
-    tries: dict[str, int] = {}
-    with tqdm(
-        total=len(waiting), desc="grading", unit="submission", disable=None
-    ) as bar:
-        while waiting:
-            # After an accident one at a time: the next one names its cause.
-            size = 1 if tries else processes
-            with contextlib.suppress(BrokenProcessPool), _pool(size) as pool:
-                _work(pool, waiting, tries, workspace, assignments, limits, hidden, bar)
-            for key in [key for key in waiting if tries.get(key, 0) >= TRIES]:
-                message = "the process that grades died twice on this submission."
-                _save(workspace, key, Result(0, GRADER_ERROR, message, [GRADER_ERROR]))
-                del waiting[key]
-                bar.update()
-
-
-def _work(
-    pool: ProcessPoolExecutor,
-    waiting: dict[str, Job],
-    tries: dict[str, int],
-    workspace: Path,
-    assignments: Sequence[Assignment],
-    limits: Limits,
-    hidden: Sequence[Path],
-    bar: tqdm,
-) -> None:
-    """Keep the pool busy; what is done leaves `waiting`."""
-    running: dict[Future, Job] = {}
-    queue = iter(list(waiting.values()))
+    queue = list(waiting.values())[::-1]
+    running: dict[int, tuple[BaseProcess, Job]] = {}
+    # What imports torch once is copied for each submission.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    bar = tqdm(total=len(queue), desc="grading", unit="submission", disable=None)
     try:
-        while True:
-            # Few at a time: when the pool breaks, few are under suspicion.
-            while len(running) < pool._max_workers and (job := next(queue, None)):
-                tries[job.key] = tries.get(job.key, 0) + 1
-                given = (job.submission.path, assignments, limits, hidden)
-                target = _result_path(workspace, job.key)
-                running[pool.submit(_score_one, target, *given)] = job
-            if not running:
-                return
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = running.pop(future)
-                future.result()
-                del waiting[job.key]
+        while queue or running:
+            while queue and len(running) < (processes or cores):
+                job = queue.pop()
+                process = context.Process(target=_score_one, args=(job, scored))
+                process.start()
+                running[process.sentinel] = process, job
+            for sentinel in wait(list(running)):
+                process, job = running.pop(sentinel)
+                process.join()
+                if process.exitcode:
+                    _blame(job, f"the process that grades died ({process.exitcode}).")
                 bar.update()
     except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        left = len(waiting)
+        left = len(queue) + len(running)
         print(f"\n{left} submissions are left. Run the same command to go on.")
         raise
+    finally:
+        bar.close()
+        for process, _ in running.values():
+            process.terminate()
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-    )
-
-
-def _begin() -> None:
-    """Prepare a process that grades: ends with its parent, leaves Ctrl-C to it."""
+def _score_one(job: Job, scored: Callable[[Path], Result]) -> None:
+    """Score in a process that ends with its parent and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform.startswith("linux"):
         die_with_parent = 1
         ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL, 0, 0, 0)
-    import torch
-
     torch.set_num_threads(1)
-
-
-def _score_one(
-    target: Path,
-    path: Path,
-    assignments: Sequence[Assignment],
-    limits: Limits,
-    hidden: Sequence[Path],
-) -> None:
     try:
-        result = score(path, assignments, limits, hidden)
+        job.save(scored(job.submission.path))
     except Exception as error:  # nobody else's grade may depend on it
-        message = f"{type(error).__name__}: {str(error)[:300]}"
-        result = Result(0, GRADER_ERROR, message, [GRADER_ERROR])
-    write_atomically(target, json.dumps(result.to_json()))
+        _blame(job, f"{type(error).__name__}: {str(error)[:300]}")
 
 
-def _is_done(workspace: Path, key: str) -> bool:
-    """Whether there is a result; a fault of the grader is none."""
-    try:
-        text = _result_path(workspace, key).read_text(encoding="utf-8")
-        return json.loads(text)["refused"] != GRADER_ERROR
-    except FileNotFoundError:
-        return False
+def _blame(job: Job, message: str) -> None:
+    job.save(Result(0, GRADER_ERROR, message, [GRADER_ERROR]))
 
 
-def _save(workspace: Path, key: str, result: Result) -> None:
-    write_atomically(_result_path(workspace, key), json.dumps(result.to_json()))
-
-
-def _result_path(workspace: Path, key: str) -> Path:
-    return workspace / "results" / f"{key}.json"
+def _is_open(job: Job) -> bool:
+    result = job.result()
+    return result is None or result.refused == GRADER_ERROR
 
 
 # Whose result counts
 
 
-def _entries(
-    jobs: Sequence[Job], workspace: Path, assignments: Sequence[Assignment]
-) -> list[Entry]:
+def _entries(jobs: Sequence[Job], assignments: Sequence[Assignment]) -> list[Entry]:
     """Pair submissions with their results, one that counts for each student and lab."""
     by_lab = {assignment.lab: assignment for assignment in assignments}
     groups: dict[tuple[str, int], list[tuple[Job, Result]]] = {}
     for job in jobs:
-        text = _result_path(workspace, job.key).read_text(encoding="utf-8")
-        result = Result.from_json(json.loads(text))
+        result = job.result()
         if result.refused:
             result.lab = _lab_by_name(job.submission.name, assignments)
-        groups.setdefault((job.submission.student, result.lab), []).append(
-            (job, result)
-        )
+        key = job.submission.student, result.lab
+        groups.setdefault(key, []).append((job, result))
     entries = []
     for (student, lab), several in sorted(groups.items()):
         job, result = max(several, key=lambda pair: _counts(*pair))
-        flags = list(result.flags)
+        name, assignment = job.submission.name, by_lab.get(lab)
         if not job.submission.known:
-            flags.append("not in the roster")
-        others = [j.submission.name for j, _ in several if j is not job]
+            result.flags.append("not in the roster")
+        others = ", ".join(j.submission.name for j, _ in several if j is not job)
         if others:
-            flags.append(
-                f"{len(several)} submissions: {job.submission.name} counts, not "
-                f"{', '.join(others)}"
-            )
-        assignment = by_lab.get(lab)
-        scores = result.scores
+            words = f"{len(several)} submissions: {name} counts, not {others}"
+            result.flags.append(words)
         if result.refused and assignment is not None:
-            scores = nothing_of(assignment, result.refused, result.message)
-        entries.append(
-            Entry(
-                student=student,
-                lab=lab,
-                title="" if assignment is None else assignment.name,
-                file=job.submission.name,
-                result=result,
-                scores=scores,
-                flags=flags,
-                key=job.key,
-            )
-        )
+            result.scores = nothing_of(assignment, result.refused, result.message)
+        entries.append(Entry(student, name, result, job.key))
     return entries
 
 
@@ -301,30 +244,22 @@ def _lab_by_name(name: str, assignments: Sequence[Assignment]) -> int:
 
 def _missing(
     entries: Sequence[Entry],
-    students: Mapping[str, Sequence[str]] | None,
+    students: Mapping[str, Sequence[str]],
     assignments: Sequence[Assignment],
 ) -> list[Entry]:
     """Make an entry for each student of the roster who handed in nothing."""
-    labs = {entry.lab for entry in entries}
-    there = {(entry.student, entry.lab) for entry in entries}
+    labs = {entry.result.lab for entry in entries}
+    there = {(entry.student, entry.result.lab) for entry in entries}
     absent = [
         (student, assignment)
-        for student in students or {}
+        for student in students
         for assignment in assignments
         if assignment.lab in labs and (student, assignment.lab) not in there
     ]
+    about = (NO_SUBMISSION, "nothing was handed in.", [NO_SUBMISSION])
     return [
-        Entry(
-            student=student,
-            lab=assignment.lab,
-            title=assignment.name,
-            file="",
-            result=Result(assignment.lab, NO_SUBMISSION, "nothing was handed in."),
-            scores=nothing_of(assignment, NO_SUBMISSION, ""),
-            flags=[NO_SUBMISSION],
-            key="",
-        )
-        for student, assignment in absent
+        Entry(student, "", Result(a.lab, *about, nothing_of(a, *about[:2])))
+        for student, a in absent
     ]
 
 
@@ -336,29 +271,26 @@ def _record(
 
     book = Book(workspace / "nbgrader")
     by_lab = {assignment.lab: assignment for assignment in assignments}
-    handed_in = [e for e in entries if e.lab in by_lab and e.file]
-    for lab in sorted({entry.lab for entry in handed_in}):
+    handed_in = [e for e in entries if e.result.lab in by_lab and e.file]
+    for lab in sorted({entry.result.lab for entry in handed_in}):
         book.prepare(by_lab[lab])
     for entry in tqdm(handed_in, desc="gradebook", unit="student", disable=None):
-        assignment = by_lab[entry.lab]
-        student = reports.identifier(entry.student)
-        book.record(student, entry.student, assignment, entry.graded(), entry.key)
+        assignment, student = (
+            by_lab[entry.result.lab],
+            reports.identifier(entry.student),
+        )
+        book.record(student, entry.student, assignment, entry.result, entry.key)
         entry.take(book.points(student, assignment))
 
 
 def _summary(entries: Sequence[Entry], out: Path, workspace: Path) -> None:
-    refused = [e for e in entries if e.result.refused and e.file]
-    for line in _refusals(refused):
-        print(line)
-    graded = sum(1 for e in entries if not e.result.refused)
+    refused = [entry for entry in entries if entry.result.refused and entry.file]
+    for entry in refused[:MOST_REFUSALS]:
+        print(f"refused: {entry.file}: {entry.result.refused}")
+    if len(refused) > MOST_REFUSALS:
+        print(f"and {len(refused) - MOST_REFUSALS} more")
+    graded = sum(not entry.result.refused for entry in entries)
     print(
         f"{graded} graded, {len(refused)} refused. Grades: {out}. Feedback, report and "
         f"gradebook: {workspace}{os.sep}"
     )
-
-
-def _refusals(refused: Sequence[Entry]) -> Iterator[str]:
-    for entry in refused[:20]:
-        yield f"refused: {entry.file}: {entry.result.refused}"
-    if len(refused) > 20:
-        yield f"and {len(refused) - 20} more"

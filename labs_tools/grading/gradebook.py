@@ -2,7 +2,7 @@
 
 nbgrader restores locked cells from the source, turns outputs into scores and keeps the
 gradebook, one student at a time. Of its steps only the one that runs a notebook in a
-kernel is replaced: the outputs of the checks come from results that exist already.
+kernel is left out: the outputs of the checks come from results that exist already.
 Needs the extra `grade`; no submission's code runs here.
 """
 
@@ -17,22 +17,15 @@ from typing import Any
 
 import nbformat
 from nbconvert.preprocessors import ClearMetadataPreprocessor
-from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import (
-    CheckCellMetadata,
-    NbGraderPreprocessor,
-    SaveAutoGrades,
-)
+from nbgrader.preprocessors import CheckCellMetadata, OverwriteCells, SaveAutoGrades
 from traitlets.config import Config
 
 from labs_helpers.common.files import write_atomically
-from labs_tools.grading.assignment import ORDINARY, Assignment
+from labs_tools.grading.assignment import Assignment
 from labs_tools.grading.scoring import Result
-
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 class Book:
@@ -41,12 +34,12 @@ class Book:
     def __init__(self, folder: Path):
         self.folder = folder.resolve()
         self.url = f"sqlite:///{self.folder / 'gradebook.db'}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "known").mkdir(parents=True, exist_ok=True)
         config = Config()
         config.CourseDirectory.root = str(self.folder)
         config.CourseDirectory.db_url = self.url
+        config.Autograde.sanitize_preprocessors = [OverwriteCells]  # keeps outputs
         config.Autograde.autograde_preprocessors = [
-            RecordedOutputs,
             ClearMetadataPreprocessor,
             SaveAutoGrades,
             CheckCellMetadata,
@@ -59,28 +52,16 @@ class Book:
     def prepare(self, assignment: Assignment) -> None:
         """Give nbgrader the source of a lab, where it has another or none."""
         name = assignment.name
-        known = self.folder / "known" / name
-        if known.exists() and known.read_text() == assignment.digest:
-            return
-        cells = [
-            _cell(cell.source, cell.grade_id, assignment)
-            for cell in assignment.cells
-            if cell.kind != ORDINARY
-        ]
-        self._write("source", ".", assignment, cells)
-        with _commands(), _quiet():
-            done = self._api.generate_assignment(name, force=True, create=True)
-        _succeeded(done, name)
-        known.parent.mkdir(exist_ok=True)
-        write_atomically(known, assignment.digest)
+        if not self._is_known(name, assignment.digest):
+            texts = {cell.grade_id: cell.source for cell in assignment.cells}
+            self._write("source", ".", assignment, texts, {})
+            with _nbgrader():
+                done = self._api.generate_assignment(name, force=True, create=True)
+            _require_success(done, name)
+            write_atomically(self.folder / "known" / name, assignment.digest)
 
     def record(
-        self,
-        student: str,
-        name: str,
-        assignment: Assignment,
-        result: Result,
-        key: str,
+        self, student: str, name: str, assignment: Assignment, result: Result, key: str
     ) -> None:
         """Have nbgrader score a submission, unless it has done so already.
 
@@ -91,106 +72,75 @@ class Book:
             result: what came of it.
             key: changes when the result does.
         """
-        known = self.folder / "known" / f"{student} {assignment.name}"
-        if known.exists() and known.read_text() == key:
+        file = f"{student} {assignment.name}"
+        if self._is_known(file, key):
             return
-        cells = [
-            _cell(result.answers.get(cell.grade_id, ""), cell.grade_id, assignment)
-            if cell.grade_id in result.answers
-            else _cell(cell.released, cell.grade_id, assignment)
-            for cell in assignment.cells
-            if cell.kind != ORDINARY
-        ]
-        self._write("submitted", student, assignment, cells)
         points = {s.grade_id: s.points for s in result.scores if s.points is not None}
-        RecordedOutputs.points = points
-        with _commands(), _quiet():
+        texts = {c.grade_id: c.released for c in assignment.cells} | result.answers
+        self._write("submitted", student, assignment, texts, points)
+        with _nbgrader():
             done = self._api.autograde(assignment.name, student)
-        _succeeded(done, f"{name}, {assignment.name}")
+        _require_success(done, f"{name}, {assignment.name}")
         with Gradebook(self.url) as book:
             book.update_or_create_student(student, last_name=name)
-        write_atomically(known, key)
+        write_atomically(self.folder / "known" / file, key)
 
     def points(self, student: str, assignment: Assignment) -> dict[str, float | None]:
         """Points by grade_id, with those that people gave; None where they have to."""
-        found: dict[str, float | None] = {}
+        name = assignment.name
         with Gradebook(self.url) as book:
             try:
-                name = assignment.name
-                submission = book.find_submission_notebook(name, name, student)
+                grades = book.find_submission_notebook(name, name, student).grades
             except MissingEntry:
                 return {}
-            for grade in submission.grades:
-                open_ = grade.auto_score is None and grade.manual_score is None
-                found[grade.name] = None if open_ else float(grade.score)
-        return found
+            ungraded = {
+                grade.name
+                for grade in grades
+                if grade.auto_score is None and grade.manual_score is None
+            }
+            return {g.name: None if g.name in ungraded else g.score for g in grades}
+
+    def _is_known(self, name: str, content: str) -> bool:
+        file = self.folder / "known" / name
+        return file.exists() and file.read_text() == content
 
     def _write(
-        self, step: str, student: str, assignment: Assignment, cells: list[NotebookNode]
+        self,
+        step: str,
+        student: str,
+        assignment: Assignment,
+        texts: Mapping[str, str],
+        points: Mapping[str, float],
     ) -> None:
-        notebook = nbformat.v4.new_notebook(cells=cells)
-        notebook.metadata["kernelspec"] = dict(KERNEL)
+        """Write a notebook where nbgrader looks for it: what it knows, with points."""
+        notebook = nbformat.read(assignment.path, as_version=4)
+        marked = [c for c in notebook.cells if "nbgrader" in c.metadata]
+        notebook.cells = [c for c in marked if c.metadata.nbgrader.grade_id in texts]
+        for cell in notebook.cells:
+            grade_id = cell.metadata.nbgrader.grade_id
+            cell.source = texts[grade_id]
+            if cell.cell_type == "code":
+                data = {"text/plain": f"{points.get(grade_id, 0.0):g}"}
+                cell.outputs = [nbformat.v4.new_output("execute_result", data)]
         folder = self.folder / step / student / assignment.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / f"{assignment.name}.ipynb")
 
 
-class RecordedOutputs(NbGraderPreprocessor):
-    """Stands in for nbgrader's Execute: puts the points of each check below it."""
-
-    points: Mapping[str, float] = {}
-
-    def preprocess_cell(
-        self, cell: NotebookNode, resources: Any, cell_index: int
-    ) -> tuple[NotebookNode, Any]:
-        """Give a graded code cell its output."""
-        marks = cell.metadata.get("nbgrader", {})
-        if marks.get("grade") and not marks.get("solution"):
-            points = self.points.get(marks["grade_id"], 0.0)
-            data = {"text/plain": f"{points:g}"}
-            cell.outputs = [nbformat.v4.new_output("execute_result", data)]
-        return cell, resources
-
-
-def _cell(source: str, grade_id: str, assignment: Assignment) -> NotebookNode:
-    own = next(cell for cell in assignment.cells if cell.grade_id == grade_id)
-    new = nbformat.v4.new_code_cell if own.code else nbformat.v4.new_markdown_cell
-    cell = new(source)
-    cell.id = own.id
-    graded, solution = own.kind in ("check", "written"), own.kind != "check"
-    marks = {
-        "grade": graded,
-        "grade_id": grade_id,
-        "locked": not solution,
-        "schema_version": 3,
-        "solution": solution,
-        "task": False,
-    }
-    cell.metadata["nbgrader"] = marks | ({"points": own.points} if graded else {})
-    return cell
-
-
-def _succeeded(done: Mapping[str, Any], what: str) -> None:
+def _require_success(done: Mapping[str, Any], what: str) -> None:
     if not done["success"]:
         words = str(done.get("error") or done.get("log") or "").strip()[-1500:]
         raise RuntimeError(f"nbgrader failed on {what}:\n{words}")
 
 
 @contextlib.contextmanager
-def _commands() -> Iterator[None]:
-    """Let nbgrader find alembic, which it starts by name."""
+def _nbgrader() -> Iterator[None]:
+    """Let it find alembic, which it starts by name; keep libraries' notes quiet."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         os.environ["PATH"] = before
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep libraries' notes on each other to themselves."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -9,16 +9,16 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from labs_helpers.common.files import write_atomically
+from labs_helpers.common.html import page, render, table
 from labs_helpers.plots.style import COLOURS, GREY, new_figure, style
-from labs_tools.grading.scoring import BY_HAND, Result, Score
+from labs_tools.grading.scoring import Result, Score
 
 COLUMNS = (
     *("student", "lab", "exercise", "points", "max_points", "diagnosis"),
@@ -28,22 +28,10 @@ OWN_COLUMNS = (
     *("student", "lab", "profile", "claim", "measured", "bound", "verdict"),
     "re_executed",
 )
+CLAIM_COLUMNS = ("claim", "measured", "bound", "verdict")
 CORRECTED = "points by hand"
 MOST_MISTAKES = 15
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56em; margin: 2em auto;
-  padding: 0 1em; color: #222 }}
-table {{ border-collapse: collapse; margin: 1em 0 }}
-th, td {{ text-align: left; vertical-align: top; padding: 0.3em 0.8em;
-  border-bottom: 1px solid #ddd }}
-pre {{ background: #f6f6f6; padding: 0.8em; overflow-x: auto; white-space: pre-wrap }}
-.right {{ color: #1b7837 }} .wrong {{ color: #b2182b }} .quiet {{ color: #666 }}
-img {{ max-width: 100% }}
-</style></head><body>
-{body}
-</body></html>
-"""
+MOST_CODE = 20_000
 
 
 @dataclass
@@ -52,45 +40,40 @@ class Entry:
 
     Attributes:
         student: as people write the name.
-        lab: its number; 0 where it cannot be told.
-        title: name of the lab's notebook.
         file: that counts; empty where there is none.
-        result: what came of it.
-        scores: by exercise.
-        flags: of the notebook as a whole.
+        result: what came of it, with a score for every exercise.
         key: of the result.
     """
 
     student: str
-    lab: int
-    title: str
     file: str
     result: Result
-    scores: list[Score]
-    flags: list[str] = field(default_factory=list)
     key: str = ""
 
-    def graded(self) -> Result:
-        """The result with a score for every exercise, also where it was refused."""
-        return replace(self.result, scores=self.scores)
+    @property
+    def earned(self) -> float:
+        """Points of all exercises."""
+        return sum(score.points or 0 for score in self.result.scores)
+
+    @property
+    def possible(self) -> float:
+        """Points that could be earned."""
+        return sum(score.max_points for score in self.result.scores)
 
     def take(self, points: Mapping[str, float | None]) -> None:
         """Take points from the gradebook, where people may have changed them."""
-        for i, score in enumerate(self.scores):
-            if score.grade_id not in points or points[score.grade_id] == score.points:
-                continue
-            flags = list(dict.fromkeys([*score.flags, CORRECTED]))
-            taken = points[score.grade_id]
-            self.scores[i] = replace(score, points=taken, flags=flags)
+        scores = self.result.scores
+        for i, score in enumerate(scores):
+            taken = points.get(score.grade_id, score.points)
+            if taken != score.points:
+                flags = list(dict.fromkeys([*score.flags, CORRECTED]))
+                scores[i] = replace(score, points=taken, flags=flags)
 
 
 def write(entries: Sequence[Entry], out: Path, workspace: Path, no_wall: str) -> None:
-    """Write all that people read.
+    """Write all that people read: grades to `out`, the rest to `workspace`.
 
     Args:
-        entries: of all students and labs.
-        out: grades.csv.
-        workspace: for the rest.
         no_wall: why submissions did not run apart; empty where they did.
     """
     write_atomically(out, grades_csv(entries))
@@ -99,11 +82,14 @@ def write(entries: Sequence[Entry], out: Path, workspace: Path, no_wall: str) ->
     feedback.mkdir(exist_ok=True)
     for student in dict.fromkeys(entry.student for entry in entries):
         own = [entry for entry in entries if entry.student == student]
-        page = feedback_html(student, own)
-        write_atomically(feedback / f"{identifier(student)}.html", page)
-    picture = _png(common_mistakes(entries))
-    (workspace / "mistakes.png").write_bytes(picture)
-    write_atomically(workspace / "report.html", class_html(entries, picture, no_wall))
+        html = feedback_html(student, own)
+        write_atomically(feedback / f"{identifier(student)}.html", html)
+    picture = io.BytesIO()
+    with style():
+        common_mistakes(entries).savefig(picture, format="png")
+    (workspace / "mistakes.png").write_bytes(picture.getvalue())
+    html = class_html(entries, picture.getvalue(), no_wall)
+    write_atomically(workspace / "report.html", html)
 
 
 def identifier(student: str) -> str:
@@ -121,13 +107,13 @@ def grades_csv(entries: Sequence[Entry]) -> str:
     """One row for each student, lab and exercise."""
     rows = []
     for entry in entries:
-        common = (entry.student, entry.lab or "")
-        if not entry.scores:
-            nothing = (0, 0, entry.result.refused, "; ".join(entry.flags))
+        result, common = entry.result, (entry.student, entry.result.lab or "")
+        if not result.scores:
+            nothing = (0, 0, result.refused, "; ".join(result.flags))
             rows.append((*common, "", *nothing, entry.file))
-        for score in entry.scores:
+        for score in result.scores:
             points = "" if score.points is None else f"{score.points:g}"
-            flags = "; ".join(dict.fromkeys([*entry.flags, *score.flags]))
+            flags = "; ".join(dict.fromkeys([*result.flags, *score.flags]))
             earned = (score.exercise, points, f"{score.max_points:g}")
             rows.append((*common, *earned, score.diagnosis, flags, entry.file))
     return _csv(COLUMNS, rows)
@@ -135,16 +121,16 @@ def grades_csv(entries: Sequence[Entry]) -> str:
 
 def own_runs_csv(entries: Sequence[Entry]) -> str:
     """Claims as the students' own runs state them."""
+    runs = [(entry, entry.result.own) for entry in entries if entry.result.own]
     rows = [
-        (entry.student, entry.lab, own["profile"], *claim, "no")
-        for entry in entries
-        if (own := entry.result.own) is not None
-        for claim in own["claims"]
+        (entry.student, entry.result.lab, own.profile, *claim, "no")
+        for entry, own in runs
+        for claim in own.claims
     ]
     return _csv(OWN_COLUMNS, rows)
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -161,104 +147,105 @@ def _cell(value: object) -> object:
 
 # Pages
 
+FEEDBACK = """\
+<h1>{{ student }}</h1>
+{% for entry in entries %}
+{% set result = entry.result %}
+<h2>{{ "Lab %s" % result.lab if result.lab else "A file" }}: \
+{{ "%g of %g" % (entry.earned, entry.possible) }} points</h2>
+{% if entry.file %}<p class="quiet">{{ entry.file }}</p>{% endif %}
+{% if result.refused %}
+<p class="wrong">Not graded. {{ result.refused }}: {{ result.message }}</p>
+{% else %}
+{{ noted(result.flags) }}
+{% for score in result.scores %}
+<h3 class="{{ "right" if score.points == score.max_points else "wrong" }}">\
+{{ score.exercise }} · {{ score.title }}: \
+{{ "?" if score.points is none else "%g" % score.points }} of \
+{{ "%g" % score.max_points }}</h3>
+{% if score.message %}<pre>{{ score.message }}</pre>
+{% else %}<p>{{ score.diagnosis }}</p>{% endif %}
+{{ noted(score.flags) }}
+{% if result.answers.get(score.solution) %}
+<details><summary>Your code</summary>\
+<pre>{{ result.answers[score.solution][:most_code] }}</pre></details>
+{% endif %}
+{% endfor %}
+{% if result.own %}
+<p>Your own run, on profile {{ result.own.profile }}, says \
+{{ result.own.points or "nothing of points" }}. It was read and not run again.</p>
+{% if result.own.claims %}{{ table(claim_columns, result.own.claims) }}{% endif %}
+{% endif %}
+{% endif %}
+{% endfor %}
+"""
+NOTED = """\
+{% macro noted(flags) %}
+{% if flags %}<p class="quiet">Noted: {{ flags | join("; ") }}</p>{% endif %}
+{% endmacro %}
+"""
+CLASS = """\
+<h1>How the class did</h1>
+{% if no_wall %}
+<p class="wrong">Submissions did not run apart: {{ no_wall }}. Their code could read \
+files of this computer.</p>
+{% endif %}
+{{ table(("lab", "exercise", "", "full points", "mean points"), exercises) }}
+<h2>Common mistakes</h2>
+<img alt="Common mistakes" src="data:image/png;base64,{{ picture }}">
+{{ table(("exercise", "mistake", "students"), mistakes) }}
+<h2>Worth a look</h2>
+{{ table(("student", "lab", "exercise", "flags", "file"), flagged) }}
+<h2>Students</h2>
+{{ table(("student", "lab", "points", "of"), totals) }}
+"""
+
 
 def feedback_html(student: str, entries: Sequence[Entry]) -> str:
     """Write what a student needs to know: points, diagnoses, own code."""
-    body = [f"<h1>{escape(student)}</h1>"]
-    for entry in entries:
-        body += _feedback(entry)
-    return PAGE.format(title=escape(student), body="\n".join(body))
-
-
-def _feedback(entry: Entry) -> Iterator[str]:
-    earned = sum(score.points or 0 for score in entry.scores)
-    possible = sum(score.max_points for score in entry.scores)
-    lab = f"Lab {entry.lab}" if entry.lab else "A file"
-    yield f"<h2>{lab}: {earned:g} of {possible:g} points</h2>"
-    if entry.file:
-        yield f'<p class="quiet">{escape(entry.file)}</p>'
-    if entry.result.refused:
-        words = f"{entry.result.refused}: {entry.result.message}"
-        yield f'<p class="wrong">Not graded. {escape(words)}</p>'
-        return
-    if entry.flags:
-        yield f'<p class="quiet">Noted: {escape("; ".join(entry.flags))}</p>'
-    solutions = dict(entry.result.answers)
-    for score in entry.scores:
-        full = score.points == score.max_points
-        points = "?" if score.points is None else f"{score.points:g}"
-        title = escape(f"{score.exercise} · {score.title}")
-        yield (
-            f'<h3 class="{"right" if full else "wrong"}">{title}: {points} of '
-            f"{score.max_points:g}</h3>"
-        )
-        if score.diagnosis == BY_HAND:
-            yield "<p>This answer is graded by hand.</p>"
-        elif score.message:
-            yield f"<pre>{escape(score.message)}</pre>"
-        else:
-            yield f"<p>{escape(score.diagnosis)}</p>"
-        if score.flags:
-            yield f'<p class="quiet">Noted: {escape("; ".join(score.flags))}</p>'
-        answer = solutions.get(score.solution)
-        if answer:
-            yield (
-                f"<details><summary>Your code</summary><pre>{escape(answer[:20000])}"
-                "</pre></details>"
-            )
-    if entry.result.own is not None:
-        own = entry.result.own
-        yield (
-            f"<p>Your own run, on profile {escape(own['profile'])}, says "
-            f"{escape(own['points'] or 'nothing of points')}. It was read and not run "
-            "again.</p>"
-        )
-        if own["claims"]:
-            yield _table(("claim", "measured", "bound", "verdict"), own["claims"])
+    body = render(
+        NOTED + FEEDBACK,
+        student=student,
+        entries=entries,
+        table=table,
+        claim_columns=CLAIM_COLUMNS,
+        most_code=MOST_CODE,
+    )
+    return page(student, body)
 
 
 def class_html(entries: Sequence[Entry], picture: bytes, no_wall: str) -> str:
     """Write how the class did: points, common mistakes, what deserves a look."""
-    body = ["<h1>How the class did</h1>"]
-    if no_wall:
-        body.append(
-            f'<p class="wrong">Submissions did not run apart: {escape(no_wall)}. Their '
-            "code could read files of this computer.</p>"
-        )
-    body += _exercises(entries)
-    data = base64.b64encode(picture).decode()
-    body += [
-        "<h2>Common mistakes</h2>",
-        f'<img alt="Common mistakes" src="data:image/png;base64,{data}">',
-        _table(("exercise", "mistake", "students"), _mistakes(entries)),
-        "<h2>Worth a look</h2>",
-        _table(("student", "lab", "exercise", "flags", "file"), _flagged(entries)),
-        "<h2>Students</h2>",
-        _table(("student", "lab", "points", "of"), _totals(entries)),
-    ]
-    return PAGE.format(title="How the class did", body="\n".join(body))
+    body = render(
+        CLASS,
+        no_wall=no_wall,
+        exercises=_exercises(entries),
+        picture=base64.b64encode(picture).decode(),
+        mistakes=_mistakes(entries),
+        flagged=_flagged(entries),
+        totals=[
+            (e.student, e.result.lab or "", f"{e.earned:g}", f"{e.possible:g}")
+            for e in entries
+        ],
+        table=table,
+    )
+    return page("How the class did", body)
 
 
-def _exercises(entries: Sequence[Entry]) -> Iterator[str]:
-    handed_in = [e for e in entries if e.file and not e.result.refused]
+def _exercises(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
+    found: dict[tuple[int, str, str], list[Score]] = {}
+    for entry in entries:
+        if entry.file and not entry.result.refused:
+            for score in entry.result.scores:
+                key = (entry.result.lab, score.exercise, score.title)
+                found.setdefault(key, []).append(score)
     rows = []
-    for (lab, exercise, title), scores in _by_exercise(handed_in).items():
+    for key, scores in found.items():
         right = sum(score.points == score.max_points for score in scores)
         mean = sum(score.points or 0 for score in scores) / len(scores)
         points = f"{mean:.2f} of {scores[0].max_points:g}"
-        rows.append((lab, exercise, title, f"{right} of {len(scores)}", points))
-    yield _table(("lab", "exercise", "", "full points", "mean points"), rows)
-
-
-def _by_exercise(
-    entries: Sequence[Entry],
-) -> dict[tuple[int, str, str], list[Score]]:
-    found: dict[tuple[int, str, str], list[Score]] = {}
-    for entry in entries:
-        for score in entry.scores:
-            key = (entry.lab, score.exercise, score.title)
-            found.setdefault(key, []).append(score)
-    return found
+        rows.append((*key, f"{right} of {len(scores)}", points))
+    return rows
 
 
 def _mistakes(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
@@ -267,7 +254,7 @@ def _mistakes(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
         (score.exercise, score.diagnosis)
         for entry in entries
         if not entry.result.refused
-        for score in entry.scores
+        for score in entry.result.scores
         if score.points is not None and score.points < score.max_points
     )
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -275,38 +262,15 @@ def _mistakes(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
 
 
 def _flagged(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for entry in entries:
-        if entry.flags:
-            words = "; ".join(entry.flags)
-            rows.append((entry.student, entry.lab or "", "", words, entry.file))
-        for score in entry.scores:
-            if score.flags:
-                words = "; ".join(score.flags)
-                one = (entry.student, entry.lab, score.exercise, words, entry.file)
-                rows.append(one)
-    return rows
-
-
-def _totals(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
     return [
-        (
-            entry.student,
-            entry.lab or "",
-            f"{sum(score.points or 0 for score in entry.scores):g}",
-            f"{sum(score.max_points for score in entry.scores):g}",
-        )
+        (entry.student, entry.result.lab or "", exercise, "; ".join(flags), entry.file)
         for entry in entries
+        for exercise, flags in (
+            ("", entry.result.flags),
+            *((score.exercise, score.flags) for score in entry.result.scores),
+        )
+        if flags
     ]
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 # The figure
@@ -330,10 +294,3 @@ def common_mistakes(entries: Sequence[Entry]) -> Figure:
         if not rows:
             axes.text(0.5, 0.5, "no mistakes", color=GREY, transform=axes.transAxes)
     return figure
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    with style():
-        figure.savefig(picture, format="png")
-    return picture.getvalue()

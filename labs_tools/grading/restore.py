@@ -1,7 +1,7 @@
 """Put a submission back into its lab: the student's answers, the instructor's checks.
 
-In go the cells of a submission and the source; out come the pieces to run before each
-check, and flags for what was lost, doubled or edited. Of all other cells only imports,
+In go a notebook and the sources; out come the pieces to run before each check, and
+flags for what was lost, doubled, edited or is odd. Of all other cells only imports,
 functions, classes and constants are kept, and of these only what an answer may use:
 grading needs no experiments.
 """
@@ -9,41 +9,33 @@ grading needs no experiments.
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
 
 from labs_tools.grading.assignment import CHECK, SOLUTION, WRITTEN, Assignment, Cell
-from labs_tools.grading.statements import (
+from labs_tools.grading.code import (
     defines,
     definitions,
     named,
     statements,
+    suspicions,
     used,
     without_magics,
 )
+from labs_tools.grading.submissions import Notebook, Refused, Submitted
 
-MISSING = "cell missing"
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A cell of a submission, whatever was made of it."""
-
-    code: bool
-    source: str
-    id: str = ""
-    marks: dict[str, Any] = field(default_factory=dict)
-    outputs: tuple[Any, ...] = ()
-
-    @property
-    def grade_id(self) -> str:
-        """By which nbgrader knows it."""
-        return str(self.marks.get("grade_id", ""))
+ANSWER, OWN, LAB = "answer", "own cell", "the lab"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Something to run, or a check that ends what belongs to an exercise."""
+    """Something to run, or a check that ends what belongs to an exercise.
 
+    Attributes:
+        kind: ANSWER, OWN, LAB, or "check".
+        label: where the piece comes from.
+    """
+
+    kind: str
     label: str
     source: str
     check: Cell | None = None
@@ -54,14 +46,14 @@ class Restored:
     """A submission in its lab.
 
     Attributes:
-        pieces: in order.
         answers: of the student, by grade_id; what is missing is not there.
         flags: by exercise; "" for the whole notebook.
     """
 
-    pieces: list[Piece]
-    answers: dict[str, str]
-    flags: dict[str, list[str]]
+    assignment: Assignment
+    pieces: list[Piece] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    flags: dict[str, list[str]] = field(default_factory=dict)
 
     def flag(self, exercise: str, text: str) -> None:
         """Add a flag once."""
@@ -70,31 +62,54 @@ class Restored:
             flags.append(text)
 
 
-def restore(cells: Sequence[Submitted], assignment: Assignment) -> Restored:
-    """Restore a submission; whatever its state, something comes out."""
-    restored = Restored([], {}, {})
+def restore(notebook: Notebook, assignments: Sequence[Assignment]) -> Restored:
+    """Restore a submission; whatever its state, something comes out.
+
+    Raises:
+        Refused: the notebook belongs to no lab.
+    """
+    assignment = _which(notebook, assignments)
+    restored = Restored(assignment, flags={"": list(notebook.flags)})
     exercise_of = {c.solution: c.exercise for c in assignment.graded if c.solution}
     found: dict[str, Submitted] = {}
     for cell in assignment.cells:
         if cell.kind in (SOLUTION, WRITTEN):
             exercise = exercise_of.get(cell.grade_id, cell.exercise)
-            submitted = _answer(cell, cells, assignment, restored, exercise)
+            submitted = _answer(cell, notebook.cells, restored, exercise)
             if submitted is not None:
                 found[cell.grade_id] = submitted
                 restored.answers[cell.grade_id] = submitted.source
         if cell.kind == CHECK:
-            _compare_check(cell, cells, restored)
-    pieces = list(_pieces(assignment, cells, found))
-    restored.pieces = _needed(pieces, set().union(*map(used, _checks(assignment))))
+            _compare_check(cell, notebook.cells, restored)
+    restored.pieces = _needed(list(_pieces(assignment, notebook.cells, found)))
+    _flag_code(restored)
     return restored
 
 
+def _which(notebook: Notebook, assignments: Sequence[Assignment]) -> Assignment:
+    """Tell the lab by its exercises: their marks, ids, texts and functions."""
+    marks = {cell.grade_id for cell in notebook.cells} - {""}
+    ids = {cell.id for cell in notebook.cells} - {""}
+    texts = {cell.source.strip() for cell in notebook.cells} - {""}
+    functions = {name for cell in notebook.cells for name in defines(cell.source)}
+    shares = [
+        (
+            len(marks & a.grade_ids),
+            len(ids & {c.id for c in a.cells if c.grade_id}),
+            len(texts & {c.released.strip() for c in a.graded}),
+            len(functions & {c.answer for c in a.graded}),
+        )
+        for a in assignments
+    ]
+    best = max(range(len(shares)), key=lambda i: shares[i], default=None)
+    if best is None or not any(shares[best]):
+        words = "the notebook has no exercise of what is graded here."
+        raise Refused("not a lab", words)
+    return assignments[best]
+
+
 def _answer(
-    cell: Cell,
-    cells: Sequence[Submitted],
-    assignment: Assignment,
-    restored: Restored,
-    exercise: str,
+    cell: Cell, cells: Sequence[Submitted], restored: Restored, exercise: str
 ) -> Submitted | None:
     """Find the cell with an answer: by its mark, else by its id, else by its text."""
     marked = [c for c in cells if c.grade_id == cell.grade_id]
@@ -104,25 +119,20 @@ def _answer(
         marked = changed or marked
     if marked:
         return marked[-1]
-    foreign = [c for c in cells if c.grade_id not in assignment.grade_ids]
+    foreign = [c for c in cells if c.grade_id not in restored.assignment.grade_ids]
     same_id = [c for c in foreign if c.id and c.id == cell.id]
     defining = [c for c in foreign if defines(c.source) & defines(cell.source)]
     others = same_id or (defining if cell.kind == SOLUTION else [])
-    if not others:
-        restored.flag(exercise, MISSING)
-        return None
-    restored.flag(exercise, "metadata lost")
-    return others[-1]
+    restored.flag(exercise, "metadata lost" if others else "cell missing")
+    return others[-1] if others else None
 
 
 def _compare_check(cell: Cell, cells: Sequence[Submitted], restored: Restored) -> None:
     """Flag what was done to a check. The source's is used in any case."""
     marked = [c for c in cells if c.grade_id == cell.grade_id]
     if not marked:
-        same = [c for c in cells if _same(c.source, cell.released)]
-        lost = "test's metadata lost" if same else "test deleted"
-        restored.flag(cell.exercise, lost)
-        return
+        same = any(_same(c.source, cell.released) for c in cells)
+        restored.flag(cell.exercise, "test's metadata lost" if same else "test deleted")
     if len(marked) > 1:
         restored.flag(cell.exercise, "test duplicated")
     if not all(_same(c.source, cell.released) for c in marked):
@@ -135,10 +145,6 @@ def _compare_check(cell: Cell, cells: Sequence[Submitted], restored: Restored) -
             restored.flag(cell.exercise, "metadata edited")
 
 
-def _checks(assignment: Assignment) -> list[str]:
-    return [cell.source for cell in assignment.cells if cell.kind == CHECK]
-
-
 def _same(a: str, b: str) -> bool:
     def lines(text: str) -> list[str]:
         return [line.rstrip() for line in text.strip().splitlines()]
@@ -147,9 +153,7 @@ def _same(a: str, b: str) -> bool:
 
 
 def _pieces(
-    assignment: Assignment,
-    cells: Sequence[Submitted],
-    found: dict[str, Submitted],
+    assignment: Assignment, cells: Sequence[Submitted], found: dict[str, Submitted]
 ) -> Iterator[Piece]:
     """Yield the source's pieces, the student's own cells after the same neighbours."""
     answers = {id(submitted) for submitted in found.values()}
@@ -166,45 +170,52 @@ def _pieces(
         )
         if match is not None:
             neighbour = match.id
-        unchanged = match is not None and _same(submitted.source, match.released)
-        protected = match is not None and match.kind in (CHECK, SOLUTION, WRITTEN)
-        own = submitted.code and not unchanged and id(submitted) not in answers
-        if own and not protected:
+            if match.grade_id or _same(submitted.source, match.released):
+                continue
+        if submitted.code and id(submitted) not in answers:
             after.setdefault(neighbour, []).append(submitted)
     number = 0
     for cell in [None, *assignment.cells]:
         if cell is not None and cell.kind == CHECK:
-            yield Piece(f"check {cell.exercise}", "", cell)
-        elif cell is not None and cell.kind == SOLUTION:
-            if cell.grade_id in found:
+            yield Piece("check", cell.exercise, "", cell)
+        elif cell is not None and cell.grade_id in found:
+            if cell.kind == SOLUTION:
                 source = without_magics(found[cell.grade_id].source)
-                yield Piece(cell.grade_id, source)
-        elif cell is not None and cell.code:
-            yield Piece("", definitions(cell.released))
+                yield Piece(ANSWER, cell.grade_id, source)
+        elif cell is not None and cell.code and not cell.grade_id:
+            yield Piece(LAB, LAB, definitions(cell.released))
         for submitted in after.get("" if cell is None else cell.id, []):
             number += 1
-            yield Piece(f"own cell {number}", definitions(submitted.source))
+            yield Piece(OWN, f"{OWN} {number}", definitions(submitted.source))
 
 
-def _needed(pieces: Sequence[Piece], wanted: set[str]) -> list[Piece]:
+def _needed(pieces: Sequence[Piece]) -> list[Piece]:
     """Keep of the definitions only those that an answer or a check may use."""
-    names = set(wanted)
+    names = {"*", *(piece.check.answer for piece in pieces if piece.check)}
     kept: list[Piece] = []
     for piece in reversed(pieces):
-        if piece.check is not None:
-            kept.append(piece)
-            continue
-        if piece.label and not piece.label.startswith("own cell"):  # an answer
+        if piece.kind in (LAB, OWN):
+            wanted = []
+            for statement in reversed(statements(piece.source)):
+                if named(statement) & names:
+                    wanted.append(ast.unparse(statement))
+                    names |= used(wanted[-1])
+            if wanted:
+                source = "\n".join(reversed(wanted))
+                kept.append(Piece(piece.kind, piece.label, source))
+        else:
             names |= used(piece.source)
             kept.append(piece)
-            continue
-        kept_here = []
-        for statement in reversed(statements(piece.source)):
-            text = ast.unparse(statement)
-            if named(statement) & {*names, "*"}:
-                names |= used(text)
-                kept_here.append(text)
-        if kept_here:
-            source = "\n".join(reversed(kept_here))
-            kept.append(Piece(piece.label or "the lab", source))
     return kept[::-1]
+
+
+def _flag_code(restored: Restored) -> None:
+    """Flag what is odd in an answer, and in the student's own cells before it."""
+    sources: list[str] = []
+    for piece in restored.pieces:
+        if piece.check is None:
+            sources += [piece.source] if piece.kind != LAB else []
+            continue
+        for odd in chain.from_iterable(map(suspicions, sources)):
+            restored.flag(piece.check.exercise, odd)
+        sources = []

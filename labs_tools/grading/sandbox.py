@@ -11,15 +11,16 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from labs_helpers.common.files import ROOT
+from labs_helpers.course.exercises import observe
 
 HERE = Path(__file__).parent
 INSIDE = "/grader"
-FILES = ("worker.py", "protocol.py")
+FILES = (HERE / "worker.py", HERE / "protocol.py", Path(observe.__file__))
 FOLDER_SIZE = 64 << 20
 
 
@@ -69,27 +70,27 @@ def start_command(arguments: Sequence[str], hidden: Sequence[Path]) -> list[str]
     """
     command = wall().command
     if command is None:
-        return [sys.executable, "-I", "-c", _launcher(HERE), *arguments]
+        launcher = _launcher({path.parent for path in FILES})
+        return [sys.executable, "-I", "-c", launcher, *arguments]
     binds, links = _system()
     given = [command, *_namespaces(), "--clearenv", *links]
     for folder in binds:
         given += ["--ro-bind", folder, folder]
     given += ["--size", str(FOLDER_SIZE), "--tmpfs", "/tmp"]
-    for folder in _covered(hidden, [*binds, "/tmp"]):
+    for folder in _covered(hidden, binds):
         given += ["--tmpfs", folder]
     for folder in dict.fromkeys((sys.base_prefix, sys.prefix)):
         given += ["--ro-bind", folder, folder]
     for package in (str(HERE.parent), str(HERE.parents[1] / "labs_helpers")):
         if any(_inside(package, folder) for folder in (sys.base_prefix, sys.prefix)):
             given += ["--tmpfs", package, "--remount-ro", package]
-    for name in FILES:
-        given += ["--ro-bind", str(HERE / name), f"{INSIDE}/{name}"]
+    for path in FILES:
+        given += ["--ro-bind", str(path), f"{INSIDE}/{path.name}"]
     given += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     given += ["--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in environment().items():
         given += ["--setenv", name, value]
-    launcher = _launcher(Path(INSIDE))
-    return [*given, sys.executable, "-I", "-c", launcher, *arguments]
+    return [*given, sys.executable, "-I", "-c", _launcher([INSIDE]), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -105,9 +106,10 @@ def environment() -> dict[str, str]:
     }
 
 
-def _launcher(folder: Path) -> str:
+def _launcher(folders: Iterable[str | Path]) -> str:
     # Started by its path, a file would hide the standard library behind its folder.
-    return f"import sys; sys.path.append({str(folder)!r}); import worker; worker.main()"
+    places = [str(folder) for folder in folders]
+    return f"import sys; sys.path += {places!r}; import worker; worker.main()"
 
 
 def _namespaces() -> list[str]:
@@ -138,13 +140,10 @@ def _covered(hidden: Sequence[Path], shown: Sequence[str]) -> list[str]:
         folder
         for folder in folders
         if Path(folder).is_dir()
-        and folder not in shown
-        and any(_inside(folder, s) for s in shown if s != "/tmp")
+        and folder not in (*shown, "/tmp")
+        and any(_inside(folder, place) for place in shown)
     ]
 
 
 def _inside(path: str, folder: str) -> bool:
-    return Path(folder).resolve() in (
-        Path(path).resolve(),
-        *Path(path).resolve().parents,
-    )
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())

@@ -1,33 +1,23 @@
-"""Score one submission: run its answers behind walls and the checks out here.
+"""Score one submission: its answers are observed behind walls and judged out here.
 
-The instructor's check cells run in this process, which holds references and mistakes;
-what they check is a proxy for a function in the submission's process. So a submission
-can change what its functions return, and not what is made of that.
+References and mistakes are in this process; what is checked is a proxy for a function
+in the submission's process. So a submission can change what its functions return, and
+not what is made of that.
 """
 
-import ast
-import builtins
 import contextlib
-import dataclasses
-import io
 import pkgutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from labs_helpers.course.exercises import exercises_of
-from labs_helpers.course.lab import Lab
-from labs_helpers.course.profile import load_profile
-from labs_tools.grading import submissions
+from labs_helpers.course.exercises import check, exercises_of
 from labs_tools.grading.assignment import WRITTEN, Assignment, Cell
-from labs_tools.grading.execute import Limits, Session, Stopped
-from labs_tools.grading.executed import own_run
-from labs_tools.grading.restore import MISSING, Piece, Restored, restore
-from labs_tools.grading.statements import defines
-from labs_tools.grading.suspicions import suspicions
+from labs_tools.grading.restore import ANSWER, Piece, Restored, restore
+from labs_tools.grading.session import Limits, Session, Stopped
+from labs_tools.grading.submissions import OwnRun, Refused, read
 
 NOT_HANDED_IN = "not handed in"
 BY_HAND = "to be graded by hand"
@@ -37,21 +27,16 @@ LENT_MESSAGE = (
     "Python, torch and NumPy; the course's functions are not there when you are graded."
 )
 CELL_FAILS = "the cell raises an error"
-LONG_PROFILES = ("small", "gpu")
 
 
-@dataclasses.dataclass
+@dataclass
 class Score:
     """What an exercise earned.
 
     Attributes:
-        exercise: such as "1.2".
         grade_id: of the cell that earns the points.
-        title: of the exercise.
         points: earned; None for people to say.
-        max_points: that could be earned.
-        diagnosis: in a few words.
-        message: for the student.
+        diagnosis: in a few words; `message` says more to the student.
         flags: what deserves a look.
         solution: grade_id of the cell with the answer.
     """
@@ -63,11 +48,11 @@ class Score:
     max_points: float
     diagnosis: str
     message: str = ""
-    flags: list[str] = dataclasses.field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
     solution: str = ""
 
 
-@dataclasses.dataclass
+@dataclass
 class Result:
     """What came of a submission; plain enough for JSON.
 
@@ -76,29 +61,17 @@ class Result:
         refused: why it was not graded, in a few words; empty where it was.
         message: the same for people.
         flags: of the notebook as a whole.
-        scores: of its exercises, in order.
         answers: of the student, by grade_id.
-        own: what the student's run says, see `executed`.
-        seconds: that grading took.
+        own: what the student's run says.
     """
 
     lab: int
     refused: str = ""
     message: str = ""
-    flags: list[str] = dataclasses.field(default_factory=list)
-    scores: list[Score] = dataclasses.field(default_factory=list)
-    answers: dict[str, str] = dataclasses.field(default_factory=dict)
-    own: dict[str, Any] | None = None
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """As `from_json` reads it."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Result":
-        """Read back what `to_json` wrote."""
-        return cls(**{**row, "scores": [Score(**score) for score in row["scores"]]})
+    flags: list[str] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    own: OwnRun | None = None
 
 
 def score(
@@ -107,33 +80,25 @@ def score(
     limits: Limits,
     hidden: Sequence[Path] = (),
 ) -> Result:
-    """Grade a file against the lab that it belongs to.
+    """Grade a file against the one of some labs that it belongs to.
 
     Args:
-        path: of the submission.
-        assignments: the labs that it may be of.
-        limits: of time and memory.
         hidden: folders that it must not see.
     """
-    began = time.monotonic()
     try:
-        notebook = submissions.read(path)
-        assignment = _which(notebook, assignments)
-    except submissions.Refused as refused:
+        notebook = read(path)
+        restored = restore(notebook, assignments)
+    except Refused as refused:
         return Result(0, refused.name, refused.message, [refused.name])
-    restored = restore(notebook.cells, assignment)
-    result = Result(assignment.lab, answers=restored.answers)
-    result.flags += _of_notebook(notebook, restored)
-    own = own_run(output for cell in notebook.cells for output in cell.outputs)
-    if own is not None:
-        result.own = own.to_json()
-        if own.profile in LONG_PROFILES:
-            result.flags.append(f"results of profile {own.profile} not re-executed")
-    run = _Run(assignment, restored, limits, hidden)
-    with contextlib.closing(run):
-        result.scores = list(run.scores())
-    result.seconds = round(time.monotonic() - began, 2)
-    return result
+    with contextlib.closing(_Run(restored, limits, hidden)) as run:
+        scores = list(run.scores())
+    return Result(
+        restored.assignment.lab,
+        flags=restored.flags[""],
+        scores=scores,
+        answers=restored.answers,
+        own=notebook.own,
+    )
 
 
 def nothing_of(assignment: Assignment, diagnosis: str, message: str) -> list[Score]:
@@ -141,75 +106,22 @@ def nothing_of(assignment: Assignment, diagnosis: str, message: str) -> list[Sco
     return [_score(cell, 0.0, diagnosis, message) for cell in assignment.graded]
 
 
-def _which(
-    notebook: submissions.Notebook, assignments: Sequence[Assignment]
-) -> Assignment:
-    """Tell the lab by its exercises: their marks, ids, texts and functions."""
-    marks = {cell.grade_id for cell in notebook.cells} - {""}
-    ids = {cell.id for cell in notebook.cells} - {""}
-    texts = {cell.source.strip() for cell in notebook.cells} - {""}
-    functions = {name for cell in notebook.cells for name in defines(cell.source)}
-    shares = [
-        (
-            len(marks & a.grade_ids),
-            len(ids & {c.id for c in a.cells if c.grade_id}),
-            len(texts & {c.released.strip() for c in a.graded}),
-            len(functions & {c.answer for c in a.graded}),
-        )
-        for a in assignments
-    ]
-    best = max(range(len(shares)), key=lambda i: shares[i], default=None)
-    if best is None or not any(shares[best]):
-        raise submissions.Refused(
-            "not a lab", "the notebook has no exercise of what is graded here."
-        )
-    return assignments[best]
-
-
-def _of_notebook(notebook: submissions.Notebook, restored: Restored) -> list[str]:
-    flags = list(restored.flags.get("", []))
-    language, name = notebook.kernel
-    if not name:
-        flags.append("kernel missing")
-    elif language != "python" and (language or "py" not in name.lower()):
-        flags.append(f"kernel unknown: {name}")
-    if not notebook.executed:
-        flags.append("not executed")
-    return flags
-
-
 def _score(cell: Cell, points: float | None, diagnosis: str, message: str) -> Score:
-    return Score(
-        exercise=cell.exercise,
-        grade_id=cell.grade_id,
-        title=cell.title,
-        points=points,
-        max_points=cell.points,
-        diagnosis=diagnosis,
-        message=message,
-        solution=cell.solution or cell.grade_id,
-    )
+    solution = cell.solution or cell.grade_id
+    worth = (cell.exercise, cell.grade_id, cell.title, points, cell.points)
+    return Score(*worth, diagnosis, message, solution=solution)
 
 
 class _Run:
     """The exercises of one submission, one after another, over as many processes."""
 
-    def __init__(
-        self,
-        assignment: Assignment,
-        restored: Restored,
-        limits: Limits,
-        hidden: Sequence[Path],
-    ):
-        self._assignment, self._restored = assignment, restored
-        self._limits, self._hidden = limits, hidden
+    def __init__(self, restored: Restored, limits: Limits, hidden: Sequence[Path]):
+        self._restored, self._limits, self._hidden = restored, limits, hidden
+        self._exercises = exercises_of(restored.assignment.lab)
         self._session: Session | None = None
         self._done: list[Piece] = []
+        self._lent: dict[str, Callable[..., Any]] = {}
         self._left = limits.total_seconds
-        profile = dataclasses.replace(load_profile("smoke"), strict=False)
-        self._lab = Lab(assignment.lab, profile)
-        self._exercises = exercises_of(assignment.lab)
-        self._lent: list[Cell] = []
 
     def close(self) -> None:
         """End the process that is left."""
@@ -224,63 +136,38 @@ class _Run:
             if piece.check is None:
                 pending.append(piece)
                 continue
-            found = self._exercise(piece.check, pending)
-            if found.diagnosis != "correct":
+            score = self._exercise(piece.check, pending)
+            if score.diagnosis != "correct":
                 self._lend(piece.check)
-            yield found
-            pending = []
-        for cell in self._assignment.graded:
+            yield score
+        for cell in self._restored.assignment.graded:
             if cell.kind == WRITTEN:
                 yield self._written(cell)
 
-    def _exercise(self, cell: Cell, pending: Sequence[Piece]) -> Score:
+    def _exercise(self, cell: Cell, pending: list[Piece]) -> Score:
+        """Score an exercise; what was run leaves `pending`."""
         flags = list(self._restored.flags.get(cell.exercise, []))
-        if MISSING in flags:
-            found = _score(cell, 0.0, NOT_HANDED_IN, "there is no cell with an answer.")
-        else:
-            began = time.monotonic()
-            try:
-                found = self._checked(cell, pending)
-            except Stopped as stopped:
-                self.close()
-                found = _score(cell, 0.0, stopped.name, stopped.message)
-                flags.append(stopped.name)
-            self._left -= time.monotonic() - began
-        answer = self._restored.answers.get(cell.solution, "")
-        pieces = [p for p in pending if p.label.startswith("own cell")]
-        flags += suspicions("\n".join([answer, *(p.source for p in pieces)]))
-        if "allocate memory" in found.message or "MemoryError" in found.message:
+        if cell.solution not in self._restored.answers:
+            score = _score(cell, 0.0, NOT_HANDED_IN, "there is no cell with an answer.")
+            score.flags = flags
+            return score
+        began = time.monotonic()
+        try:
+            score = self._checked(cell, pending)
+        except Stopped as stopped:
+            self.close()
+            score = _score(cell, 0.0, stopped.name, stopped.message)
+            flags.append(stopped.name)
+        self._left -= time.monotonic() - began
+        pending.clear()
+        if "allocate memory" in score.message or "MemoryError" in score.message:
             flags.append("memory limit")
         if self._session is not None and self._session.printed > self._limits.printed:
             flags.append(f"prints {self._session.printed >> 20} MB")
-        if found.diagnosis == LENT:
+        if score.diagnosis == LENT:
             flags.append(LENT)
-        found.flags = list(dict.fromkeys([*flags, *found.flags]))
-        return found
-
-    def _lend(self, cell: Cell) -> None:
-        """Let later answers call the reference, as the lab does."""
-        if not cell.answer.isidentifier() or cell.exercise not in self._exercises:
-            return
-        self._lent.append(cell)
-        if self._session is None:
-            return
-        try:
-            self._session.allow(self._limits.exercise_seconds)
-            reference = self._exercises[cell.exercise].reference
-            self._session.lend(cell.answer, reference)
-        except Stopped:
-            self.close()
-
-    def _written(self, cell: Cell) -> Score:
-        flags = self._restored.flags.get(cell.exercise, [])
-        answer = self._restored.answers.get(cell.grade_id, "")
-        if MISSING in flags or answer.strip() == cell.released.strip():
-            found = _score(cell, 0.0, NOT_HANDED_IN, "there is no answer.")
-        else:
-            found = _score(cell, None, BY_HAND, "")
-        found.flags = list(flags)
-        return found
+        score.flags = list(dict.fromkeys(flags))
+        return score
 
     def _checked(self, cell: Cell, pending: Sequence[Piece]) -> Score:
         if self._left <= 0:
@@ -288,44 +175,48 @@ class _Run:
         session = self._running()
         session.allow(min(self._limits.exercise_seconds, self._left))
         session.seen_errors.clear()
-        lends = {name.rpartition(".")[2]: name for name in cell.lends}
-        session.allow_calls(
-            {short: pkgutil.resolve_name(name) for short, name in lends.items()}
-        )
+        functions = {name.rpartition(".")[2]: name for name in cell.lends}
+        session.allow_calls({k: pkgutil.resolve_name(v) for k, v in functions.items()})
         errors: list[dict[str, Any]] = []
         for piece in pending:
             found = session.define(piece.label, piece.source)
             self._done.append(piece)
-            errors += found if piece.label == cell.solution else []
-        shown = io.StringIO()
+            errors += found if piece.kind == ANSWER else []
         try:
-            with contextlib.redirect_stdout(shown):
-                value = _run_cell(cell.source, self._lab, session)
-        except Exception as error:
-            return self._broken(cell, error, errors)
-        diagnosis = self._lab.diagnoses.get(cell.exercise)
-        points = cell.points if value is None else min(max(0.0, value), cell.points)
-        if diagnosis is None:
-            return _score(cell, points, "correct" if points else "not yet", "")
-        if not diagnosis.correct and "LentFunction" in session.seen_errors:
+            answer = session.find(cell.answer)
+            for seed in cell.seeds:
+                diagnosis = check(self._exercises[cell.exercise], answer, seed=seed)
+                if not diagnosis.correct:
+                    break
+        except Exception as error:  # an answer that does not get as far as its check
+            own = {"type": type(error).__name__, "text": str(error)}
+            return self._broken(cell, [*errors, own])
+        if diagnosis.correct:
+            points = min(diagnosis.points, cell.points)
+            return _score(cell, points, diagnosis.name, str(diagnosis))
+        if "LentFunction" in session.seen_errors:
             return _score(cell, 0.0, LENT, LENT_MESSAGE)
-        return _score(cell, points, diagnosis.name, str(diagnosis))
+        return _score(cell, 0.0, diagnosis.name, str(diagnosis))
 
-    def _broken(
-        self, cell: Cell, error: Exception, errors: Sequence[dict[str, Any]]
-    ) -> Score:
-        """Score an answer that does not get as far as its check."""
-        if any(found.get("type") == "LentFunction" for found in errors):
+    def _broken(self, cell: Cell, errors: Sequence[dict[str, Any]]) -> Score:
+        if any(error.get("type") == "LentFunction" for error in errors):
             return _score(cell, 0.0, LENT, LENT_MESSAGE)
-        if errors:
-            kind, text, line = (
-                str(errors[0].get(key, ""))[:300] for key in ("type", "text", "line")
-            )
-            where = f" in `{line}`" if line else ""
-            message = f"{kind}{where}: {text}"
-            return _score(cell, 0.0, CELL_FAILS, message)
-        message = f"{type(error).__name__}: {str(error)[:300]}"
+        first = {key: str(value)[:300] for key, value in errors[0].items()}
+        where = f" in `{first['line']}`" if first.get("line") else ""
+        message = f"{first.get('type')}{where}: {first.get('text')}"
         return _score(cell, 0.0, CELL_FAILS, message)
+
+    def _lend(self, cell: Cell) -> None:
+        """Let later answers call the reference, as the lab does."""
+        reference = self._exercises[cell.exercise].reference
+        self._lent[cell.answer] = reference
+        if self._session is None:
+            return
+        try:
+            self._session.allow(self._limits.exercise_seconds)
+            self._session.lend(cell.answer, reference)
+        except Stopped:
+            self.close()
 
     def _running(self) -> Session:
         """Return the process, or a new one with what was defined so far."""
@@ -336,32 +227,15 @@ class _Run:
             for piece in again:
                 self._session.define(piece.label, piece.source)
                 self._done.append(piece)
-            for cell in self._lent:
-                reference = self._exercises[cell.exercise].reference
-                self._session.lend(cell.answer, reference)
+            for name, reference in self._lent.items():
+                self._session.lend(name, reference)
         return self._session
 
-
-class _Names(dict):
-    """Names in a check cell: ours, else what the submission calls so."""
-
-    def __init__(self, own: dict[str, Any], session: Session):
-        super().__init__(own)
-        self._session = session
-
-    def __missing__(self, name: str) -> Any:
-        if hasattr(builtins, name):
-            raise KeyError(name)
-        return self._session.find(name)
-
-
-def _run_cell(source: str, lab: Lab, session: Session) -> float | None:
-    """Run a check cell here; return its last value where that is a number."""
-    tree = ast.parse(source)
-    last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        last = compile(ast.Expression(tree.body.pop().value), "<check>", "eval")
-    names = lab.namespace = _Names({"lab": lab, "torch": torch}, session)
-    exec(compile(tree, "<check>", "exec"), {}, names)
-    value = None if last is None else eval(last, {}, names)
-    return float(value) if isinstance(value, int | float) else None
+    def _written(self, cell: Cell) -> Score:
+        answer = self._restored.answers.get(cell.grade_id, cell.released)
+        if answer.strip() == cell.released.strip():
+            score = _score(cell, 0.0, NOT_HANDED_IN, "there is no answer.")
+        else:
+            score = _score(cell, None, BY_HAND, "This answer is graded by hand.")
+        score.flags = list(self._restored.flags.get(cell.exercise, []))
+        return score

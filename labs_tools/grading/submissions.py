@@ -1,7 +1,9 @@
 """Find submissions in a folder, say whose they are, and read them with care.
 
 File names may be anything; the student comes from the name, the folder or a roster.
-What cannot be read is refused with a reason, and takes no other along.
+What cannot be read is refused with a reason, and takes no other along. What a student's
+own run says (profile, claims, points) is read from its outputs, which anybody can edit:
+nothing of it is run again, and nothing of it earns points.
 """
 
 import csv
@@ -11,11 +13,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from labs_tools.grading.restore import Submitted
 
 LARGEST = 100 << 20
 MOST_CELLS = 5_000
@@ -27,6 +27,11 @@ ADDED = re.compile(
     r"(?<![a-z])(solved|final|submission|notebook)(?![a-z])",
     re.IGNORECASE,
 )
+TITLE = re.compile(r"^Lab (\d+) · .{1,80} · profile (\w{1,20})$", re.MULTILINE)
+POINTS = re.compile(r"^Exercises: ([\d.]{1,8} of [\d.]{1,8} points)$", re.MULTILINE)
+MOST_TEXT = 100_000
+MOST_CLAIMS = 100
+LONG_PROFILES = ("small", "gpu")
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,6 @@ class Submission:
     """A file that somebody handed in.
 
     Attributes:
-        path: of the file.
         name: its path in the folder of submissions.
         student: whose it is, as far as the name says.
         known: whether a roster names the student; True where there is none.
@@ -47,18 +51,41 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Submitted:
+    """A cell of a submission, whatever was made of it."""
+
+    code: bool
+    source: str
+    id: str = ""
+    marks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def grade_id(self) -> str:
+        """By which nbgrader knows it."""
+        return str(self.marks.get("grade_id", ""))
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """What the last report of a notebook says."""
+
+    profile: str
+    points: str
+    claims: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Notebook:
     """What a submission holds.
 
     Attributes:
-        cells: in order.
-        kernel: language and name; empty where it says none.
-        executed: whether a cell has an execution count.
+        flags: what is odd about the notebook as a whole.
+        own: what its outputs say of the run.
     """
 
     cells: tuple[Submitted, ...]
-    kernel: tuple[str, str]
-    executed: bool
+    flags: tuple[str, ...] = ()
+    own: OwnRun | None = None
 
 
 class Refused(Exception):
@@ -218,59 +245,81 @@ def read(path: Path) -> Notebook:
         raise Refused(
             "bad JSON", f"the file is cut or damaged ({type(error).__name__}: {error})."
         ) from None
-    cells = _cells_of(notebook)
-    if cells is None:
+    found = _cells_of(notebook)
+    if found is None:
         raise Refused("not a notebook", "the file is JSON without a list of cells.")
-    if len(cells) > MOST_CELLS:
-        raise Refused("too large", f"it has {len(cells)} cells.")
-    counts = [c.get("execution_count") for c in cells if isinstance(c, dict)]
-    return Notebook(
-        cells=tuple(_submitted(cell) for cell in cells if isinstance(cell, dict)),
-        kernel=_kernel(notebook),
-        executed=any(isinstance(count, int) for count in counts),
+    if len(found) > MOST_CELLS:
+        raise Refused("too large", f"it has {len(found)} cells.")
+    cells = [cell for cell in found if isinstance(cell, dict)]
+    outputs = [cell.get("outputs") for cell in cells]
+    own = own_run(
+        x for several in outputs if isinstance(several, list) for x in several
     )
+    flags = [*_odd_kernel(_table(notebook.get("metadata")))]
+    if not any(isinstance(cell.get("execution_count"), int) for cell in cells):
+        flags.append("not executed")
+    if own is not None and own.profile in LONG_PROFILES:
+        flags.append(f"results of profile {own.profile} not re-executed")
+    return Notebook(tuple(map(_submitted, cells)), tuple(flags), own)
 
 
 def _cells_of(notebook: Any) -> list[Any] | None:
-    if not isinstance(notebook, dict):
-        return None
+    notebook = _table(notebook)
     cells = notebook.get("cells")
     if cells is None and isinstance(sheets := notebook.get("worksheets"), list):
-        lists = [s.get("cells") for s in sheets if isinstance(s, dict)]
+        lists = [_table(sheet).get("cells") for sheet in sheets]
         cells = [cell for some in lists if isinstance(some, list) for cell in some]
     return cells if isinstance(cells, list) else None
 
 
 def _submitted(cell: dict[str, Any]) -> Submitted:
-    metadata = cell.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    marks = metadata.get("nbgrader")
-    outputs = cell.get("outputs")
-    identifier = cell.get("id") or metadata.get("id") or ""
+    metadata = _table(cell.get("metadata"))
+    identifier = cell.get("id") or metadata.get("id")
     return Submitted(
         code=cell.get("cell_type") == "code",
-        source=joined(cell.get("source", cell.get("input", ""))),
+        source=_joined(cell.get("source", cell.get("input"))),
         id=identifier if isinstance(identifier, str) else "",
-        marks=marks if isinstance(marks, dict) else {},
-        outputs=tuple(outputs) if isinstance(outputs, list) else (),
+        marks=_table(metadata.get("nbgrader")),
     )
 
 
-def joined(text: Any) -> str:
+def _odd_kernel(metadata: dict[str, Any]) -> Iterator[str]:
+    kernel, info = (_table(metadata.get(k)) for k in ("kernelspec", "language_info"))
+    language = str(kernel.get("language") or info.get("name") or "").lower()
+    name = str(kernel.get("name", ""))[:40]
+    if not name:
+        yield "kernel missing"
+    elif language != "python" and (language or "py" not in name.lower()):
+        yield f"kernel unknown: {name}"
+
+
+def own_run(outputs: Iterable[Any]) -> OwnRun | None:
+    """Find the last report among the outputs of a notebook."""
+    found = None
+    for output in outputs:
+        text = _joined(_table(_table(output).get("data")).get("text/plain"))[:MOST_TEXT]
+        if title := TITLE.search(text):
+            points = POINTS.search(text)
+            found = OwnRun(title[2], points[1] if points else "", _claims(text))
+    return found
+
+
+def _claims(text: str) -> tuple[tuple[str, ...], ...]:
+    """Read the table of claims: columns stand two blanks apart."""
+    _, found, table = text.partition("\nClaims\n")
+    rows = table.partition("\n\n")[0].splitlines()[1:] if found else []
+    columns = [re.split(r"\s{2,}", row.strip()) for row in rows[:MOST_CLAIMS]]
+    return tuple(tuple(row) for row in columns if len(row) == 4)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _joined(text: Any) -> str:
     """Return the text of a notebook's field: a string or a list of lines."""
     if isinstance(text, list):
         text = "".join(line for line in text if isinstance(line, str))
     text = text if isinstance(text, str) else ""
     # Halves of a surrogate pair are JSON and no text.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _kernel(notebook: dict[str, Any]) -> tuple[str, str]:
-    metadata = notebook.get("metadata")
-    found = metadata.get("kernelspec") if isinstance(metadata, dict) else None
-    if not isinstance(found, dict):
-        return "", ""
-    info = metadata.get("language_info")
-    info = info if isinstance(info, dict) else {}
-    language = found.get("language") or info.get("name") or ""
-    return str(language)[:40].lower(), str(found.get("name", ""))[:40]

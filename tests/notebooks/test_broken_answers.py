@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_raw_cell
 
 from labs_helpers.course.exercises import exercises_of
 from labs_helpers.course.profile import ROOT
-from labs_tools.grading.statements import definitions, named, statements
+from labs_tools.grading.code import definitions, named, statements
 from labs_tools.release import student_version
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))

@@ -79,7 +79,86 @@ class Equal(torch.Tensor):
         return torch.zeros(())
 """
 
+# The worker's own `observe`, replaced by one that claims what it likes.
+FAKE = """
+import sys, types
+import numpy as np
+def claims(**more):
+    def observe(function, inputs, wanted=()):
+        zeros = {name: np.zeros(tuple(inputs[name].shape)) for name in wanted}
+        seen = {
+            "kind": "tensor", "values": (np.zeros((), np.float32),),
+            "dtypes": ("float32",), "gradients": zeros, "error": None,
+            "gradient_error": None, "changed": (), "printed": "", "printed_count": 0,
+        }
+        return types.SimpleNamespace(**{**seen, **more})
+    sys.modules["worker"].observe = observe
+"""
+RIGHT_VALUES = """
+import torch
+def right(chosen, rejected, margin, center_weight):
+    gap = chosen - rejected - (0 if margin is None else margin)
+    loss = -torch.nn.functional.logsigmoid(gap).mean()
+    return loss + center_weight * ((chosen + rejected) ** 2).mean()
+"""
+ASKS = """
+import gc, sys
+def asks(**message):
+    [own] = [x for x in gc.get_objects() if type(x).__name__ == "Worker"]
+    return own.ask({"kwargs": {}, "wanted": [], "args": [], **message})["result"]
+"""
+CALL = "right(chosen_rewards, rejected_rewards, margin, center_weight)"
+
+
+def claiming(claims, before=""):
+    return answers("return 0", f"{FAKE}{before}\nclaims({claims})")
+
+
 CHEATS = {
+    "tolerance claimed": (claiming("atol=1e9"), ""),
+    "NaN claimed": (claiming("values=(np.full((), np.nan),)"), ""),
+    "errors claimed": (claiming("error='none', gradient_error=3"), ""),
+    "gradients claimed": (claiming("gradients='right'"), ""),
+    "nonsense claimed": (claiming("kind=[1], values={1: 2}, dtypes=5, changed=3"), ""),
+    "odd shape claimed": (claiming("values=(np.zeros((0, 10**9)),)"), ""),
+    "many values claimed": (claiming("values=(np.zeros(1),) * 5000"), ""),
+    "right values, no gradient": (
+        answers(f"return {CALL}.detach() + 0 * chosen_rewards.sum()", RIGHT_VALUES),
+        "",
+    ),
+    "weights of gradients replaced": (
+        answers(
+            "torch.linspace = lambda *a, **k: torch.zeros(a[2])\n"
+            f"return {CALL}.detach() + 0 * chosen_rewards.sum()",
+            RIGHT_VALUES,
+        ),
+        "changes a module",
+    ),
+    "asks for the reference": (
+        answers(
+            "return asks(ask='bradley_terry_loss', args=[\n"
+            "    chosen_rewards, rejected_rewards, margin, center_weight\n])",
+            ASKS,
+        ),
+        "looks at the stack",
+    ),
+    "asks for a builtin": (
+        answers("return asks(ask='__class__', args=[{}])", ASKS),
+        "looks at the stack",
+    ),
+    "replies before it is asked": (
+        answers(
+            "import os, sys\n"
+            "reply = sys.modules['protocol'].pack({'kind': 'tensor'})\n"
+            "for fd in range(3, 20):\n"
+            "    try:\n"
+            "        os.write(fd, reply * 9)\n"
+            "    except OSError:\n"
+            "        pass\n"
+            "return 0"
+        ),
+        "",
+    ),
     "test edited": (test_edited, "test edited"),
     "test deleted": (test_deleted, "test deleted"),
     "points edited": (points_edited, "points edited"),

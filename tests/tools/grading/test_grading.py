@@ -9,7 +9,7 @@ import pytest
 
 from labs_helpers.course.profile import ROOT
 from labs_tools.grading import sandbox
-from labs_tools.grading.execute import Limits
+from labs_tools.grading.session import Limits
 
 from .conftest import cell_of
 from .hostile import CHEATS, DAMAGED, REFUSED

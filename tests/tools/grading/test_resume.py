@@ -13,19 +13,17 @@ import nbformat
 import psutil
 import pytest
 
-from labs_helpers.course.profile import ROOT
 from labs_tools.grading import sandbox
 from labs_tools.grading.assignment import read_assignment
-from labs_tools.grading.execute import Limits
 from labs_tools.grading.scoring import score
+from labs_tools.grading.session import Limits
 from labs_tools.release import student_version
 
-from .conftest import KEPT, cell_of
+from .conftest import KEPT, SOURCES, cell_of
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed (extra grade)")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WALL = pytest.mark.skipif(bool(sandbox.wall().reason), reason=sandbox.wall().reason)
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
 STUDENTS = 5
 COMMAND = "import labs_tools.cli as cli; raise SystemExit(cli.main())"
 
@@ -96,7 +94,7 @@ def solved_lab(source, released, names):
 
 
 @WALL
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@SOURCES
 def test_points_are_none_half_and_all(tmp_path, path):
     assignment = read_assignment(path, int(path.stem[0]))
     source = nbformat.read(path, as_version=4)
@@ -139,12 +137,9 @@ def test_without_bubblewrap_it_still_grades_and_says_so(
     assert "no bwrap" in (out.with_suffix("") / "report.html").read_text()
 
 
-def in_this_process(jobs, workspace, assignments, limits, hidden, processes):
-    from labs_tools.grading import grade
-
+def in_this_process(jobs, scored, processes):
     for job in jobs:
-        result = score(job.submission.path, assignments, limits, hidden)
-        grade._save(workspace, job.key, result)
+        job.save(scored(job.submission.path))
 
 
 def test_workers_see_no_environment_of_ours(monkeypatch):
