@@ -5,7 +5,7 @@ import copy
 import nbformat
 import pytest
 
-from labs_helpers.course.profile import ROOT
+from labs_helpers.common.files import ROOT
 from labs_tools.release import student_version
 
 SOURCE = ROOT / "notebooks" / "1_reward_model.ipynb"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from labs_helpers.course.profile import ROOT
+from labs_helpers.common.files import ROOT
 from labs_tools.grading import sandbox
 from labs_tools.grading.session import Limits
 

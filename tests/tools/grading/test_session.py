@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from labs_helpers.course.exercises.observe import observe
-from labs_helpers.course.profile import ROOT
+from labs_helpers.common.files import ROOT
 from labs_tools.grading import sandbox
 from labs_tools.grading.session import Limits, Session, Stopped
 
