@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from labs_helpers.course.exercises.observe import observe
 from labs_helpers.common.files import ROOT
+from labs_helpers.course.exercises.observe import observe
 from labs_tools.grading import sandbox
 from labs_tools.grading.session import Limits, Session, Stopped
 
