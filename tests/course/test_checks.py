@@ -13,12 +13,26 @@ import torch
 from labs_helpers.course.exercises import (
     CheckFailed,
     Exercise,
-    Mistake,
     check,
     is_lent,
     lend,
 )
 from labs_helpers.course.exercises.observe import close
+from labs_helpers.course.exercises.patches import read_bank
+
+BANK = """
+=== 9.1
+
+== square of the mean
+- x.square().mean()
++ x.mean().square()
+the order of mean and square is the other way round.
+
+== weight forgotten
+- weight *
++
+the weight changes nothing.
+"""
 
 
 def mean_square(x, weight=1.0):
@@ -39,18 +53,7 @@ EXERCISE = Exercise(
     title="Mean of squares",
     reference=mean_square,
     inputs=inputs,
-    mistakes=(
-        Mistake(
-            "square of the mean",
-            lambda x, weight=1.0: weight * x.mean().square(),
-            "the order of mean and square is the other way round.",
-        ),
-        Mistake(
-            "weight forgotten",
-            lambda x, weight=1.0: x.square().mean(),
-            "the weight changes nothing.",
-        ),
-    ),
+    patches=read_bank(BANK)["9.1"],
     flavours=("plain", "weighted", "large"),
     gradients=("x",),
     points=2,
@@ -284,7 +287,6 @@ CENTRED = Exercise(
     title="Centred rows",
     reference=centred,
     inputs=centred_inputs,
-    mistakes=(),
     flavours=("plain", "far from 0"),
 )
 
@@ -367,7 +369,7 @@ def test_results_in_another_order_are_told():
     def both(x):
         return x.sum(), x.square().sum()
 
-    exercise = dataclasses.replace(EXERCISE, reference=both, gradients=(), mistakes=())
+    exercise = dataclasses.replace(EXERCISE, reference=both, gradients=(), patches=())
     exercise = dataclasses.replace(exercise, flavours=("plain", "large"))
     diagnosis = check(exercise, lambda x: both(x)[::-1])
     assert diagnosis.mistake == "one of several results"

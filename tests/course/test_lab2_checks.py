@@ -7,10 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from labs_helpers.course.exercises import check, exercises_of
-from labs_helpers.course.exercises.lab2.silent_bug import (
-    buggy_pair_logprobs,
-    pair_logprobs,
-)
+from labs_helpers.course.exercises.lab2 import pair_logprobs
 from labs_helpers.losses import sequence_logprobs
 
 from .lab_checks import (  # noqa: F401
@@ -259,7 +256,7 @@ def test_silent_bug_shows_in_a_known_answer(tokens_of_answer):
     logits, tokens = torch.zeros(1, 6, 4), torch.zeros(1, 6, dtype=torch.long)
     lengths = torch.tensor([2]), torch.tensor([2 + tokens_of_answer])
     cost = tokens_of_answer * math.log(4)
-    right, wrong = pair_logprobs, buggy_pair_logprobs
+    right, wrong = pair_logprobs, EXERCISES["2.8"].mistakes[0].function
     assert right(logits, tokens, *lengths).item() == pytest.approx(-cost)
     found = wrong(logits, tokens, *lengths).item()
     assert found == pytest.approx(-max(cost - 2 * math.log(4), 0))

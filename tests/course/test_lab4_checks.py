@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from labs_helpers.course.exercises import check, exercises_of
-from labs_helpers.course.exercises.lab4.agreement import agreement_beyond_chance
-from labs_helpers.course.exercises.lab4.attack_success import attack_success
-from labs_helpers.course.exercises.lab4.position_bias import unbiased_label
-from labs_helpers.course.exercises.lab4.silent_bug import ai_labels, buggy_ai_labels
-from labs_helpers.course.exercises.lab4.sl_cai import sl_cai_batch
-from labs_helpers.course.exercises.lab4.soft_dpo import soft_dpo_loss
-from labs_helpers.course.exercises.lab4.soft_label import soft_label
+from labs_helpers.course.exercises.lab4 import (
+    agreement_beyond_chance,
+    ai_labels,
+    attack_success,
+    sl_cai_batch,
+    soft_dpo_loss,
+    soft_label,
+    unbiased_label,
+)
 from labs_helpers.evaluation import cohen_kappa, proportion
 from labs_helpers.evaluation.estimates import Z
 from labs_helpers.losses import dpo_loss
@@ -29,6 +31,7 @@ from .lab_checks import (  # noqa: F401
 )
 
 EXERCISES = exercises_of(4)
+buggy_ai_labels = EXERCISES["4.7"].mistakes[0].function
 
 
 # Right answers in other styles than the reference's: loops, einsum, vectorised.

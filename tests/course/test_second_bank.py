@@ -5,28 +5,34 @@
 
 import functools
 import re
+from pathlib import Path
 
 import pytest
 
 from labs_helpers.common.printable import text_table
 from labs_helpers.course.exercises import Diagnosis, check, exercises_of
+from labs_helpers.course.exercises.patches import Mistake, mistakes_of, read_bank
 from labs_helpers.course.exercises.symptoms.generic import PLACES
 
-from .second_bank import SECOND_BANK, Wrong
-
 EXERCISES = {id: e for lab in (1, 2, 3, 4) for id, e in exercises_of(lab).items()}
+SECOND_BANK = {
+    id: patches
+    for path in sorted(Path(__file__).with_name("second_bank").glob("*.wrong"))
+    for id, patches in read_bank(path.read_text(), path.name).items()
+}
 
 
 @functools.cache
-def diagnoses(id: str) -> tuple[tuple[Wrong, Diagnosis], ...]:
+def diagnoses(id: str) -> tuple[tuple[Mistake, Diagnosis], ...]:
     """Check all wrong answers to an exercise."""
-    return tuple((w, check(EXERCISES[id], w.function, seed=1)) for w in SECOND_BANK[id])
+    wrong = mistakes_of(EXERCISES[id].reference, SECOND_BANK[id])
+    return tuple((w, check(EXERCISES[id], w.function, seed=1)) for w in wrong)
 
 
-def is_to_the_point(wrong: Wrong, diagnosis: Diagnosis) -> bool:
+def is_to_the_point(wrong: Mistake, diagnosis: Diagnosis) -> bool:
     """Whether a diagnosis says one of the words that a right one says."""
     said = f"{diagnosis.mistake} {diagnosis.message}"
-    return bool(re.search(wrong.expected, said, re.IGNORECASE))
+    return bool(re.search(wrong.message, said, re.IGNORECASE))
 
 
 def shares(lab: int | None = None) -> dict[str, float]:
@@ -34,13 +40,12 @@ def shares(lab: int | None = None) -> dict[str, float]:
     ids = [id for id in EXERCISES if lab is None or id.startswith(f"{lab}.")]
     found = [pair for id in ids for pair in diagnoses(id)]
     named = [(w, d) for w, d in found if d.mistake is not None]
-    judged = [(w, d) for w, d in named if w.expected]
     return {
         "answers": len(found),
         "refused": sum(not d.correct for _, d in found) / len(found),
         "named": len(named) / len(found),
         "place only": sum(d.mistake in PLACES for _, d in named) / len(found),
-        "to the point": sum(is_to_the_point(w, d) for w, d in judged) / len(judged),
+        "to the point": sum(is_to_the_point(w, d) for w, d in named) / len(named),
     }
 
 
@@ -59,13 +64,13 @@ _LABS = [(str(lab), lab) for lab in (1, 2, 3, 4)]
 
 def test_every_exercise_has_five_of_its_own():
     assert SECOND_BANK.keys() == EXERCISES.keys()
-    for id, answers in SECOND_BANK.items():
-        assert len({wrong.misconception for wrong in answers}) == len(answers) >= 5, id
+    for id, patches in SECOND_BANK.items():
+        assert len({patch.name for patch in patches}) == len(patches) >= 5, id
 
 
 @pytest.mark.parametrize("id", EXERCISES)
 def test_all_are_refused(id):
-    passed = [w.misconception for w, d in diagnoses(id) if d.correct]
+    passed = [w.name for w, d in diagnoses(id) if d.correct]
     assert not passed
 
 

@@ -1,25 +1,17 @@
-"""Checks that say what is wrong: the engine, and one package of exercises a lab."""
+"""Exercises with checks that say what is wrong."""
 
-from importlib import import_module
-from importlib.util import find_spec
-
-from labs_helpers.course.exercises.engine import check, unchanged, undefined
-from labs_helpers.course.exercises.exercise import (
-    CheckFailed,
-    Counterexample,
-    Diagnosis,
-    Exercise,
-    Mistake,
-    is_lent,
-    lend,
+# fmt: off
+from .engine import check, unchanged, undefined
+from .exercise import (
+    CheckFailed, Counterexample, Diagnosis, Exercise, exercises_of, is_lent, lend,
 )
+# fmt: on
 
 __all__ = [
     "CheckFailed",
     "Counterexample",
     "Diagnosis",
     "Exercise",
-    "Mistake",
     "check",
     "exercises_of",
     "is_lent",
@@ -27,11 +19,3 @@ __all__ = [
     "unchanged",
     "undefined",
 ]
-
-
-def exercises_of(lab: int) -> dict[str, Exercise]:
-    """Exercises of a lab by id."""
-    name = f"{__name__}.lab{lab}"
-    if find_spec(name) is None:
-        return {}
-    return {exercise.id: exercise for exercise in import_module(name).EXERCISES}

@@ -1,10 +1,12 @@
 """Check an answer: run it, compare it with the reference, name what is wrong.
 
-A wrong answer is compared with every mistake of the exercise's bank, then with the
-mistakes that people make everywhere; what neither knows is shown on the smallest input.
+A wrong answer is compared with every mistake of the exercise's bank, with any two at
+once, then with the mistakes that people make everywhere; what none of them knows is
+shown on the smallest input.
 """
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from labs_helpers.course.exercises.observe import (
     same_values,
     undisturbed_randomness,
 )
+from labs_helpers.course.exercises.patches import Function, Mistake
 from labs_helpers.course.exercises.smallest import smallest_counterexample
 from labs_helpers.course.exercises.symptoms.generic import PLACES, general, unfinished
 from labs_helpers.course.exercises.trials import (
@@ -70,6 +73,7 @@ def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Dia
     finding = (
         unfinished(trials)
         or _in_bank(exercise, trials)
+        or _two_at_once(exercise, trials)
         or general(exercise, answer, trials)
     )
     if finding is not None and finding.name not in PLACES:
@@ -97,15 +101,34 @@ def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Dia
 
 def _in_bank(exercise: Exercise, trials: Trials) -> Finding | None:
     """Find the mistake that agrees with the answer on every input."""
+    return _agreeing(exercise.mistakes, exercise, trials)
+
+
+def _two_at_once(exercise: Exercise, trials: Trials) -> Finding | None:
+    """Find two mistakes that agree with the answer where both are made.
+
+    Most of some hundred pairs differ on the first inputs already: those that remain
+    are tried on all.
+    """
+    first = [t for t in trials if t.flavour == exercise.flavours[0]][-1]
+    if first.seen.error is not None or not first.seen.finite:
+        return None
+    agree = (pair for pair in exercise.pairs if _agrees(pair.function, first, ()))
+    return _agreeing(agree, exercise, trials)
+
+
+def _agreeing(
+    mistakes: Iterable[Mistake], exercise: Exercise, trials: Trials
+) -> Finding | None:
     gradients_too = all(trial.right_value for trial in trials)
     wanted = exercise.gradients if gradients_too else ()
-    for mistake in exercise.mistakes:
+    for mistake in mistakes:
         if all(_agrees(mistake.function, trial, wanted) for trial in trials):
             return Finding(mistake.name, mistake.message)
     return None
 
 
-def _agrees(function: Any, trial: Trial, wanted: tuple[str, ...]) -> bool:
+def _agrees(function: Function, trial: Trial, wanted: tuple[str, ...]) -> bool:
     other, seen = observe(function, trial.inputs, wanted), trial.seen
     if not same_values(other, seen, rtol=1e-4):
         # Two ways to write one mistake may overflow to different things.

@@ -1,36 +1,32 @@
-"""What an exercise is, and what its check says about an answer.
+"""What an exercise is, what its check says of an answer, and the exercises of a lab.
 
-Plain types: the reference, how to make inputs, the bank of mistakes, the diagnosis.
 Runs nothing.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from labs_helpers.common.printable import text_table
+from labs_helpers.course.exercises.patches import (
+    Function,
+    Mistake,
+    Patch,
+    mistakes_of,
+    pairs_of,
+    read_bank,
+)
 
-Function = Callable[..., Any]
 Inputs = dict[str, Any]
+BANKS = Path(__file__).resolve().parents[3] / "data" / "exercises"
 UNKNOWN = "differs from the reference"
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer that people give.
-
-    Attributes:
-        name: a few words.
-        function: computes it.
-        message: what the symptom means and where to look; never the solution.
-    """
-
-    name: str
-    function: Function
-    message: str
 
 
 @dataclass(frozen=True)
@@ -43,30 +39,51 @@ class Exercise:
         reference: the right answer; its signature is the one that is asked for.
         inputs: takes a generator, a size (1 is the smallest) and a flavour, gives the
             arguments by name. Temperatures and the like are Python floats above 0.
-        mistakes: the bank.
         flavours: kinds of input, such as "plain", "large values", "padding is NaN".
         gradients: inputs whose gradients count; none where the result is a metric, and
             any kind of number will do.
         difficulty: 1 to 5.
         minutes: that it takes.
         points: that it earns.
+        patches: the bank of wrong answers, as it is read.
     """
 
     id: str
     title: str
     reference: Function
     inputs: Callable[[np.random.Generator, int, str], Inputs]
-    mistakes: tuple[Mistake, ...]
     flavours: tuple[str, ...] = ("plain",)
     gradients: tuple[str, ...] = ()
     difficulty: int = 1
     minutes: int = 5
     points: int = 1
+    patches: tuple[Patch, ...] = ()
 
     @property
     def name(self) -> str:
         """The function that the student writes is called as the reference is."""
         return self.reference.__name__
+
+    @functools.cached_property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """Wrong answers that people give."""
+        return mistakes_of(self.reference, self.patches)
+
+    @functools.cached_property
+    def pairs(self) -> tuple[Mistake, ...]:
+        """Two of them at once, where their patches fit together."""
+        return tuple(pairs_of(self.reference, self.patches))
+
+
+@functools.cache
+def exercises_of(lab: int) -> Mapping[str, Exercise]:
+    """Exercises of a lab by id, with their banks of wrong answers."""
+    bank = BANKS / f"lab{lab}.wrong"
+    if not bank.exists():
+        return {}
+    patches = read_bank(bank.read_text(encoding="utf-8"), bank.name)
+    module = import_module(f"{__package__}.lab{lab}")
+    return {e.id: replace(e, patches=patches[e.id]) for e in module.EXERCISES}
 
 
 class Finding(NamedTuple):
@@ -149,6 +166,83 @@ def lend(exercise: Exercise) -> Function:
 def is_lent(function: Any) -> bool:
     """Whether a function came from `lend`."""
     return getattr(function, "is_lent", False)
+
+
+# Random inputs
+
+
+def dtype_of(flavour: str) -> torch.dtype:
+    """Return the float type that a flavour asks for."""
+    return torch.float64 if "float64" in flavour else torch.float32
+
+
+def normal(
+    rng: np.random.Generator,
+    *shape: int,
+    scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Draw normal numbers."""
+    return torch.tensor(rng.normal(scale=scale, size=shape), dtype=dtype)
+
+
+def uniform(
+    rng: np.random.Generator, size: int, low: float, high: float, dtype: torch.dtype
+) -> Tensor:
+    """Draw uniform numbers."""
+    return torch.tensor(rng.uniform(low, high, size=size), dtype=dtype)
+
+
+def integers(rng: np.random.Generator, count: int, low: int, high: int) -> Tensor:
+    """Draw whole numbers from low to high, both included."""
+    return torch.tensor(rng.integers(low, high, size=count, endpoint=True))
+
+
+def logprobs(
+    rng: np.random.Generator,
+    *shape: int,
+    around: float = -8.0,
+    scale: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Draw log-probs of whole answers, multiples of 1/16.
+
+    On a coarse binary grid float32 adds and subtracts without rounding, so that the
+    order in which an answer does it makes no difference.
+    """
+    drawn = np.round(rng.normal(around, scale, size=shape) * 16) / 16
+    return torch.tensor(drawn, dtype=dtype)
+
+
+def draw_beta(rng: np.random.Generator) -> float:
+    """Draw a price of KL, a multiple of 1/32 that is far from 1."""
+    return float(rng.choice([rng.integers(2, 13), rng.integers(48, 65)])) / 32
+
+
+def pair_inputs(
+    rng: np.random.Generator,
+    size: int,
+    flavour: str,
+    names: Sequence[str] = (
+        "policy_chosen",
+        "policy_rejected",
+        "reference_chosen",
+        "reference_rejected",
+    ),
+) -> Inputs:
+    """Log-probs of two answers to each prompt, by policy and reference, and beta."""
+    around, scale = -8.0, 2.0
+    if flavour == "long answers":
+        around = -900.0
+    if flavour == "large differences":
+        around, scale = -9000.0, 3000.0
+    drawn = [
+        logprobs(rng, size, around=around, scale=scale, dtype=dtype_of(flavour))
+        for _ in names
+    ]
+    if flavour == "policy is the reference":
+        drawn[:2] = [reference.clone() for reference in drawn[2:]]
+    return dict(zip(names, drawn, strict=True)) | {"beta": draw_beta(rng)}
 
 
 def _shown(value: Any) -> tuple[str, str]:

@@ -1,0 +1,436 @@
+"""Exercises of Lab 2, direct preferences: right answers and draws of inputs."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from labs_helpers.course.exercises.exercise import (
+    Exercise,
+    Inputs,
+    draw_beta,
+    dtype_of,
+    integers,
+    logprobs,
+    normal,
+    pair_inputs,
+)
+from labs_helpers.losses import sequence_logprobs
+
+# 2.1
+
+
+def optimal_policy(
+    reference: Float[Tensor, " K"], rewards: Float[Tensor, " K"], beta: float
+) -> Float[Tensor, " K"]:
+    """Argmax of E[reward] - beta KL(policy || reference) over K answers.
+
+    Proportional to reference * exp(reward / beta) (arXiv 2305.18290, eq. 4).
+    """
+    total = reference.sum().item()
+    if abs(total - 1) > 1e-3:
+        raise ValueError(f"probabilities add up to 1; the reference's to {total:g}")
+    scores = reference.log() + rewards / beta
+    return torch.softmax(scores, dim=0)
+
+
+def optimal_policy_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Probabilities of K answers under the reference, their rewards, a price of KL."""
+    plain = flavour in ("plain", "float64")
+    dtype = dtype_of(flavour) if plain else torch.float64
+    # A lone answer has all the probability whatever anybody does with it.
+    rewards = normal(rng, size, dtype=dtype)
+    reference = torch.softmax(normal(rng, size, dtype=torch.float64), dim=0)
+    beta = float(rng.choice([rng.uniform(0.3, 0.7), rng.uniform(1.5, 3)]))
+    if flavour == "large rewards":
+        rewards = rewards * 2000
+    if flavour == "rewards far from 0":
+        rewards = rewards + 3000
+    if flavour == "an answer that the reference never gives" and size > 1:
+        reference = torch.cat([reference[1:] / (1 - reference[0]), torch.zeros(1)])
+        rewards[-1] = 200
+        order = torch.tensor(rng.permutation(size))
+        reference, rewards = reference[order], rewards[order]
+    return {"reference": reference.to(dtype), "rewards": rewards, "beta": beta}
+
+
+# 2.2
+
+
+def answer_logprob_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Aligned logits, the tokens that they predict, and which tokens count."""
+    width = int(rng.integers(size, size + 3)) + 3
+    vocabulary = width + 3  # more than tokens, or a wrong axis goes unnoticed
+    large = flavour.startswith("large logits")
+    shape = (size, width, vocabulary)
+    logits = normal(rng, *shape, scale=800.0 if large else 1.5, dtype=dtype_of(flavour))
+    tokens = torch.tensor(rng.integers(0, vocabulary, size=shape[:2]))
+    if flavour == "everything counts":
+        mask = torch.ones(shape[:2], dtype=torch.bool)
+    else:
+        begin = rng.integers(0, width - 1, size=(size, 1))
+        end = rng.integers(begin + 2, width + 1)
+        if size == 1:
+            begin, end = np.array([[1]]), np.array([[width - 1]])
+        columns = np.arange(width)
+        mask = torch.tensor((columns >= begin) & (columns < end))
+    if flavour == "masked logits are NaN":
+        logits[~mask] = float("nan")
+    if flavour == "masked tokens are -100":
+        tokens[~mask] = -100
+    return {"logits": logits, "tokens": tokens, "mask": mask}
+
+
+def answer_logprob(
+    logits: Float[Tensor, "B T V"],
+    tokens: Int[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+) -> Float[Tensor, " B"]:
+    """Sum of the log-probs of the tokens that count; aligned logits."""
+    logits = logits.masked_fill(~mask[:, :, None], 0.0)
+    tokens = tokens.masked_fill(~mask, 0)
+    logprobs = logits.log_softmax(2).gather(2, tokens[:, :, None])[:, :, 0]
+    return (logprobs * mask).sum(1)
+
+
+# 2.3
+
+
+def dpo_loss(
+    policy_chosen: Float[Tensor, " B"],
+    policy_rejected: Float[Tensor, " B"],
+    reference_chosen: Float[Tensor, " B"],
+    reference_rejected: Float[Tensor, " B"],
+    beta: float,
+) -> Float[Tensor, ""]:
+    """Mean of -log sigmoid(beta * difference of the log-ratios)."""
+    chosen = policy_chosen - reference_chosen
+    rejected = policy_rejected - reference_rejected
+    return -F.logsigmoid(beta * (chosen - rejected)).mean()
+
+
+# 2.4
+
+
+def ipo_loss(
+    policy_chosen: Float[Tensor, " B"],
+    policy_rejected: Float[Tensor, " B"],
+    reference_chosen: Float[Tensor, " B"],
+    reference_rejected: Float[Tensor, " B"],
+    beta: float,
+) -> Float[Tensor, ""]:
+    """Mean of (h - 1 / (2 beta))², h the difference of the log-ratios."""
+    chosen = policy_chosen - reference_chosen
+    rejected = policy_rejected - reference_rejected
+    return (chosen - rejected - 1 / (2 * beta)).square().mean()
+
+
+# 2.5
+
+
+def kto_loss(
+    policy: Float[Tensor, " B"],
+    reference: Float[Tensor, " B"],
+    desirable: Bool[Tensor, " B"],
+    kl: Float[Tensor, ""],
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> Float[Tensor, ""]:
+    """Mean of weight * (1 - sigmoid(±beta (log-ratio - kl))), kl being a constant."""
+    ratio = policy - reference
+    gain = beta * (ratio - kl.detach())
+    signed = torch.where(desirable, gain, -gain)
+    weight = torch.where(desirable, desirable_weight, undesirable_weight).to(gain.dtype)
+    return (weight * torch.sigmoid(-signed)).mean()
+
+
+def kto_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Log-probs of single answers, what people said of them, KL, beta and weights."""
+    dtype = dtype_of(flavour)
+    around, scale = -8.0, 2.0
+    if flavour == "large differences":
+        around, scale = -9000.0, 3000.0
+    policy, reference = (
+        logprobs(rng, size, around=around, scale=scale, dtype=dtype) for _ in range(2)
+    )
+    if flavour == "policy is the reference":
+        reference = policy.clone()
+    desirable = torch.tensor(rng.random(size) < 0.5)
+    if size > 1:
+        desirable[:2] = torch.tensor([True, False])
+    if flavour == "only desirable":
+        desirable[:] = True
+    if flavour == "only undesirable":
+        desirable[:] = False
+    return {
+        "policy": policy,
+        "reference": reference,
+        "desirable": desirable,
+        "kl": logprobs(rng, around=1.5, scale=0.4, dtype=dtype).abs(),
+        "beta": draw_beta(rng),
+        "desirable_weight": float(rng.uniform(1.1, 2)),
+        "undesirable_weight": float(rng.uniform(0.4, 0.9)),
+    }
+
+
+# 2.6
+
+
+def slic_loss(
+    policy_chosen: Float[Tensor, " B"],
+    policy_rejected: Float[Tensor, " B"],
+    target_logprobs: Float[Tensor, " N"],
+    delta: float,
+    weight: float,
+) -> Float[Tensor, ""]:
+    """Mean of max(0, delta - chosen + rejected), less weight * mean(target)."""
+    short = delta - policy_chosen + policy_rejected
+    hinge = F.relu(short)
+    return hinge.mean() - weight * target_logprobs.mean()
+
+
+def slic_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Log-probs of pairs and of answers to be kept likely, a margin, a weight."""
+    dtype = dtype_of(flavour)
+    targets = size if flavour == "as many targets as pairs" else size + 2
+    chosen, rejected = (logprobs(rng, size, dtype=dtype) for _ in range(2))
+    if flavour == "all pairs far enough apart":
+        chosen = rejected + 9 + logprobs(rng, size, around=3, dtype=dtype).abs()
+    return {
+        "policy_chosen": chosen,
+        "policy_rejected": rejected,
+        "target_logprobs": logprobs(rng, targets, dtype=dtype),
+        # Off the grid of the log-probs, so that no pair stands at the bend.
+        "delta": float(rng.choice([rng.integers(6, 13), rng.integers(20, 60)])) / 16
+        + 1 / 32,
+        "weight": float(rng.choice([rng.uniform(0.2, 0.7), rng.uniform(1.5, 2)])),
+    }
+
+
+# 2.7
+
+
+def judged_in_both_orders(
+    first: Float[Tensor, " N"], second: Float[Tensor, " N"]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, ""]]:
+    """Outcomes for answer a: 1 won, 0 lost, 1/2 undecided; and the judge's bias.
+
+    Args:
+        first: Probability that the judge gives to a, where a is shown first.
+        second: Probability that it gives to a, where a is shown second.
+
+    Returns:
+        Outcomes: 1 where both orders favour a, 0 where both favour b, 1/2 otherwise.
+        Position bias: what being shown first adds to the probability, on average.
+    """
+    won = (first > 0.5) & (second > 0.5)
+    lost = (first < 0.5) & (second < 0.5)
+    outcomes = 0.5 + 0.5 * (won.to(first.dtype) - lost.to(first.dtype))
+    bias = first.mean() - second.mean()
+    return outcomes, bias
+
+
+def both_orders_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Probabilities of answer a in both orders."""
+    count, dtype = 3 * size - 2, dtype_of(flavour)  # enough for every kind of pair
+    first, second = rng.uniform(0.02, 0.98, size=(2, count))
+    if flavour == "undecided judge":
+        first[rng.random(count) < 0.4] = 0.5
+        second[rng.random(count) < 0.4] = 0.5
+        if size == 1:
+            second[:] = 0.5
+    if flavour == "judge that likes what comes first":
+        first, second = 0.5 + first / 2, second / 2
+    if flavour == "judge that likes what comes second":
+        first, second = first / 2, 0.5 + second / 2
+    if flavour == "sure judge":
+        first, second = np.round(first), np.round(second)
+    return {
+        "first": torch.tensor(first, dtype=dtype),
+        "second": torch.tensor(second, dtype=dtype),
+    }
+
+
+# 2.8
+
+
+def pair_logprobs(
+    logits: Float[Tensor, "B T V"],
+    tokens: Int[Tensor, "B T"],
+    prompt_lengths: Int[Tensor, " B"],
+    lengths: Int[Tensor, " B"],
+) -> Float[Tensor, " B"]:
+    """Log-prob of each answer, from the model's output over prompt and answer.
+
+    Args:
+        logits: Straight from the model: those at t predict the token at t + 1.
+        tokens: Prompt, answer, end token, and padding on the right.
+        prompt_lengths: How many of a row's tokens are its prompt.
+        lengths: How many are prompt, answer and end token.
+    """
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    answer = (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])
+    return sequence_logprobs(logits[:, :-1], tokens[:, 1:], answer[:, 1:])
+
+
+def pair_logprobs_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """A model's output over padded rows of prompt and answer."""
+    prompt_lengths = integers(rng, size, 1, 4)
+    answers = integers(rng, size, 3, 6)
+    if flavour == "nothing but the end token":
+        answers = torch.ones_like(answers)
+    if flavour == "no padding":
+        answers = 9 - prompt_lengths
+    lengths = prompt_lengths + answers
+    width = int(lengths.max()) + (0 if flavour == "no padding" else 3)
+    vocabulary = 11
+    tokens = torch.tensor(rng.integers(2, vocabulary, size=(size, width)))
+    rows, pad = torch.arange(size), 1 if flavour == "padding is the end token" else 0
+    tokens[torch.arange(width) >= lengths[:, None]] = pad
+    tokens[rows, lengths - 1] = 1
+    logits = normal(rng, size, width, vocabulary, dtype=dtype_of(flavour))
+    if flavour == "padding is NaN":
+        logits[torch.arange(width) >= lengths[:, None]] = float("nan")
+    return {
+        "logits": logits,
+        "tokens": tokens,
+        "prompt_lengths": prompt_lengths,
+        "lengths": lengths,
+    }
+
+
+EXERCISES = (
+    Exercise(
+        "2.1",
+        "The optimum of reward minus KL",
+        optimal_policy,
+        optimal_policy_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "large rewards",
+            "rewards far from 0",
+            "an answer that the reference never gives",
+        ),
+        difficulty=2,
+        minutes=10,
+        points=2,
+    ),
+    Exercise(
+        "2.2",
+        "The log-probability of an answer",
+        answer_logprob,
+        answer_logprob_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "everything counts",
+            "large logits, float64",  # float32 would leave four digits of a gradient
+            "masked logits are NaN",
+            "masked tokens are -100",
+        ),
+        gradients=("logits",),
+        difficulty=3,
+        minutes=20,
+        points=3,
+    ),
+    Exercise(
+        "2.3",
+        "The DPO loss",
+        dpo_loss,
+        pair_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "policy is the reference",
+            "long answers",
+            "large differences",
+        ),
+        gradients=("policy_chosen", "policy_rejected"),
+        difficulty=3,
+        minutes=20,
+        points=4,
+    ),
+    Exercise(
+        "2.4",
+        "The IPO loss",
+        ipo_loss,
+        pair_inputs,
+        flavours=("plain", "float64", "policy is the reference", "long answers"),
+        gradients=("policy_chosen", "policy_rejected"),
+        difficulty=2,
+        minutes=10,
+        points=2,
+    ),
+    Exercise(
+        "2.5",
+        "The KTO loss",
+        kto_loss,
+        kto_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "policy is the reference",
+            "only desirable",
+            "only undesirable",
+            "large differences",
+        ),
+        gradients=("policy", "kl"),
+        difficulty=4,
+        minutes=20,
+        points=4,
+    ),
+    Exercise(
+        "2.6",
+        "The SLiC loss",
+        slic_loss,
+        slic_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "as many targets as pairs",
+            "all pairs far enough apart",
+        ),
+        gradients=("policy_chosen", "policy_rejected", "target_logprobs"),
+        difficulty=2,
+        minutes=10,
+        points=2,
+    ),
+    Exercise(
+        "2.7",
+        "A judge asked in both orders",
+        judged_in_both_orders,
+        both_orders_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "judge that likes what comes first",
+            "judge that likes what comes second",
+            "sure judge",
+            "undecided judge",
+        ),
+        difficulty=2,
+        minutes=10,
+        points=2,
+    ),
+    Exercise(
+        "2.8",
+        "A silent bug in the mask",
+        pair_logprobs,
+        pair_logprobs_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "no padding",
+            "nothing but the end token",
+            "padding is the end token",
+            "padding is NaN",
+        ),
+        gradients=("logits",),
+        difficulty=3,
+        minutes=20,
+        points=3,
+    ),
+)

@@ -1,0 +1,423 @@
+"""Exercises of Lab 4, Constitutional AI and its evaluation: right answers and draws."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from labs_helpers.course.exercises.exercise import (
+    Exercise,
+    Inputs,
+    dtype_of,
+    logprobs,
+    pair_inputs,
+)
+
+END = 1
+NAMES = ("policy_a", "policy_b", "reference_a", "reference_b")
+
+# 4.1
+
+
+def soft_label(reply_logprobs: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:
+    """Probability that the answer shown first is better, one for each pair.
+
+    Args:
+        reply_logprobs: Log-probs that the judge gives to the replies A (the first
+            answer is better, column 0) and B (the second is, column 1). A judge can
+            say other things too, so a row's probabilities do not add up to 1.
+    """
+    return reply_logprobs.softmax(dim=1)[:, 0]
+
+
+def soft_label_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Log-probs of both replies, A and B."""
+    around, scale = -3.0, 1.5
+    if flavour.startswith("replies that the judge hardly ever gives"):
+        around = -900.0
+    drawn = logprobs(
+        rng, size, 2, around=around, scale=scale, dtype=dtype_of(flavour)
+    ).clamp(max=-0.75)
+    if flavour == "judge that is sure":
+        sure = torch.tensor(rng.integers(2, size=size))
+        drawn[torch.arange(size), sure] = -0.0625
+        drawn[torch.arange(size), 1 - sure] -= 60.0
+    return {"reply_logprobs": drawn}
+
+
+# 4.2
+
+
+def unbiased_label(
+    a_first: Float[Tensor, " N"], a_second: Float[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """Probability that a is better, free of what its position adds to the log-odds.
+
+    If the place adds c to the log-odds of what is shown first, then the log-odds of a
+    are s + c with a in front and s - c with a behind: their mean is s.
+
+    Args:
+        a_first: Probability that the judge gives to a, where a is shown first.
+        a_second: Probability that it gives to a, where a is shown second.
+    """
+    odds = (torch.logit(a_first) + torch.logit(a_second)) / 2
+    return torch.sigmoid(odds)
+
+
+def position_bias_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Probabilities of a in both orders, with log-odds s + c and s - c."""
+    strength = rng.normal(scale=1.5, size=size)
+    noise = rng.normal(scale=0.3, size=size)
+    bias = rng.normal(scale=1.0, size=size)
+    if flavour == "judge that likes what comes first":
+        bias = np.abs(bias) + 2.0
+    if flavour == "judge that likes what comes second":
+        bias = -np.abs(bias) - 2.0
+    if flavour == "judge that is sure":
+        strength = np.sign(strength) * (6.0 + np.abs(strength))
+        bias = bias / 2
+    odds = np.stack([strength + bias + noise, strength - bias])
+    first, second = 1 / (1 + np.exp(-odds))
+    dtype = dtype_of(flavour)
+    return {
+        "a_first": torch.tensor(first, dtype=dtype),
+        "a_second": torch.tensor(second, dtype=dtype),
+    }
+
+
+# 4.3
+
+
+def sl_cai_batch(
+    transcripts: list[list[list[int]]], pad: int
+) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Token ids of prompt and last revision, and a mask of the revision.
+
+    Args:
+        transcripts: One a row. Each is a list of turns, and a turn a list of token
+            ids that closes with the end token: the prompt, the first answer, and for
+            every round four more: critique request, critique, revision request,
+            revision. The last turn is the one to learn.
+        pad: Fills rows on the right up to the longest; may be the end token's id.
+
+    Returns:
+        Tokens: of the prompt, straight followed by the last revision.
+        Mask: True at the revision's tokens, its end token included.
+    """
+    pairs = [(turns[0], turns[-1]) for turns in transcripts]
+    width = max(len(prompt) + len(revision) for prompt, revision in pairs)
+    tokens = torch.full((len(transcripts), width), pad)
+    mask = torch.zeros((len(transcripts), width), dtype=torch.bool)
+    for row, (prompt, revision) in enumerate(pairs):
+        end = len(prompt) + len(revision)
+        tokens[row, :end] = torch.tensor(prompt + revision)
+        mask[row, len(prompt) : end] = True
+    return tokens, mask
+
+
+def sl_cai_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Transcripts with one round of revision or two."""
+    transcripts = []
+    for row in range(size):
+        rounds = 2 if flavour == "two rounds" else 1
+        if flavour == "one round or two":
+            rounds = 1 + row % 2
+        lengths = rng.integers(1, 5, size=2 + 4 * rounds)
+        if flavour == "no padding":
+            lengths[:] = 3
+        if flavour == "nothing but the end token":
+            lengths[-1] = 0
+        transcripts.append(
+            [[*rng.integers(2, 40, size=n).tolist(), END] for n in lengths]
+        )
+    pad = END if flavour == "padding is the end token" else 0
+    return {"transcripts": transcripts, "pad": pad}
+
+
+# 4.4
+
+
+def soft_dpo_loss(
+    policy_a: Float[Tensor, " B"],
+    policy_b: Float[Tensor, " B"],
+    reference_a: Float[Tensor, " B"],
+    reference_b: Float[Tensor, " B"],
+    labels: Float[Tensor, " B"],
+    beta: float,
+) -> Float[Tensor, ""]:
+    """Mean of -p log sigmoid(beta m) - (1 - p) log sigmoid(-beta m).
+
+    Args:
+        policy_a: Summed log-probs of answers a under the policy.
+        policy_b: Those of answers b.
+        reference_a: Summed log-probs of answers a under the reference.
+        reference_b: Those of answers b.
+        labels: p, the probability that a is better.
+        beta: Price of KL. m is the log-ratio of a less that of b.
+    """
+    a, b = policy_a - reference_a, policy_b - reference_b
+    margin = beta * (a - b)
+    loss = -labels * F.logsigmoid(margin) - (1 - labels) * F.logsigmoid(-margin)
+    return loss.mean()
+
+
+def soft_dpo_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Log-probs of answers a and b, soft labels on a binary grid, and beta."""
+    given = pair_inputs(rng, size, flavour, NAMES)
+    beta = given.pop("beta")
+    labels = rng.integers(1, 16, size=size) / 16
+    labels[labels == 0.5] = 0.625  # one half hides whatever swaps a and b
+    if flavour == "undecided labels":
+        labels[:] = 0.5
+    if flavour == "labels of 0 and 1":
+        labels = np.round(labels)
+    given["labels"] = torch.tensor(labels, dtype=dtype_of(flavour))
+    return given | {"beta": beta}
+
+
+# 4.5
+
+
+def attack_success(
+    succeeded: Float[Tensor, "A N"], z: float
+) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"], Float[Tensor, " A"]]:
+    """Success rate of each attack, and both ends of Wilson's interval.
+
+    Args:
+        succeeded: 1 where an attack (row) got the assistant to comply with a harmful
+            prompt (column), 0 where it did not.
+        z: How many standard errors an interval reaches; 1.96 for 95 %.
+
+    Returns:
+        Rate, lower end and upper end, one of each for every attack.
+    """
+    n = succeeded.shape[1]
+    rate = succeeded.mean(dim=1)
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    spread = torch.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    half = z * spread / (1 + z**2 / n)
+    return rate, centre - half, centre + half
+
+
+def attack_success_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Outcomes of attacks on prompts, some of one kind in every row."""
+    count = 2 * size + int(rng.integers(5, 12))
+    successes = rng.integers(1, count, size=size)  # neither none nor all
+    if flavour == "no attack succeeds":
+        successes[:] = 0
+    if flavour == "every attack succeeds":
+        successes[:] = count
+    succeeded = np.zeros((size, count))
+    for row, many in enumerate(successes):
+        succeeded[row, rng.permutation(count)[:many]] = 1.0
+    return {
+        "succeeded": torch.tensor(succeeded, dtype=dtype_of(flavour)),
+        "z": float(rng.choice([1.25, 1.5, 2.0, 2.5])),
+    }
+
+
+# 4.6
+
+
+def agreement_beyond_chance(
+    judge: Float[Tensor, " N"], people: Float[Tensor, " N"]
+) -> Float[Tensor, ""]:
+    """Cohen's kappa: 1 is perfect agreement, 0 what chance alone would give.
+
+    By chance alone two agree whenever they happen to give the same verdict, each at
+    their own frequencies: a judge that always says "the first" is right nine times in
+    ten where the first answer is better nine times in ten.
+
+    Args:
+        judge: Its verdict on each pair: 1 (a is better), 0 (b is), or 0.5 (a tie).
+        people: Theirs on the same pairs.
+    """
+    agreed = (judge == people).double().mean()
+    chance = sum(
+        (judge == v).double().mean() * (people == v).double().mean()
+        for v in (0.0, 0.5, 1.0)
+    )
+    return (agreed - chance) / (1 - chance)
+
+
+def agreement_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Verdicts of both on the same pairs; never a single one on all of them."""
+    count = 7 * size - 6
+    shares = np.array([0.3, 0.2, 0.5])
+    if flavour == "no ties":
+        shares = np.array([0.35, 0.0, 0.65])
+    people = rng.choice([0.0, 0.5, 1.0], size=count, p=shares)
+    judge = np.where(
+        rng.random(count) < 0.6,
+        people,
+        rng.choice([0.0, 0.5, 1.0], size=count, p=shares),
+    )
+    if flavour == "a nearly always better":
+        people[:], judge[:] = 1.0, 1.0
+        people[::5], judge[:: 4 + size] = 0.0, 0.0
+    if flavour == "judge that always says the first":
+        judge[:] = 1.0
+    if flavour == "perfect agreement" and count > 1:
+        people[:2] = 0.0, 1.0
+        judge = people.copy()
+    if flavour == "worse than chance":
+        judge = 1 - people
+    # One more pair on which they differ keeps chance below certainty.
+    if flavour != "perfect agreement" or count == 1:
+        people[0], judge[0] = (0.0, 1.0)
+    dtype = dtype_of(flavour)
+    return {
+        "judge": torch.tensor(judge, dtype=dtype),
+        "people": torch.tensor(people, dtype=dtype),
+    }
+
+
+# 4.7
+
+
+def ai_labels(
+    a_shown_first: Float[Tensor, "N 2"], b_shown_first: Float[Tensor, "N 2"]
+) -> Float[Tensor, " N"]:
+    """Probability that a is better, the two orders averaged in log-odds.
+
+    Args:
+        a_shown_first: Log-probs of the judge's replies A (what is shown first is
+            better, column 0) and B, where a is shown first.
+        b_shown_first: Those of the same pairs, where b is shown first.
+    """
+    both = torch.stack([a_shown_first, b_shown_first.flip(1)])
+    return both.log_softmax(dim=2).mean(dim=0).softmax(dim=1)[:, 0]
+
+
+def ai_labels_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Log-probs of the replies A and B, with a or with b shown first."""
+    dtype = dtype_of(flavour)
+    around = (
+        -900.0
+        if flavour.startswith("replies that the judge hardly ever gives")
+        else -6.0
+    )
+    first, second = (
+        logprobs(rng, size, 2, around=around, scale=1.5, dtype=dtype) for _ in range(2)
+    )
+    if flavour == "judge that always says A":
+        first[:, 0] = first[:, 1] + 3.0
+        second = first.clone()
+    if flavour == "judge without a bias":
+        second = first.flip(1)
+    return {"a_shown_first": first, "b_shown_first": second}
+
+
+EXERCISES = (
+    Exercise(
+        "4.1",
+        "A soft label from two replies",
+        soft_label,
+        soft_label_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "judge that is sure",
+            "replies that the judge hardly ever gives, float64",  # float32: four digits
+        ),
+        difficulty=1,
+        minutes=10,
+        points=2,
+    ),
+    Exercise(
+        "4.2",
+        "Position bias, removed",
+        unbiased_label,
+        position_bias_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "judge that likes what comes first",
+            "judge that likes what comes second",
+            "judge that is sure",
+        ),
+        difficulty=2,
+        minutes=10,
+        points=2,
+    ),
+    Exercise(
+        "4.3",
+        "What SL-CAI learns from",
+        sl_cai_batch,
+        sl_cai_inputs,
+        flavours=(
+            "one round",
+            "two rounds",
+            "one round or two",
+            "no padding",
+            "padding is the end token",
+            "nothing but the end token",
+        ),
+        difficulty=2,
+        minutes=15,
+        points=3,
+    ),
+    Exercise(
+        "4.4",
+        "DPO on soft labels",
+        soft_dpo_loss,
+        soft_dpo_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "policy is the reference",
+            "undecided labels",
+            "labels of 0 and 1",
+            "large differences",
+        ),
+        gradients=("policy_a", "policy_b"),
+        difficulty=2,
+        minutes=15,
+        points=3,
+    ),
+    Exercise(
+        "4.5",
+        "Attack success and its interval",
+        attack_success,
+        attack_success_inputs,
+        flavours=("plain", "float64", "no attack succeeds", "every attack succeeds"),
+        difficulty=2,
+        minutes=15,
+        points=3,
+    ),
+    Exercise(
+        "4.6",
+        "Agreement beyond chance",
+        agreement_beyond_chance,
+        agreement_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "no ties",
+            "a nearly always better",
+            "judge that always says the first",
+            "perfect agreement",
+            "worse than chance",
+        ),
+        difficulty=2,
+        minutes=15,
+        points=2,
+    ),
+    Exercise(
+        "4.7",
+        "A silent bug in the labels",
+        ai_labels,
+        ai_labels_inputs,
+        flavours=(
+            "plain",
+            "float64",
+            "judge without a bias",
+            "judge that always says A",
+            "replies that the judge hardly ever gives, float64",  # float32: four digits
+        ),
+        difficulty=3,
+        minutes=20,
+        points=3,
+    ),
+)
