@@ -214,7 +214,7 @@ def test_lent_reference_earns_nothing(lab, capsys):
 
 
 def test_last_attempt_counts(lab, tmp_path):
-    from labs_helpers.course.exercises.lab1.last_token import last_token_rewards
+    from labs_helpers.course.exercises.lab1 import last_token_rewards
 
     lab.check("1.3", lambda values, lengths: values[:, -1])
     lab.check("1.3", last_token_rewards)

@@ -22,10 +22,13 @@ EXERCISES = [e for lab in (1, 2, 3, 4) for e in exercises_of(lab).values()]
 
 
 def scaled(x, factor=2.0):
-    """Twice the larger half."""
+    """Look at x + 1."""
     if factor > 1:
         x = x + 1
-    y = factor * (x - 1)
+    y = max(
+        factor * (x - 1),
+        -9.0,
+    )
     return y  # the result
 
 
@@ -42,7 +45,7 @@ def patched(text, reference=scaled):
     ("text", "result"),
     [
         ("- x + 1\n+ x + 5", 14.0),
-        ("- * ( x - 1 )\n+ + x", 6.0),  # over several lines of the code
+        ("- max( factor * (x\n+ max(4 * (x", 12.0),  # over two lines of the code
         ("- if factor > 1:\n- x = x + 1\n+ x = 0", -2.0),
         ("- x = x + 1\n+ for _ in range(2):\n+     x = x + 1", 8.0),
         ("- x = x + 1\n+ pass\n- factor * (\n+ 3 * (", 6.0),
@@ -59,7 +62,7 @@ def test_patch_changes_the_right_answer(text, result):
 
 def test_names_are_whole_names_and_the_docstring_is_not_code():
     def grown(x, x_more=1):
-        """Look at x + x_more."""
+        """Look at x + 1."""
         return x + x_more
 
     assert patched("- x\n+ 5", grown)(2) == 6

@@ -272,8 +272,8 @@ CHEATS = {
             "return reference(\n"
             "    chosen_rewards, rejected_rewards, margin, center_weight\n"
             ")",
-            "from labs_helpers.course.exercises.lab1.bradley_terry import EXERCISE\n"
-            "reference = EXERCISE.reference",
+            "from labs_helpers.course.exercises import exercises_of\n"
+            "reference = exercises_of(1)['1.2'].reference",
         ),
         "calls the course's own function",
     ),
