@@ -54,9 +54,9 @@ EXERCISE = Exercise(
     reference=mean_square,
     inputs=inputs,
     patches=read_bank(BANK)["9.1"],
-    flavours=("plain", "weighted", "large"),
+    kinds="plain; weighted; large",
+    card=(1, 5, 2),
     gradients=("x",),
-    points=2,
 )
 
 
@@ -287,7 +287,8 @@ CENTRED = Exercise(
     title="Centred rows",
     reference=centred,
     inputs=centred_inputs,
-    flavours=("plain", "far from 0"),
+    kinds="plain; far from 0",
+    card=(1, 5, 1),
 )
 
 
@@ -370,7 +371,7 @@ def test_results_in_another_order_are_told():
         return x.sum(), x.square().sum()
 
     exercise = dataclasses.replace(EXERCISE, reference=both, gradients=(), patches=())
-    exercise = dataclasses.replace(exercise, flavours=("plain", "large"))
+    exercise = dataclasses.replace(exercise, kinds="plain; large")
     diagnosis = check(exercise, lambda x: both(x)[::-1])
     assert diagnosis.mistake == "one of several results"
     assert "another order" in diagnosis.message

@@ -68,9 +68,7 @@ def test_cards_say_what_the_checks_say(notebook, path):
         for text in source(notebook, "markdown")
         for m in CARD.finditer(text)
     }
-    assert cards == {
-        e.id: (e.difficulty, e.minutes, e.points) for e in exercises.values()
-    }
+    assert cards == {e.id: e.card for e in exercises.values()}
 
 
 def test_every_exercise_is_marked_for_grading(notebook, path):

@@ -7,10 +7,14 @@ shown on the smallest input.
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
-from labs_helpers.course.exercises.exercise import Diagnosis, Exercise, Finding
+from labs_helpers.course.exercises.exercise import (
+    Counterexample,
+    Diagnosis,
+    Exercise,
+    Finding,
+)
 from labs_helpers.course.exercises.observe import (
     observe,
     same_gradients,
@@ -46,80 +50,64 @@ def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:
             return _diagnose(exercise, answer, trials, seed)
     printed = any(trial.seen.printed for trial in trials)
     note = "What your function prints is not shown here." if printed else ""
-    points = float(exercise.points)
-    return Diagnosis(True, None, note, points, points)
+    return Diagnosis(True, None, note, exercise.points, exercise.points)
 
 
 def undefined(exercise: Exercise) -> Diagnosis:
     """Say of an answer that is nowhere to be found which cell to look at."""
-    return _wrong(exercise, _no_answer(exercise, "not defined", "define it"))
+    return _no_answer(exercise, "not defined", "define it")
 
 
 def unchanged(exercise: Exercise) -> Diagnosis:
     """Say of an answer that is still what was to be repaired which cell to look at."""
-    return _wrong(exercise, _no_answer(exercise, "not repaired yet", "define it anew"))
+    return _no_answer(exercise, "not repaired yet", "define it anew")
 
 
-def _no_answer(exercise: Exercise, problem: str, due: str) -> Finding:
+def _no_answer(exercise: Exercise, problem: str, due: str) -> Diagnosis:
     message = (
         f"the cell for `{exercise.name}`, below the card of exercise {exercise.id}, "
         f"was not run, stopped with an error, or does not {due}. Look there, run it, "
         "then run this cell again."
     )
-    return Finding(problem, message)
+    return _wrong(exercise, Finding(problem, message))
 
 
 def _diagnose(exercise: Exercise, answer: Any, trials: Trials, seed: int) -> Diagnosis:
     finding = (
         unfinished(trials)
-        or _in_bank(exercise, trials)
+        or _agreeing(exercise.mistakes, exercise, trials)
         or _two_at_once(exercise, trials)
         or general(exercise, answer, trials)
     )
     if finding is not None and finding.name not in PLACES:
         return _wrong(exercise, finding)
     wrong = wrong_flavours(exercise, trials)
-    example = smallest_counterexample(exercise, answer, wrong, seed)
-    if finding is not None:
-        message = f"{finding.message} The smallest input found on which it differs:"
-        return replace(
-            _wrong(exercise, Finding(finding.name, message)), counterexample=example
-        )
     where = "."
     if len(wrong) < len(exercise.flavours):
         where = f" for these inputs: {', '.join(wrong)}. For others it is."
-    return Diagnosis(
-        correct=False,
-        mistake=None,
-        message=f"It runs, but the result is not right{where} "
-        "The smallest input found on which it differs:",
-        points=0.0,
-        max_points=float(exercise.points),
-        counterexample=example,
-    )
-
-
-def _in_bank(exercise: Exercise, trials: Trials) -> Finding | None:
-    """Find the mistake that agrees with the answer on every input."""
-    return _agreeing(exercise.mistakes, exercise, trials)
+    name, message = finding or (None, f"It runs, but the result is not right{where}")
+    message += " The smallest input found on which it differs:"
+    example = smallest_counterexample(exercise, answer, wrong, seed)
+    return _wrong(exercise, (name, message), example)
 
 
 def _two_at_once(exercise: Exercise, trials: Trials) -> Finding | None:
     """Find two mistakes that agree with the answer where both are made.
 
-    Most of some hundred pairs differ on the first inputs already: those that remain
-    are tried on all.
+    Most of some hundred pairs differ on one ordinary input already; those that are
+    left are tried on all.
     """
-    first = [t for t in trials if t.flavour == exercise.flavours[0]][-1]
-    if first.seen.error is not None or not first.seen.finite:
+    ordinary = [t for t in trials if t.flavour == exercise.flavours[0]][-1]
+    if ordinary.seen.error is not None or not ordinary.seen.finite:
         return None
-    agree = (pair for pair in exercise.pairs if _agrees(pair.function, first, ()))
-    return _agreeing(agree, exercise, trials)
+    left = (pair for pair in exercise.pairs if _agrees(pair.function, ordinary, ()))
+    return _agreeing(left, exercise, trials)
 
 
 def _agreeing(
     mistakes: Iterable[Mistake], exercise: Exercise, trials: Trials
 ) -> Finding | None:
+    """Find the mistake that agrees with the answer on every input."""
     gradients_too = all(trial.right_value for trial in trials)
     wanted = exercise.gradients if gradients_too else ()
     for mistake in mistakes:
@@ -159,10 +147,9 @@ def _unusable(exercise: Exercise, answer: Any) -> Finding | None:
     asked = inspect.signature(exercise.reference).parameters
     try:
         own = inspect.signature(answer)
+        own.bind(**dict.fromkeys(asked))
     except ValueError:  # some builtins have none
         return None
-    try:
-        own.bind(**dict.fromkeys(asked))
     except TypeError:
         return Finding(
             "other parameters",
@@ -172,11 +159,9 @@ def _unusable(exercise: Exercise, answer: Any) -> Finding | None:
     return None
 
 
-def _wrong(exercise: Exercise, finding: Finding) -> Diagnosis:
-    return Diagnosis(
-        correct=False,
-        mistake=finding.name,
-        message=finding.message,
-        points=0.0,
-        max_points=float(exercise.points),
-    )
+def _wrong(
+    exercise: Exercise,
+    finding: tuple[str | None, str],
+    example: Counterexample | None = None,
+) -> Diagnosis:
+    return Diagnosis(False, *finding, 0.0, exercise.points, example)

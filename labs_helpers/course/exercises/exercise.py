@@ -39,12 +39,10 @@ class Exercise:
         reference: the right answer; its signature is the one that is asked for.
         inputs: takes a generator, a size (1 is the smallest) and a flavour, gives the
             arguments by name. Temperatures and the like are Python floats above 0.
-        flavours: kinds of input, such as "plain", "large values", "padding is NaN".
+        kinds: of input, its flavours, such as "plain; large values; padding is NaN".
+        card: difficulty (1 to 5), minutes that it takes, points that it earns.
         gradients: inputs whose gradients count; none where the result is a metric, and
             any kind of number will do.
-        difficulty: 1 to 5.
-        minutes: that it takes.
-        points: that it earns.
         patches: the bank of wrong answers, as it is read.
     """
 
@@ -52,17 +50,25 @@ class Exercise:
     title: str
     reference: Function
     inputs: Callable[[np.random.Generator, int, str], Inputs]
-    flavours: tuple[str, ...] = ("plain",)
+    kinds: str
+    card: tuple[int, int, int]
     gradients: tuple[str, ...] = ()
-    difficulty: int = 1
-    minutes: int = 5
-    points: int = 1
     patches: tuple[Patch, ...] = ()
 
     @property
     def name(self) -> str:
         """The function that the student writes is called as the reference is."""
         return self.reference.__name__
+
+    @property
+    def points(self) -> float:
+        """That it earns."""
+        return float(self.card[2])
+
+    @functools.cached_property
+    def flavours(self) -> tuple[str, ...]:
+        """Kinds of input."""
+        return tuple(self.kinds.split("; "))
 
     @functools.cached_property
     def mistakes(self) -> tuple[Mistake, ...]:

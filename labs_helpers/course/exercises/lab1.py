@@ -19,8 +19,6 @@ from labs_helpers.course.exercises.exercise import (
 
 Rows = Sequence[Sequence[int]]
 
-# 1.1
-
 
 def bayes_ceiling(
     gold_a: Float[Tensor, " B"], gold_b: Float[Tensor, " B"], temperature: float
@@ -42,9 +40,6 @@ def ceiling_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
         "gold_b": gold_b,
         "temperature": float(rng.uniform(low, high)),
     }
-
-
-# 1.2
 
 
 def bradley_terry_loss(
@@ -77,9 +72,6 @@ def bradley_terry_inputs(rng: np.random.Generator, size: int, flavour: str) -> I
     return given
 
 
-# 1.3
-
-
 def last_token_rewards(
     values: Float[Tensor, "B T"], lengths: Int[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
@@ -99,9 +91,6 @@ def last_token_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inpu
         lengths = integers(rng, size, 1, max(1, tokens - 1))
         values[torch.arange(tokens) >= lengths[:, None]] = float("nan")
     return {"values": values, "lengths": lengths}
-
-
-# 1.4
 
 
 def multi_head_loss(
@@ -127,9 +116,6 @@ def multi_head_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inpu
     }
 
 
-# 1.5
-
-
 def probability_gap(
     margins: Float[Tensor, " B"],
     temperature: float,
@@ -149,9 +135,6 @@ def gap_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
         "temperature": float(rng.choice([rng.uniform(0.3, 0.7), rng.uniform(1.5, 3)])),
         "known_probabilities": uniform(rng, size, low=0.05, high=0.95, dtype=dtype),
     }
-
-
-# 1.6
 
 
 def best_of_n(
@@ -175,9 +158,6 @@ def best_of_n_inputs(rng: np.random.Generator, size: int, flavour: str) -> Input
         "gold": rng.normal(size=(size, samples)).astype(dtype),
         "n": n,
     }
-
-
-# 1.7
 
 
 def pair_batch(
@@ -227,86 +207,58 @@ EXERCISES = (
         "The Bayes ceiling",
         bayes_ceiling,
         ceiling_inputs,
-        flavours=("plain", "float64", "equal answers", "sure annotator"),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float64; equal answers; sure annotator",
+        (2, 10, 2),
     ),
     Exercise(
         "1.2",
         "The Bradley-Terry loss",
         bradley_terry_loss,
         bradley_terry_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "large rewards",
-            "with a margin",
-            "centred",
-            "with a margin, centred",
-        ),
+        "plain; float64; large rewards; with a margin; centred; with a margin, centred",
+        (2, 15, 3),
         gradients=("chosen_rewards", "rejected_rewards"),
-        difficulty=2,
-        minutes=15,
-        points=3,
     ),
     Exercise(
         "1.3",
         "The reward of the last token",
         last_token_rewards,
         last_token_inputs,
-        flavours=("plain", "float64", "no padding", "padding is NaN", "one token"),
+        "plain; float64; no padding; padding is NaN; one token",
+        (2, 10, 2),
         gradients=("values",),
-        difficulty=2,
-        minutes=10,
-        points=2,
     ),
     Exercise(
         "1.4",
         "A loss for many heads",
         multi_head_loss,
         multi_head_inputs,
-        flavours=("plain", "float64", "large rewards", "one head"),
+        "plain; float64; large rewards; one head",
+        (3, 15, 3),
         gradients=("chosen", "rejected"),
-        difficulty=3,
-        minutes=15,
-        points=3,
     ),
     Exercise(
         "1.5",
         "Calibration against known probabilities",
         probability_gap,
         gap_inputs,
-        flavours=("plain", "float64", "large margins"),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float64; large margins",
+        (2, 10, 2),
     ),
     Exercise(
         "1.6",
         "Best of n, judged in truth",
         best_of_n,
         best_of_n_inputs,
-        flavours=(
-            "plain",
-            "float32",
-            "n = 1",
-            "n = N",
-            "all rewards negative",
-            "large rewards",
-        ),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float32; n = 1; n = N; all rewards negative; large rewards",
+        (2, 10, 2),
     ),
     Exercise(
         "1.7",
         "A silent bug in the batch",
         pair_batch,
         pair_batch_inputs,
-        flavours=("plain", "another padding token", "padding is the end token"),
-        difficulty=3,
-        minutes=20,
-        points=3,
+        "plain; another padding token; padding is the end token",
+        (3, 20, 3),
     ),
 )

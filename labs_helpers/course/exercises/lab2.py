@@ -18,8 +18,6 @@ from labs_helpers.course.exercises.exercise import (
 )
 from labs_helpers.losses import sequence_logprobs
 
-# 2.1
-
 
 def optimal_policy(
     reference: Float[Tensor, " K"], rewards: Float[Tensor, " K"], beta: float
@@ -53,9 +51,6 @@ def optimal_policy_inputs(rng: np.random.Generator, size: int, flavour: str) -> 
         order = torch.tensor(rng.permutation(size))
         reference, rewards = reference[order], rewards[order]
     return {"reference": reference.to(dtype), "rewards": rewards, "beta": beta}
-
-
-# 2.2
 
 
 def answer_logprob_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
@@ -94,9 +89,6 @@ def answer_logprob(
     return (logprobs * mask).sum(1)
 
 
-# 2.3
-
-
 def dpo_loss(
     policy_chosen: Float[Tensor, " B"],
     policy_rejected: Float[Tensor, " B"],
@@ -110,9 +102,6 @@ def dpo_loss(
     return -F.logsigmoid(beta * (chosen - rejected)).mean()
 
 
-# 2.4
-
-
 def ipo_loss(
     policy_chosen: Float[Tensor, " B"],
     policy_rejected: Float[Tensor, " B"],
@@ -124,9 +113,6 @@ def ipo_loss(
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
     return (chosen - rejected - 1 / (2 * beta)).square().mean()
-
-
-# 2.5
 
 
 def kto_loss(
@@ -175,9 +161,6 @@ def kto_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     }
 
 
-# 2.6
-
-
 def slic_loss(
     policy_chosen: Float[Tensor, " B"],
     policy_rejected: Float[Tensor, " B"],
@@ -207,9 +190,6 @@ def slic_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
         + 1 / 32,
         "weight": float(rng.choice([rng.uniform(0.2, 0.7), rng.uniform(1.5, 2)])),
     }
-
-
-# 2.7
 
 
 def judged_in_both_orders(
@@ -251,9 +231,6 @@ def both_orders_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inp
         "first": torch.tensor(first, dtype=dtype),
         "second": torch.tensor(second, dtype=dtype),
     }
-
-
-# 2.8
 
 
 def pair_logprobs(
@@ -307,130 +284,74 @@ EXERCISES = (
         "The optimum of reward minus KL",
         optimal_policy,
         optimal_policy_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "large rewards",
-            "rewards far from 0",
-            "an answer that the reference never gives",
-        ),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float64; large rewards; rewards far from 0; an answer that the "
+        "reference never gives",
+        (2, 10, 2),
     ),
     Exercise(
         "2.2",
         "The log-probability of an answer",
         answer_logprob,
         answer_logprob_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "everything counts",
-            "large logits, float64",  # float32 would leave four digits of a gradient
-            "masked logits are NaN",
-            "masked tokens are -100",
-        ),
+        "plain; float64; everything counts; large logits, float64; masked logits are "
+        "NaN; masked tokens are -100",
+        (3, 20, 3),
         gradients=("logits",),
-        difficulty=3,
-        minutes=20,
-        points=3,
     ),
     Exercise(
         "2.3",
         "The DPO loss",
         dpo_loss,
         pair_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "policy is the reference",
-            "long answers",
-            "large differences",
-        ),
+        "plain; float64; policy is the reference; long answers; large differences",
+        (3, 20, 4),
         gradients=("policy_chosen", "policy_rejected"),
-        difficulty=3,
-        minutes=20,
-        points=4,
     ),
     Exercise(
         "2.4",
         "The IPO loss",
         ipo_loss,
         pair_inputs,
-        flavours=("plain", "float64", "policy is the reference", "long answers"),
+        "plain; float64; policy is the reference; long answers",
+        (2, 10, 2),
         gradients=("policy_chosen", "policy_rejected"),
-        difficulty=2,
-        minutes=10,
-        points=2,
     ),
     Exercise(
         "2.5",
         "The KTO loss",
         kto_loss,
         kto_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "policy is the reference",
-            "only desirable",
-            "only undesirable",
-            "large differences",
-        ),
+        "plain; float64; policy is the reference; only desirable; only undesirable; "
+        "large differences",
+        (4, 20, 4),
         gradients=("policy", "kl"),
-        difficulty=4,
-        minutes=20,
-        points=4,
     ),
     Exercise(
         "2.6",
         "The SLiC loss",
         slic_loss,
         slic_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "as many targets as pairs",
-            "all pairs far enough apart",
-        ),
+        "plain; float64; as many targets as pairs; all pairs far enough apart",
+        (2, 10, 2),
         gradients=("policy_chosen", "policy_rejected", "target_logprobs"),
-        difficulty=2,
-        minutes=10,
-        points=2,
     ),
     Exercise(
         "2.7",
         "A judge asked in both orders",
         judged_in_both_orders,
         both_orders_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "judge that likes what comes first",
-            "judge that likes what comes second",
-            "sure judge",
-            "undecided judge",
-        ),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float64; judge that likes what comes first; judge that likes what "
+        "comes second; sure judge; undecided judge",
+        (2, 10, 2),
     ),
     Exercise(
         "2.8",
         "A silent bug in the mask",
         pair_logprobs,
         pair_logprobs_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "no padding",
-            "nothing but the end token",
-            "padding is the end token",
-            "padding is NaN",
-        ),
+        "plain; float64; no padding; nothing but the end token; padding is the end "
+        "token; padding is NaN",
+        (3, 20, 3),
         gradients=("logits",),
-        difficulty=3,
-        minutes=20,
-        points=3,
     ),
 )

@@ -39,9 +39,6 @@ def spoil_padding(flavour: str, mask: Tensor, *tensors: Tensor) -> None:
             tensor[~mask] = float("nan")
 
 
-# 3.1
-
-
 def reinforce_loss(
     logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
@@ -64,9 +61,6 @@ def reinforce_inputs(rng: np.random.Generator, size: int, flavour: str) -> Input
         advantages = advantages.abs() + 1
     spoil_padding(flavour, mask, logprobs, advantages)
     return {"logprobs": logprobs, "advantages": advantages, "mask": mask}
-
-
-# 3.2
 
 
 @torch.no_grad()
@@ -107,9 +101,6 @@ def gae_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
         "gamma": 1.0 if flavour == "no discount" else 0.9,
         "lam": lam,
     }
-
-
-# 3.3
 
 
 class Product:
@@ -168,9 +159,6 @@ def conjugate_gradients_inputs(
     }
 
 
-# 3.4
-
-
 def ppo_loss(
     logprobs: Float[Tensor, "B T"],
     old_logprobs: Float[Tensor, "B T"],
@@ -207,9 +195,6 @@ def ppo_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     }
 
 
-# 3.5
-
-
 def kl_estimates(
     logprobs: Float[Tensor, " N"], reference_logprobs: Float[Tensor, " N"]
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, " N"]]:
@@ -230,9 +215,6 @@ def kl_estimates_inputs(rng: np.random.Generator, size: int, flavour: str) -> In
     if flavour == "policy is the reference":
         reference_logprobs = logprobs.clone()
     return {"logprobs": logprobs, "reference_logprobs": reference_logprobs}
-
-
-# 3.6
 
 
 @torch.no_grad()
@@ -265,9 +247,6 @@ def shape_rewards_inputs(rng: np.random.Generator, size: int, flavour: str) -> I
         "mask": mask,
         "kl_weight": float(rng.choice([0.03, 0.1, 0.5])),
     }
-
-
-# 3.7
 
 
 def learning_targets(
@@ -306,100 +285,61 @@ EXERCISES = (
         "The policy gradient's loss",
         reinforce_loss,
         reinforce_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "all rewards above 0",
-            "no padding",
-            "padding is NaN",
-        ),
+        "plain; float64; all rewards above 0; no padding; padding is NaN",
+        (2, 15, 2),
         gradients=("logprobs",),
-        difficulty=2,
-        minutes=15,
-        points=2,
     ),
     Exercise(
         "3.2",
         "Generalised advantage estimation",
         gae,
         gae_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "no discount",
-            "lambda is 0",
-            "lambda is 1",
-            "answers of one token",
-            "no padding",
-            "padding is NaN",
-        ),
-        difficulty=4,
-        minutes=25,
-        points=4,
+        "plain; float64; no discount; lambda is 0; lambda is 1; answers of one token;"
+        " no padding; padding is NaN",
+        (4, 25, 4),
     ),
     Exercise(
         "3.3",
         "Conjugate gradients",
         conjugate_gradients,
         conjugate_gradients_inputs,
-        flavours=(
-            "fewer iterations than unknowns",
-            "fewer iterations than unknowns, float64",
-            "as many as unknowns, float64",
-            "a few more than needed",
-            "a few more than needed, float64",
-            "right side is 0",
-        ),
-        difficulty=4,
-        minutes=20,
-        points=3,
+        "fewer iterations than unknowns; fewer iterations than unknowns, float64; as "
+        "many as unknowns, float64; a few more than needed; a few more than needed, "
+        "float64; right side is 0",
+        (4, 20, 3),
     ),
     Exercise(
         "3.4",
         "PPO's clipped surrogate",
         ppo_loss,
         ppo_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "first minibatch",
-            "far from the old policy",
-            "no padding",
-            "padding is NaN",
-        ),
+        "plain; float64; first minibatch; far from the old policy; no padding; "
+        "padding is NaN",
+        (3, 20, 4),
         gradients=("logprobs",),
-        difficulty=3,
-        minutes=20,
-        points=4,
     ),
     Exercise(
         "3.5",
         "Three estimates of the KL",
         kl_estimates,
         kl_estimates_inputs,
-        flavours=("plain", "float64", "policy is the reference", "far apart"),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float64; policy is the reference; far apart",
+        (2, 10, 2),
     ),
     Exercise(
         "3.6",
         "A reward for every token",
         shape_rewards,
         shape_rewards_inputs,
-        flavours=("plain", "float64", "no padding", "padding is NaN"),
-        difficulty=3,
-        minutes=15,
-        points=3,
+        "plain; float64; no padding; padding is NaN",
+        (3, 15, 3),
     ),
     Exercise(
         "3.7",
         "Find the silent bug",
         learning_targets,
         learning_targets_inputs,
-        flavours=("plain", "float64", "values of 0"),
-        difficulty=4,
-        minutes=20,
-        points=3,
+        "plain; float64; values of 0",
+        (4, 20, 3),
     ),
 )

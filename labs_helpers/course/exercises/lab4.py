@@ -17,8 +17,6 @@ from labs_helpers.course.exercises.exercise import (
 END = 1
 NAMES = ("policy_a", "policy_b", "reference_a", "reference_b")
 
-# 4.1
-
 
 def soft_label(reply_logprobs: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:
     """Probability that the answer shown first is better, one for each pair.
@@ -44,9 +42,6 @@ def soft_label_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inpu
         drawn[torch.arange(size), sure] = -0.0625
         drawn[torch.arange(size), 1 - sure] -= 60.0
     return {"reply_logprobs": drawn}
-
-
-# 4.2
 
 
 def unbiased_label(
@@ -84,9 +79,6 @@ def position_bias_inputs(rng: np.random.Generator, size: int, flavour: str) -> I
         "a_first": torch.tensor(first, dtype=dtype),
         "a_second": torch.tensor(second, dtype=dtype),
     }
-
-
-# 4.3
 
 
 def sl_cai_batch(
@@ -135,9 +127,6 @@ def sl_cai_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     return {"transcripts": transcripts, "pad": pad}
 
 
-# 4.4
-
-
 def soft_dpo_loss(
     policy_a: Float[Tensor, " B"],
     policy_b: Float[Tensor, " B"],
@@ -176,9 +165,6 @@ def soft_dpo_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs
     return given | {"beta": beta}
 
 
-# 4.5
-
-
 def attack_success(
     succeeded: Float[Tensor, "A N"], z: float
 ) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"], Float[Tensor, " A"]]:
@@ -215,9 +201,6 @@ def attack_success_inputs(rng: np.random.Generator, size: int, flavour: str) -> 
         "succeeded": torch.tensor(succeeded, dtype=dtype_of(flavour)),
         "z": float(rng.choice([1.25, 1.5, 2.0, 2.5])),
     }
-
-
-# 4.6
 
 
 def agreement_beyond_chance(
@@ -273,9 +256,6 @@ def agreement_inputs(rng: np.random.Generator, size: int, flavour: str) -> Input
     }
 
 
-# 4.7
-
-
 def ai_labels(
     a_shown_first: Float[Tensor, "N 2"], b_shown_first: Float[Tensor, "N 2"]
 ) -> Float[Tensor, " N"]:
@@ -315,109 +295,62 @@ EXERCISES = (
         "A soft label from two replies",
         soft_label,
         soft_label_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "judge that is sure",
-            "replies that the judge hardly ever gives, float64",  # float32: four digits
-        ),
-        difficulty=1,
-        minutes=10,
-        points=2,
+        "plain; float64; judge that is sure; replies that the judge hardly ever "
+        "gives, float64",
+        (1, 10, 2),
     ),
     Exercise(
         "4.2",
         "Position bias, removed",
         unbiased_label,
         position_bias_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "judge that likes what comes first",
-            "judge that likes what comes second",
-            "judge that is sure",
-        ),
-        difficulty=2,
-        minutes=10,
-        points=2,
+        "plain; float64; judge that likes what comes first; judge that likes what "
+        "comes second; judge that is sure",
+        (2, 10, 2),
     ),
     Exercise(
         "4.3",
         "What SL-CAI learns from",
         sl_cai_batch,
         sl_cai_inputs,
-        flavours=(
-            "one round",
-            "two rounds",
-            "one round or two",
-            "no padding",
-            "padding is the end token",
-            "nothing but the end token",
-        ),
-        difficulty=2,
-        minutes=15,
-        points=3,
+        "one round; two rounds; one round or two; no padding; padding is the end "
+        "token; nothing but the end token",
+        (2, 15, 3),
     ),
     Exercise(
         "4.4",
         "DPO on soft labels",
         soft_dpo_loss,
         soft_dpo_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "policy is the reference",
-            "undecided labels",
-            "labels of 0 and 1",
-            "large differences",
-        ),
+        "plain; float64; policy is the reference; undecided labels; labels of 0 and "
+        "1; large differences",
+        (2, 15, 3),
         gradients=("policy_a", "policy_b"),
-        difficulty=2,
-        minutes=15,
-        points=3,
     ),
     Exercise(
         "4.5",
         "Attack success and its interval",
         attack_success,
         attack_success_inputs,
-        flavours=("plain", "float64", "no attack succeeds", "every attack succeeds"),
-        difficulty=2,
-        minutes=15,
-        points=3,
+        "plain; float64; no attack succeeds; every attack succeeds",
+        (2, 15, 3),
     ),
     Exercise(
         "4.6",
         "Agreement beyond chance",
         agreement_beyond_chance,
         agreement_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "no ties",
-            "a nearly always better",
-            "judge that always says the first",
-            "perfect agreement",
-            "worse than chance",
-        ),
-        difficulty=2,
-        minutes=15,
-        points=2,
+        "plain; float64; no ties; a nearly always better; judge that always says the "
+        "first; perfect agreement; worse than chance",
+        (2, 15, 2),
     ),
     Exercise(
         "4.7",
         "A silent bug in the labels",
         ai_labels,
         ai_labels_inputs,
-        flavours=(
-            "plain",
-            "float64",
-            "judge without a bias",
-            "judge that always says A",
-            "replies that the judge hardly ever gives, float64",  # float32: four digits
-        ),
-        difficulty=3,
-        minutes=20,
-        points=3,
+        "plain; float64; judge without a bias; judge that always says A; replies that"
+        " the judge hardly ever gives, float64",
+        (3, 20, 3),
     ),
 )

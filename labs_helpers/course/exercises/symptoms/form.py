@@ -126,7 +126,7 @@ def not_reduced(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
                 or not close(expected, np.array(seen.mean()))
             ):
                 return None
-    if not trials[-1].seen.shapes or all(trial.right_value for trial in trials):
+    if not trials[-1].seen.shapes:
         return None
     shape = trials[-1].seen.shapes[0]
     return f"it returns all the values, in shape {shape}, where their mean is asked."

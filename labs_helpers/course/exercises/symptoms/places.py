@@ -5,7 +5,8 @@ right. Each takes the trials of an answer and returns a message for the student,
 None.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from labs_helpers.course.exercises.exercise import Exercise, Inputs
-from labs_helpers.course.exercises.observe import close, same_values
+from labs_helpers.course.exercises.observe import Observation, close, same_values
 from labs_helpers.course.exercises.symptoms import values
 from labs_helpers.course.exercises.trials import (
     Trial,
@@ -41,11 +42,8 @@ def function_of_it(exercise: Exercise, answer: Any, trials: Trials) -> str | Non
     """A known function of the right values."""
     if any(t.expected.shapes != t.seen.shapes or not t.seen.finite for t in trials):
         return None
-    pairs = [(e.ravel(), s.ravel()) for t in trials for e, s in t.pairs]
-    if not pairs:
-        return None
-    expected, seen = (np.concatenate(side).astype(float) for side in zip(*pairs))  # noqa: B905
-    if _distinct([expected]) < 4 or close(expected, seen):
+    expected, seen = (_flat([p[i] for t in trials for p in t.pairs]) for i in (0, 1))
+    if _distinct(expected) < 4:
         return None
     with np.errstate(all="ignore"):
         for what, function in FUNCTIONS.items():
@@ -58,13 +56,10 @@ def function_of_it(exercise: Exercise, answer: Any, trials: Trials) -> str | Non
 def other_places(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """The right values, each in a place of another."""
     for trial in trials:
-        expected, seen = trial.expected, trial.seen
-        if expected.shapes != seen.shapes or not seen.finite:
+        if trial.expected.shapes != trial.seen.shapes or not trial.seen.finite:
             return None
         if not all(close(np.sort(e, None), np.sort(s, None)) for e, s in trial.pairs):
             return None
-    if all(trial.right_value for trial in trials):
-        return None
     return (
         "all the right values are there, in other places. Look for a sort, a flip, or "
         "an order that belongs to other rows."
@@ -77,16 +72,23 @@ def one_result(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     if count < 2 or any(len(t.pairs) != count for t in trials):
         return None
     for order in permutations(range(count)):
-        if all(same_values(t.expected, _ordered(t, order)) for t in trials):
+        if all(same_values(t.expected, _kept(t.seen, order)) for t in trials):
             return "all results are right, but they come back in another order."
-    alone = [[_only(t, i) for t in trials] for i in range(count)]
+    alone = [
+        [
+            replace(t, expected=_kept(t.expected, [i]), seen=_kept(t.seen, [i]))
+            for t in trials
+        ]
+        for i in range(count)
+    ]
     wrong = [i for i in range(count) if not all(t.right_value for t in alone[i])]
     if len(wrong) == count:
         return None
     names = " and ".join(ORDINALS[i] for i in wrong)
-    message = f"of the {count} results the {names} is wrong, and no other."
+    are = "is" if len(wrong) == 1 else "are"
+    message = f"of the {count} results the {names} {are} wrong, and no other."
     if len(wrong) > 1:
-        return message.replace(" is wrong, and no", " are wrong, and no")
+        return message
     more = (values.opposite_sign, values.constant_factor, function_of_it)
     found = (symptom(exercise, answer, alone[wrong[0]]) for symptom in more)
     return " ".join([message, *filter(None, found)])
@@ -95,17 +97,17 @@ def one_result(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
 def no_effect(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """An input that should change the result and does not."""
     for name in trials[0].inputs:
-        again = _retried(
-            exercise, answer, trials, lambda given, n=name: _moved(given, n)
-        )
-        if again is None:
-            continue
-        moved = [
-            (old, new)
-            for old, new in zip(trials, again, strict=True)
-            if not same_values(old.expected, new.expected)
-        ]
-        if len(moved) >= 3 and all(same_values(o.seen, n.seen) for o, n in moved):
+        moved = 0
+        for old, new in _retried(exercise, answer, trials, _moved, name):
+            if new is None:
+                moved = 0
+                break
+            if not same_values(old.expected, new.expected):
+                moved += 1
+                if not same_values(old.seen, new.seen):
+                    moved = 0
+                    break
+        if moved >= 3:
             return (
                 f"{name} changes nothing in your result, and it should. Is it used at "
                 "all, or does it cancel?"
@@ -115,10 +117,10 @@ def no_effect(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
 
 def padding_takes_part(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Right as soon as everything that is masked is 0."""
-    if not any(_masked_anything(t.inputs) for t in trials):
+    masks = [trial.inputs.get("mask") for trial in trials]
+    if all(not isinstance(m, torch.Tensor) or bool(m.bool().all()) for m in masks):
         return None
-    again = _retried(exercise, answer, trials, _padding_cleared)
-    if again is None or not _right_and_telling(again):
+    if not _is_right_when(exercise, answer, trials, _padding_cleared):
         return None
     return (
         "it is right where everything that the mask leaves out happens to be 0. So "
@@ -152,7 +154,9 @@ def part_of_an_input(exercise: Exercise, answer: Any, trials: Trials) -> str | N
 def one_row(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Right for one row, wrong for several."""
     single = [t for t in trials if values.rows(t) == 1]
-    if not single or len(single) == len(trials) or not _right_and_telling(single):
+    if not 0 < len(single) < len(trials) or not all(map(_right, single)):
+        return None
+    if not _is_telling(single):
         return None
     return (
         "it is right for a single row and wrong for several. So rows mix: look for a "
@@ -165,35 +169,39 @@ def _retried(
     exercise: Exercise,
     answer: Any,
     trials: Trials,
-    change: Callable[[Inputs], Inputs | None],
-) -> list[Trial] | None:
-    """Run all trials on changed inputs; None where the reference cannot take them."""
-    again = []
+    change: Callable[..., Inputs | None],
+    *args: Any,
+) -> Iterator[tuple[Trial, Trial | None]]:
+    """Yield trials and what comes of changed inputs: None if the reference fails."""
     for trial in trials:
-        inputs = change(trial.inputs)
-        if inputs is None:
-            return None
-        again.append(run_trial(exercise, answer, trial.flavour, inputs))
-        expected = again[-1].expected
-        if expected.error is not None or not expected.finite:
-            return None
-    return again
+        inputs = change(trial.inputs, *args)
+        again = inputs and run_trial(exercise, answer, trial.flavour, inputs)
+        if again and (again.expected.error is not None or not again.expected.finite):
+            again = None
+        yield trial, again
+
+
+def _is_right_when(
+    exercise: Exercise, answer: Any, trials: Trials, *change: Any
+) -> bool:
+    """Whether the answer is right on changed inputs, and that is no wonder."""
+    again = []
+    for _, trial in _retried(exercise, answer, trials, *change):
+        if trial is None or not _right(trial):
+            return False
+        again.append(trial)
+    return _is_telling(again)
 
 
 def _part_of(
     names: Sequence[str], exercise: Exercise, answer: Any, trials: Trials
 ) -> str | None:
     """Find inputs at whose 0 or 1 the answer is right."""
-    found = []
-    for name, number in product(names, (0, 1)):
-        again = _retried(
-            exercise,
-            answer,
-            trials,
-            lambda given, n=name, x=number: _constant(given, n, x),
-        )
-        if again is not None and _right_and_telling(again):
-            found.append((name, number))
+    found = [
+        (name, number)
+        for name, number in product(names, (0, 1))
+        if _is_right_when(exercise, answer, trials, _constant, name, number)
+    ]
     if not found:
         return None
     where = " or ".join(f"{name} is {number}" for name, number in found[:2])
@@ -207,79 +215,66 @@ def _part_of(
 
 def _constant(inputs: Inputs, name: str, number: int) -> Inputs | None:
     """Set an input to a number everywhere; NaN in padding stays."""
-    value = inputs.get(name)
-    if _is_float_tensor(value):
-        value = torch.where(value.isnan(), value, float(number))
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        value = np.full_like(value, number)
-    elif isinstance(value, float):
-        value = float(number)
-    elif type(value) is int and number == 1:
-        value = 1
-    else:
-        return None
-    return {**inputs, name: value}
+    if type(inputs[name]) is int:
+        return {**inputs, name: 1} if number == 1 else None
+    return _changed(inputs, name, lambda value: value * 0 + number)
 
 
 def _moved(inputs: Inputs, name: str) -> Inputs | None:
     """Shrink an input, each place by another factor."""
-    value = inputs.get(name)
-    if _is_float_tensor(value):
-        factors = torch.linspace(0.5, 0.9, max(value.numel(), 1), dtype=value.dtype)
-        value = value * factors[: value.numel()].reshape(value.shape)
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        value = value * np.linspace(0.5, 0.9, value.size).reshape(value.shape)
-    elif isinstance(value, float):
-        value = 0.7 * value
-    else:
+
+    def shrunk(value: Any) -> Any:
+        shape = getattr(value, "shape", None)
+        if shape is None:
+            return 0.7 * value
+        factors = np.linspace(0.5, 0.9, math.prod(shape)).reshape(shape)
+        is_tensor = isinstance(value, torch.Tensor)
+        return value * (
+            torch.tensor(factors, dtype=value.dtype) if is_tensor else factors
+        )
+
+    return _changed(inputs, name, shrunk)
+
+
+def _changed(inputs: Inputs, name: str, change: Callable[[Any], Any]) -> Inputs | None:
+    """Change an input of floats; None where it holds something else."""
+    value = inputs[name]
+    if not isinstance(value, float) and "float" not in str(getattr(value, "dtype", "")):
         return None
-    return {**inputs, name: value}
+    return {**inputs, name: change(value)}
 
 
 def _padding_cleared(inputs: Inputs) -> Inputs | None:
     mask = inputs.get("mask")
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
         return None
-    cleared = {}
+    cleared = dict(inputs)
     for name, value in inputs.items():
-        if _is_float_tensor(value) and value.shape[:2] == mask.shape and name != "mask":
+        is_tensor = isinstance(value, torch.Tensor) and value.is_floating_point()
+        if is_tensor and value.shape[:2] == mask.shape and name != "mask":
             counts = mask.bool().reshape(*mask.shape, *[1] * (value.ndim - 2))
-            value = torch.where(counts, value, 0.0)
-        cleared[name] = value
+            cleared[name] = torch.where(counts, value, 0.0)
     return cleared
 
 
-def _masked_anything(inputs: Inputs) -> bool:
-    mask = inputs.get("mask")
-    return isinstance(mask, torch.Tensor) and not bool(mask.bool().all())
+def _right(trial: Trial) -> bool:
+    return trial.seen.error is None and trial.right_value
 
 
-def _is_float_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
+def _is_telling(trials: Trials) -> bool:
+    """Whether results differ, so that being right is no wonder."""
+    return _distinct(_flat([v for t in trials for v in t.expected.values])) > 2
 
 
-def _right_and_telling(trials: Trials) -> bool:
-    """Whether all are right, and that is no wonder of a constant result."""
-    right = all(t.seen.error is None and t.right_value for t in trials)
-    return right and _distinct([v for t in trials for v in t.expected.values]) > 2
+def _flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.ravel(x).astype(float) for x in arrays] or [np.empty(0)])
 
 
-def _distinct(arrays: Sequence[np.ndarray]) -> int:
-    flat = [np.asarray(array, float).ravel() for array in arrays]
-    return len(np.unique(np.round(np.concatenate(flat), 5))) if flat else 0
+def _distinct(array: np.ndarray) -> int:
+    return len(np.unique(np.round(array, 5)))
 
 
-def _only(trial: Trial, index: int) -> Trial:
-    """Keep one of several results."""
-    notes = (trial.expected, trial.seen)
-    expected, seen = (
-        replace(
-            n, values=n.values[index : index + 1], dtypes=n.dtypes[index : index + 1]
-        )
-        for n in notes
-    )
-    return replace(trial, expected=expected, seen=seen)
-
-
-def _ordered(trial: Trial, order: Sequence[int]) -> Any:
-    return replace(trial.seen, values=tuple(trial.seen.values[i] for i in order))
+def _kept(note: Observation, order: Sequence[int]) -> Observation:
+    """Keep some of several results, in an order."""
+    values, dtypes = ([x[i] for i in order] for x in (note.values, note.dtypes))
+    return replace(note, values=tuple(values), dtypes=tuple(dtypes))
