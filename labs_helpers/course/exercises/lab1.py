@@ -165,11 +165,8 @@ def pair_batch(
 ) -> tuple[Int[Tensor, "R T"], Int[Tensor, " R"], Int[Tensor, " B"]]:
     """Pad B pairs of token lists on the right, pairs with the most tokens first.
 
-    Pair j of the batch is row j, its chosen answer, and row B + j, its rejected one,
-    judged on the j-th of the heads that come back.
-
-    Returns:
-        Tokens (2B, T), lengths (2B,), heads (B,).
+    Row j holds the chosen answer of a pair, row B + j its rejected one, and head j what
+    it was judged on. Gives tokens (2B, T), lengths (2B,), heads (B,).
     """
     total = [len(c) + len(r) for c, r in zip(chosen, rejected, strict=True)]
     order = sorted(range(len(total)), key=lambda i: -total[i])

@@ -195,15 +195,10 @@ def slic_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
 def judged_in_both_orders(
     first: Float[Tensor, " N"], second: Float[Tensor, " N"]
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, ""]]:
-    """Outcomes for answer a: 1 won, 0 lost, 1/2 undecided; and the judge's bias.
+    """Outcomes for a, where both orders favour it 1, b 0, else 1/2; the judge's bias.
 
-    Args:
-        first: Probability that the judge gives to a, where a is shown first.
-        second: Probability that it gives to a, where a is shown second.
-
-    Returns:
-        Outcomes: 1 where both orders favour a, 0 where both favour b, 1/2 otherwise.
-        Position bias: what being shown first adds to the probability, on average.
+    Given are the probabilities of a where a is shown first, and where it is second. The
+    bias is what being shown first adds to the probability, on average.
     """
     won = (first > 0.5) & (second > 0.5)
     lost = (first < 0.5) & (second < 0.5)
@@ -241,11 +236,7 @@ def pair_logprobs(
 ) -> Float[Tensor, " B"]:
     """Log-prob of each answer, from the model's output over prompt and answer.
 
-    Args:
-        logits: Straight from the model: those at t predict the token at t + 1.
-        tokens: Prompt, answer, end token, and padding on the right.
-        prompt_lengths: How many of a row's tokens are its prompt.
-        lengths: How many are prompt, answer and end token.
+    Logits at t predict the token at t + 1; lengths count prompt, answer and end token.
     """
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     answer = (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])

@@ -21,10 +21,8 @@ NAMES = ("policy_a", "policy_b", "reference_a", "reference_b")
 def soft_label(reply_logprobs: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:
     """Probability that the answer shown first is better, one for each pair.
 
-    Args:
-        reply_logprobs: Log-probs that the judge gives to the replies A (the first
-            answer is better, column 0) and B (the second is, column 1). A judge can
-            say other things too, so a row's probabilities do not add up to 1.
+    Of the log-probs of the replies A (the first is better) and B; a judge can say other
+    things too, so a row's probabilities do not add up to 1.
     """
     return reply_logprobs.softmax(dim=1)[:, 0]
 
@@ -51,10 +49,6 @@ def unbiased_label(
 
     If the place adds c to the log-odds of what is shown first, then the log-odds of a
     are s + c with a in front and s - c with a behind: their mean is s.
-
-    Args:
-        a_first: Probability that the judge gives to a, where a is shown first.
-        a_second: Probability that it gives to a, where a is shown second.
     """
     odds = (torch.logit(a_first) + torch.logit(a_second)) / 2
     return torch.sigmoid(odds)
@@ -84,18 +78,11 @@ def position_bias_inputs(rng: np.random.Generator, size: int, flavour: str) -> I
 def sl_cai_batch(
     transcripts: list[list[list[int]]], pad: int
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Token ids of prompt and last revision, and a mask of the revision.
+    """Token ids of prompt and last revision, padded on the right, and a mask of it.
 
-    Args:
-        transcripts: One a row. Each is a list of turns, and a turn a list of token
-            ids that closes with the end token: the prompt, the first answer, and for
-            every round four more: critique request, critique, revision request,
-            revision. The last turn is the one to learn.
-        pad: Fills rows on the right up to the longest; may be the end token's id.
-
-    Returns:
-        Tokens: of the prompt, straight followed by the last revision.
-        Mask: True at the revision's tokens, its end token included.
+    A transcript is a list of turns, each closed by the end token: the prompt, the first
+    answer, and for every round critique request, critique, revision request, revision.
+    The mask is true at the tokens of the last one.
     """
     pairs = [(turns[0], turns[-1]) for turns in transcripts]
     width = max(len(prompt) + len(revision) for prompt, revision in pairs)
@@ -137,13 +124,8 @@ def soft_dpo_loss(
 ) -> Float[Tensor, ""]:
     """Mean of -p log sigmoid(beta m) - (1 - p) log sigmoid(-beta m).
 
-    Args:
-        policy_a: Summed log-probs of answers a under the policy.
-        policy_b: Those of answers b.
-        reference_a: Summed log-probs of answers a under the reference.
-        reference_b: Those of answers b.
-        labels: p, the probability that a is better.
-        beta: Price of KL. m is the log-ratio of a less that of b.
+    p is the label, the probability that a is better, m the log-ratio of a less that
+    of b.
     """
     a, b = policy_a - reference_a, policy_b - reference_b
     margin = beta * (a - b)
@@ -168,15 +150,9 @@ def soft_dpo_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs
 def attack_success(
     succeeded: Float[Tensor, "A N"], z: float
 ) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"], Float[Tensor, " A"]]:
-    """Success rate of each attack, and both ends of Wilson's interval.
+    """Success rate of each attack (row), and both ends of Wilson's interval.
 
-    Args:
-        succeeded: 1 where an attack (row) got the assistant to comply with a harmful
-            prompt (column), 0 where it did not.
-        z: How many standard errors an interval reaches; 1.96 for 95 %.
-
-    Returns:
-        Rate, lower end and upper end, one of each for every attack.
+    An interval reaches z standard errors.
     """
     n = succeeded.shape[1]
     rate = succeeded.mean(dim=1)
@@ -208,13 +184,8 @@ def agreement_beyond_chance(
 ) -> Float[Tensor, ""]:
     """Cohen's kappa: 1 is perfect agreement, 0 what chance alone would give.
 
-    By chance alone two agree whenever they happen to give the same verdict, each at
-    their own frequencies: a judge that always says "the first" is right nine times in
-    ten where the first answer is better nine times in ten.
-
-    Args:
-        judge: Its verdict on each pair: 1 (a is better), 0 (b is), or 0.5 (a tie).
-        people: Theirs on the same pairs.
+    Verdicts are 1 (a is better), 0 (b is), or 0.5 (a tie). By chance two agree whenever
+    they happen to give the same verdict, each at their own frequencies.
     """
     agreed = (judge == people).double().mean()
     chance = sum(
@@ -261,10 +232,7 @@ def ai_labels(
 ) -> Float[Tensor, " N"]:
     """Probability that a is better, the two orders averaged in log-odds.
 
-    Args:
-        a_shown_first: Log-probs of the judge's replies A (what is shown first is
-            better, column 0) and B, where a is shown first.
-        b_shown_first: Those of the same pairs, where b is shown first.
+    Of the log-probs of the judge's replies A (what is shown first is better) and B.
     """
     both = torch.stack([a_shown_first, b_shown_first.flip(1)])
     return both.log_softmax(dim=2).mean(dim=0).softmax(dim=1)[:, 0]

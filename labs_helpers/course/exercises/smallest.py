@@ -48,28 +48,22 @@ def _simpler(value: Any) -> Iterator[Any]:
     """Yield simpler values of the same kind and shape, the simplest first."""
     if isinstance(value, float):
         yield from (x for x in (1.0, 2.0, 0.5) if x != value)
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        yield from (np.zeros_like(value), np.ones_like(value))
-        yield from (np.round(value, digits) for digits in (0, 1))
-    if isinstance(value, torch.Tensor) and value.is_floating_point():
-        yield from (torch.zeros_like(value), torch.ones_like(value))
-        yield from (torch.round(value, decimals=digits) for digits in (0, 1))
+    elif "float" in str(getattr(value, "dtype", "")):
+        library = torch if isinstance(value, torch.Tensor) else np
+        yield from (library.zeros_like(value), library.ones_like(value))
+        yield from (value.round(decimals=digits) for digits in (0, 1))
 
 
 def _shown(trial: Trial) -> Counterexample:
-    expected = _results(trial.expected.values)
-    got = _results(trial.seen.values)
-    if trial.right_value:  # the difference is in the gradients
-        expected |= _gradients(trial.expected.gradients)
-        got |= _gradients(trial.seen.gradients)
-    return Counterexample(trial.inputs, expected, got)
-
-
-def _results(values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    if len(values) == 1:
-        return {"result": values[0]}
-    return {f"result {i + 1}": value for i, value in enumerate(values)}
-
-
-def _gradients(gradients: Any) -> dict[str, Any]:
-    return {f"gradient of {name}": x for name, x in (gradients or {}).items()}
+    results = []
+    for note in (trial.expected, trial.seen):
+        several = len(note.values) > 1
+        shown = {
+            f"result {i + 1}" if several else "result": value
+            for i, value in enumerate(note.values)
+        }
+        if trial.right_value:  # the difference is in the gradients
+            gradients = note.gradients or {}
+            shown |= {f"gradient of {name}": x for name, x in gradients.items()}
+        results.append(shown)
+    return Counterexample(trial.inputs, *results)

@@ -11,7 +11,7 @@ import numpy as np
 
 from labs_helpers.course.exercises.exercise import Exercise
 from labs_helpers.course.exercises.observe import close, observe, same_values
-from labs_helpers.course.exercises.trials import NUMBERS, Trials, is_metric
+from labs_helpers.course.exercises.trials import NUMBERS, Trial, Trials, is_metric
 
 # It does not run, or returns another kind of thing
 
@@ -42,9 +42,6 @@ def raises(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
         error = trial.seen.error or trial.seen.gradient_error
         if error is None:
             continue
-        given = ", ".join(
-            f"{name} {_size(value)}" for name, value in trial.inputs.items()
-        )
         when = ""
         if trial.seen.error is None:
             when = " when its inputs require gradients"
@@ -53,7 +50,7 @@ def raises(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
         text = " ".join(str(error).split()) or "no message"
         return (
             f"{type(error).__name__}{when} in {_line_of(answer, error)}: "
-            f"“{text[:200]}”. The arguments were {given}."
+            f"“{text[:200]}”. The arguments were {_given(trial)}."
         )
     return None
 
@@ -85,10 +82,8 @@ def is_random(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
 
 def extra_axis(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Right values with an axis of length one too many."""
-    for trial in trials:
-        for expected, seen in trial.pairs:
-            if not close(expected.squeeze(), seen.squeeze()):
-                return None
+    if not all(close(e.squeeze(), s.squeeze()) for t in trials for e, s in t.pairs):
+        return None
     trial = next((t for t in trials if t.expected.shapes != t.seen.shapes), None)
     if trial is None or not trial.seen.shapes:
         return None
@@ -102,31 +97,22 @@ def extra_axis(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
 def squared(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """(B, B) where (B,) is asked."""
     pairs = [pair for trial in trials for pair in trial.pairs]
-    grown = [
-        (expected, seen)
-        for expected, seen in pairs
-        if expected.ndim == 1 and seen.shape == expected.shape * 2
-    ]
-    if not pairs or len(grown) < len(pairs):
+    if not pairs or any(e.ndim != 1 or s.shape != e.shape * 2 for e, s in pairs):
         return None
+    expected, seen = pairs[-1]
     return (
-        f"the result has shape {grown[-1][1].shape} where {grown[-1][0].shape} is "
-        "asked: every row was combined with every other row. Look for an index that "
-        "selects columns in all rows, or for a (B,) that meets a (B, 1)."
+        f"the result has shape {seen.shape} where {expected.shape} is asked: every row "
+        "was combined with every other row. Look for an index that selects columns in "
+        "all rows, or for a (B,) that meets a (B, 1)."
     )
 
 
 def not_reduced(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """All values where their mean is asked."""
-    for trial in trials:
-        for expected, seen in trial.pairs:
-            if (
-                expected.ndim
-                or not seen.size
-                or not close(expected, np.array(seen.mean()))
-            ):
-                return None
-    if not trials[-1].seen.shapes:
+    pairs = [pair for trial in trials for pair in trial.pairs]
+    if any(e.ndim or not s.size for e, s in pairs) or not trials[-1].seen.shapes:
+        return None
+    if not all(close(e, np.array(s.mean())) for e, s in pairs):
         return None
     shape = trials[-1].seen.shapes[0]
     return f"it returns all the values, in shape {shape}, where their mean is asked."
@@ -136,11 +122,11 @@ def other_shape(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Any other shape."""
     for trial in trials:
         if trial.expected.shapes != trial.seen.shapes:
-            given = ", ".join(f"{k} {_size(v)}" for k, v in trial.inputs.items())
+            notes = (trial.seen, trial.expected)
+            seen, expected = (", ".join(map(str, note.shapes)) for note in notes)
             return (
-                f"for {given} the result has shape {_shapes(trial.seen.shapes)}, and "
-                f"{_shapes(trial.expected.shapes)} is asked. Print the shape after "
-                "each step."
+                f"for {_given(trial)} the result has shape {seen}, and {expected} is "
+                "asked. Print the shape after each step."
             )
     return None
 
@@ -149,14 +135,15 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
-def _size(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return str(tuple(value.shape))
-    return f"of {len(value)} rows" if isinstance(value, list) else f"= {value}"
+def _given(trial: Trial) -> str:
+    """Name the inputs and their sizes."""
 
+    def size(value: Any) -> str:
+        if hasattr(value, "shape"):
+            return str(tuple(value.shape))
+        return f"of {len(value)} rows" if isinstance(value, list) else f"= {value}"
 
-def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
-    return ", ".join(map(str, shapes))
+    return ", ".join(f"{name} {size(value)}" for name, value in trial.inputs.items())
 
 
 def _line_of(function: Any, error: BaseException) -> str:

@@ -32,9 +32,8 @@ def whole_numbers(exercise: Exercise, answer: Any, trials: Trials) -> str | None
 def half_precision(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """About the right values in 16 bits."""
     halves = {"float16", "bfloat16"}
-    for trial in trials:
-        if not halves & set(trial.seen.dtypes) or halves & set(trial.expected.dtypes):
-            return None
+    if any(not halves & {*t.seen.dtypes} - {*t.expected.dtypes} for t in trials):
+        return None
     return (
         f"the result is of type {trials[0].seen.dtypes[0]}, with two or three digits. "
         "Keep the type of the inputs."
@@ -50,11 +49,10 @@ def never_finite(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
 
 def lets_padding_in(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """NaN in the padding reaches the result."""
-    padded = [t for t in trials if any(map(_has_nan, t.inputs.values()))]
-    if not padded or not all(_right_or_not_finite(t) for t in padded):
-        return None
-    if any(not t.right_value for t in trials if not any(t is p for p in padded)):
-        return None
+    for trial in trials:
+        padded = any(map(_has_nan, trial.inputs.values()))
+        if not (_right_or_not_finite(trial) if padded else trial.right_value):
+            return None
     return (
         "NaN in places that should not count gets into the result. Multiplying by a "
         "mask of 0 and 1 does not help: 0 times NaN is NaN. Select, do not multiply."
@@ -76,11 +74,10 @@ def unstable(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
 
 def too_few_digits(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Right to three digits or so."""
-    for trial in trials:
-        if trial.expected.shapes != trial.seen.shapes:
-            return None
-        if not all(close(e, s, 1e-3, 1e-4) for e, s in trial.pairs):
-            return None
+    if any(t.expected.shapes != t.seen.shapes for t in trials):
+        return None
+    if not all(close(e, s, 1e-3, 1e-4) for t in trials for e, s in t.pairs):
+        return None
     return (
         "it is right to about three digits and no further. Look for something that is "
         "rounded, for a small number added where none is needed, for numbers of 16 "
@@ -90,19 +87,19 @@ def too_few_digits(exercise: Exercise, answer: Any, trials: Trials) -> str | Non
 
 def constant(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """The same whatever the input."""
-    values = [np.unique(value) for trial in trials for value in trial.seen.values]
-    if any(len(value) != 1 for value in values) or len(np.unique(values)) != 1:
+    values = [value.ravel() for trial in trials for value in trial.seen.values]
+    different = np.unique(np.concatenate(values)) if values else ()
+    if len(different) != 1:
         return None
     return (
-        f"the result is {values[0][0]:g} whatever the input. Is there an input that "
+        f"the result is {different[0]:g} whatever the input. Is there an input that "
         "your function never uses, or a value left from another cell?"
     )
 
 
 def opposite_sign(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Minus the right values."""
-    ratios, _ = _ratios(trials)
-    if not _all_equal(ratios, -1):
+    if not _all_equal(_ratios(trials)[0], -1):
         return None
     return (
         "every value has the right size and the opposite sign. A minus is missing or "
@@ -135,21 +132,25 @@ def constant_factor(exercise: Exercise, answer: Any, trials: Trials) -> str | No
 
 def changes_input(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """An argument is modified in place."""
-    changed = [name for trial in trials for name in trial.seen.changed]
-    if not changed:
-        return None
-    return (
-        f"it changes {changed[0]} itself, so whoever uses that next gets other "
-        "numbers. Look for an assignment into it, or for a method that ends in _ ."
-    )
+    for trial in trials:
+        if trial.seen.changed:
+            return (
+                f"it changes {trial.seen.changed[0]} itself, so whoever uses that next "
+                "gets other numbers. Look for an assignment into it, or for a method "
+                "that ends in _ ."
+            )
+    return None
 
 
 def no_gradient(exercise: Exercise, answer: Any, trials: Trials) -> str | None:
     """Right values, and nothing arrives at an input."""
     for name in exercise.gradients:
-        arrived = [(t.seen.gradients or {}).get(name) is not None for t in trials]
-        expected = [(t.expected.gradients or {}).get(name) is not None for t in trials]
-        if any(expected) and not any(arrived):
+        notes = [(t.expected, t.seen) for t in trials]
+        expected, arrived = (
+            any((note.gradients or {}).get(name) is not None for note in side)
+            for side in zip(*notes, strict=True)
+        )
+        if expected and not arrived:
             return (
                 f"the value is right, and no gradient gets back to {name}: training "
                 "would change nothing by it. Look for .detach(), .data, .item(), "
@@ -206,17 +207,16 @@ def rows(trial: Trial) -> int:
 
 def _ratios(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     """Seen over expected where that says something, and the rows of each trial."""
-    ratios, lengths = [], []
+    found = [(np.empty(0), np.empty(0))]
     for trial in trials:
         if trial.expected.shapes != trial.seen.shapes or not trial.seen.finite:
-            return np.array([]), np.array([])
+            return found[0]
         for expected, seen in trial.pairs:
             large = np.abs(expected) > 1e-3
-            ratios.extend((seen[large] / expected[large]).tolist())
-            lengths.extend([rows(trial)] * int(large.sum()))
-    if len(ratios) < 3:
-        return np.array([]), np.array([])
-    return np.array(ratios), np.array(lengths)
+            ratios = seen[large] / expected[large]
+            found.append((ratios, np.full(len(ratios), rows(trial))))
+    ratios, lengths = map(np.concatenate, zip(*found, strict=True))
+    return (ratios, lengths) if len(ratios) >= 3 else found[0]
 
 
 def _all_equal(ratios: np.ndarray, to: float) -> bool:
