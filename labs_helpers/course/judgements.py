@@ -5,7 +5,7 @@ go `Pair`s, rows and `Preference`s.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labs_helpers.data import Preference, as_messages
@@ -38,6 +38,10 @@ class Pair:
         """Whether there is something to compare: two answers that say different."""
         first, second = text_of(self.first).strip(), text_of(self.second).strip()
         return bool(first and second) and first != second
+
+    def turned(self) -> "Pair":
+        """The same with its answers the other way round."""
+        return replace(self, first=self.second, second=self.first)
 
     @property
     def is_text(self) -> bool:
@@ -76,22 +80,20 @@ def text_of(content: Any) -> str:
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
-def as_row(pair: Pair, choice: str, swapped: bool, in_text: bool) -> dict[str, Any]:
+def as_row(pair: Pair, choice: str, in_text: bool) -> dict[str, Any]:
     """A choice as it stands in a file, whose rows are all in one format.
 
     Args:
-        pair: that was shown.
+        pair: that was shown, its first answer as A.
         choice: A, B, tie or skip.
-        swapped: whether the second answer was A.
         in_text: whether the file is in text, not in messages.
     """
-    a, b = (pair.second, pair.first) if swapped else (pair.first, pair.second)
-    chosen, rejected = (b, a) if choice == "B" else (a, b)
+    answers = pair.first, pair.second
+    chosen, rejected = answers[::-1] if choice == "B" else answers
     preference = Preference(pair.prompt, chosen, rejected, dimension=pair.dimension)
     row = in_file(preference, in_text)
     if choice not in ("A", "B"):
-        del row["chosen"], row["rejected"]
-        row["answers"] = [text_of(a), text_of(b)]
+        row["answers"] = [text_of(row.pop("chosen")), text_of(row.pop("rejected"))]
     return row
 
 

@@ -76,10 +76,10 @@ class Annotator:
             raise ValueError(f"name is that of a person, as text; got {name!r}")
         self.name = name
         given = [as_pair(i, pair) for i, pair in enumerate(pairs, 1)]
-        self._pairs = [pair for pair in given if pair.differs]
-        self._left_out = len(given) - len(self._pairs)
         rng = random.Random(seed)
-        self._swapped = [rng.random() < 0.5 for _ in self._pairs]
+        differ = [pair for pair in given if pair.differs]
+        self._pairs = [p.turned() if rng.random() < 0.5 else p for p in differ]
+        self._left_out = len(given) - len(self._pairs)
         self._note = ""
         self._clicked: str | None = None
         self._read_sizes: list[int] = []
@@ -134,9 +134,8 @@ class Annotator:
     # What is on disk
 
     def _row(self, choice: str) -> dict[str, Any]:
-        seconds, shown = time.monotonic() - self._shown_at, self._shown
-        pair, swapped = self._pairs[shown], self._swapped[shown]
-        return as_row(pair, choice, swapped, self._in_text) | {
+        seconds = time.monotonic() - self._shown_at
+        return as_row(self._pairs[self._shown], choice, self._in_text) | {
             "annotator": self.name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             # The answer on the left was A.
@@ -173,11 +172,11 @@ class Annotator:
     def _build(self) -> None:
         from ipywidgets import HTML, Button, HBox, VBox  # a second, for those who draw
 
-        def html(name: str, **layout: str) -> HTML:
+        def field(name: str, **layout: str) -> HTML:
             return HTML(layout=layout, _dom_classes=[f"labs-{name}"])
 
-        self._prompt, self._status = html("prompt"), html("progress")
-        self._a, self._b = html("answer-a", width="50%"), html("answer-b", width="50%")
+        self._prompt, self._status = field("prompt"), field("progress")
+        self._a, self._b = (field(f"answer-{x}", width="50%") for x in "ab")
         self.buttons = {
             choice: Button(
                 description=label, _dom_classes=[f"labs-choose-{choice.lower()}"]
@@ -213,19 +212,15 @@ class Annotator:
         for button in self.buttons.values():
             button.disabled = index is None
         if index is None:
-            said = "That was the last pair. Thank you."
-            if not self._pairs:
-                said = "There are no pairs to compare."
+            done = "That was the last pair. Thank you."
+            said = done if self._pairs else "There are no pairs to compare."
             self._prompt.value = f"<b>{said}</b>"
             self._a.value = self._b.value = ""
         else:
             pair = self._pairs[index]
-            answers = (pair.first, pair.second)
-            a, b = reversed(answers) if self._swapped[index] else answers
-            asked = html.escape(_visible(_question(pair.dimension)))
-            self._prompt.value = f"<b>{asked}</b>{_framed(text_of(pair.prompt))}"
-            self._a.value = f"<b>A</b>{_framed(text_of(a))}"
-            self._b.value = f"<b>B</b>{_framed(text_of(b))}"
+            self._prompt.value = _framed(_question(pair.dimension), pair.prompt)
+            self._a.value = _framed("A", pair.first)
+            self._b.value = _framed("B", pair.second)
         self._shown_at = time.monotonic()
 
     def _ipython_display_(self) -> None:
@@ -260,5 +255,6 @@ def _visible(text: str) -> str:
     return CONTROL.sub(lambda control: f"\\x{ord(control[0]):02x}", text)
 
 
-def _framed(text: str) -> str:
-    return f'<div dir="auto" style="{BOX}">{html.escape(_visible(text))}</div>'
+def _framed(title: str, content: Any) -> str:
+    title, text = (html.escape(_visible(x)) for x in (title, text_of(content)))
+    return f'<b>{title}</b><div dir="auto" style="{BOX}">{text}</div>'

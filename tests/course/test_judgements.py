@@ -53,16 +53,15 @@ def test_text_stays_text_and_messages_stay_messages():
 
 
 @pytest.mark.parametrize("choice", ["A", "B", "tie", "skip"])
-@pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("in_text", [False, True])
-def test_a_row_is_about_its_pair(choice, swapped, in_text):
+def test_a_row_is_about_its_pair(choice, in_text):
     pair = Pair(ASKED, "Me.", "You.", "honesty")
-    row = as_row(pair, choice, swapped, in_text) | {"annotator": "me"}
+    row = as_row(pair, choice, in_text) | {"annotator": "me"}
     row["meta"] = {"choice": choice}
     assert isinstance(row["prompt"], str) is in_text
     assert key_of(row) == pair.key
     assert choice_of(row) == {"A": "preferred", "B": "preferred"}.get(choice, choice)
     if choice in ("A", "B"):
-        won = "Me." if (choice == "A") != swapped else "You."
+        won = "Me." if choice == "A" else "You."
         assert as_preference(pair, row).chosen[-1]["content"] == won
         assert as_preference(pair, row).dimension == "honesty"
