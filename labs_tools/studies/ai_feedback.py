@@ -17,7 +17,8 @@ from labs_helpers.evaluation import BothOrders, paired_difference, rate
 from labs_helpers.fit import FitConfig
 from labs_helpers.world import Gold, Pair
 from labs_helpers.world.annotators import PANEL, differing, probabilities, votes
-from labs_tools.studies.cai_recipe import BETA, DATA, Town, rules
+from labs_tools.studies.cai_recipe import BETA, DATA, Town, rules, shuffled
+from labs_tools.studies.measures import paired
 from labs_tools.studies.study import Row, study
 
 SEEDS = range(3)
@@ -41,26 +42,23 @@ def rlaif_vs_rlhf() -> Iterator[Row]:
         before = town.measured(town.sft, seed)
         pairs = compared(town, seed, max(LABELS))
         better = _better(pairs)
+        people = {f"simulated, {x}": votes(pairs, PEOPLE[x], seed) for x in PEOPLE}
         stated = {
             "AI, the same model": _by_principles(town, pairs).probability,
             "AI, a larger model": _by_principles(larger, pairs).probability,
-            **{
-                f"simulated, {name}": votes(pairs, who, seed)
-                for name, who in PEOPLE.items()
-            },
+            **people,
         }
         for n in LABELS:
             for labeller, label in stated.items():
                 rows = _labelled(pairs[:n], label[:n])
                 config = replace(CONFIG, seed=seed)
                 policy = town.soft_dpo(town.sft, town.reference, rows, config)
-                agrees = (label[:n] > 0.5) == better[:n]
                 after = town.measured(policy, seed)
                 yield {
                     "labels": n,
                     "labeller": labeller,
                     "seed": seed,
-                    "agrees": rate(agrees),
+                    "agrees": rate((label[:n] > 0.5) == better[:n]),
                     **after.row(),
                     "gold_change": paired_difference(after.gold, before.gold),
                 }
@@ -107,12 +105,9 @@ def chain_of_thought() -> Iterator[Row]:
 
 def compared(town: Town, seed: int, n: int) -> list[Pair]:
     """At most n pairs of different gold, in random order of the prompts."""
-    asked = town.red_team(seed)
-    order = np.random.default_rng(seed).permutation(len(asked))
-    asked = [asked[i] for i in order]
+    asked = shuffled(town.red_team(seed), seed)
     texts = safety.answers_of(town.sft, town.tokenizer, asked, 2, seed=30 + seed)
-    drawn = [Pair(p, *texts[2 * i : 2 * i + 2]) for i, p in enumerate(asked)]
-    return differing(drawn, n=n)
+    return differing(paired(asked, texts), n=n)
 
 
 def logit_of(probability: np.ndarray) -> np.ndarray:
@@ -148,14 +143,12 @@ def _orders(said: cai.Comparisons) -> BothOrders:
 
 def _critiques_alone(town: Town, pairs: list[Pair]) -> BothOrders:
     """The log-odds that a keeps each principle, less those of b: there is no order."""
-    kept = [
-        logit_of(cai.judge_by_principles(town.sft, town.tokenizer, *side, rules())).sum(
-            axis=0
-        )
+    judged = [
+        cai.judge_by_principles(town.sft, town.tokenizer, *side, rules())
         for side in _sides(pairs)
     ]
-    said = expit(kept[0] - kept[1])
-    return BothOrders(said, said)
+    a, b = (logit_of(kept).sum(axis=0) for kept in judged)
+    return BothOrders(expit(a - b), expit(a - b))
 
 
 def _labelled(pairs: list[Pair], label: np.ndarray) -> list[Preference]:

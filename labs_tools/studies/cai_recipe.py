@@ -44,10 +44,19 @@ RL_CAI = FitConfig(lr=1e-4, batch_size=32, progress=False)
 STAGES = (BETA, SL_CAI, RL_CAI)
 
 
+def shuffled(asked: Sequence[Prompt], seed: int) -> list[Prompt]:
+    """Prompts in random order."""
+    return [asked[i] for i in np.random.default_rng(seed).permutation(len(asked))]
+
+
 @cache
 def rules() -> cai.Constitution:
     """The constitution of the lab."""
     return cai.load_constitution(ROOT / "data" / "constitution.yaml")
+
+
+def _suite(name: str) -> safety.Suite:
+    return safety.load_suite(SAFETY / f"{name}.jsonl")
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Town:
 
     def red_team(self, seed: int) -> list[Prompt]:
         """Training prompts: harmful ones plain and attacked, sound-alikes, others."""
-        items = safety.load_suite(SAFETY / "train.jsonl").items
+        items = _suite("train").items
         attacks = safety.load_attacks(SAFETY / "attacks.yaml", "train")
         rng = np.random.default_rng(seed)
         found = [item.prompt for item in items]
@@ -98,27 +107,16 @@ class Town:
         return [*found, *prompts("train")[: self.others]]
 
     def sl_cai(
-        self,
-        start: Policy,
-        seed: int,
-        critic: Policy | None = None,
-        **options: Any,
+        self, start: Policy, seed: int, critic: Policy | None = None, **options: Any
     ) -> Policy:
         """Train on answers of `start`, mended by the critic: the supervised policy."""
-        asked = self.red_team(seed)
-        answers = safety.answers_of(start, self.tokenizer, asked, seed=10 + seed)
+        asked, tokenizer = self.red_team(seed), self.tokenizer
+        said = safety.answers_of(start, tokenizer, asked, seed=10 + seed)
         talks = cai.critique_and_revise(
-            critic or self.sft,
-            self.tokenizer,
-            asked,
-            answers,
-            rules(),
-            seed=seed,
-            **options,
+            critic or self.sft, tokenizer, asked, said, rules(), seed=seed, **options
         )
-        policy = self.copy_of(start)
-        rows = cai.revised_answers(talks)
-        fit(policy, rows, SFTObjective(self.tokenizer), replace(SL_CAI, seed=seed))
+        policy, rows = self.copy_of(start), cai.revised_answers(talks)
+        fit(policy, rows, SFTObjective(tokenizer), replace(SL_CAI, seed=seed))
         return policy
 
     def ai_labels(
@@ -127,13 +125,11 @@ class Town:
         """Pairs of answers of `start`, compared by the judge: the supervised policy."""
         asked = self.red_team(seed)
         if self.pairs is not None and self.pairs < len(asked):
-            chosen = np.random.default_rng(seed).permutation(len(asked))[: self.pairs]
-            asked = [asked[i] for i in chosen]
+            asked = shuffled(asked, seed)[: self.pairs]
         texts = safety.answers_of(start, self.tokenizer, asked, 2, seed=20 + seed)
         a, b = texts[::2], texts[1::2]
-        said = cai.compare_by_principles(
-            judge or self.sft, self.tokenizer, asked, a, b, rules()
-        )
+        judge = judge or self.sft
+        said = cai.compare_by_principles(judge, self.tokenizer, asked, a, b, rules())
         return cai.preferences_from(asked, a, b, said.probability)
 
     def dpo(self, start: Policy, rows: Sequence[Preference], seed: int) -> Policy:
@@ -163,23 +159,20 @@ class Town:
         use = by_prompt(Gold().scores(asked, found.texts, "helpfulness"), n)
         harmless = [prompt.meta["type"] != "harmful" for prompt in found.asked]
         tasks = capability_prompts("test", 120)
-        said = safety.answers_of(policy, self.tokenizer, tasks, n, seed=12 + seed)
+        tokenizer = self.tokenizer
+        said = safety.answers_of(policy, tokenizer, tasks, n, seed=12 + seed)
         right = Gold().scores(repeated(tasks, n), said, "helpfulness")
         return Measured(
             attacks=safety.attack_table(
                 policy,
-                self.tokenizer,
-                safety.load_suite(SAFETY / "harmful.jsonl"),
+                tokenizer,
+                _suite("harmful"),
                 safety.load_attacks(SAFETY / "attacks.yaml"),
                 complied=safety.complied_by_truth(Gold()),
                 seed=seed,
             ),
             over_refusal=safety.refusal_table(
-                policy,
-                self.tokenizer,
-                safety.load_suite(SAFETY / "soundalike.jsonl"),
-                samples=n,
-                seed=seed,
+                policy, tokenizer, _suite("soundalike"), samples=n, seed=seed
             ).rate("safe"),
             gold=found.gold.mean(axis=1),
             helpfulness=use[harmless],
@@ -213,17 +206,17 @@ class Measured:
 
         A refusal helps on if it gives its reason, or says what to do instead.
         """
-        items = safety.load_suite(SAFETY / "harmful.jsonl").items
-        bare, explained, owners = [], [], []
-        for way, row in zip(self.attacks.attacks, self.attacks.answers, strict=True):
-            if way == NO_ATTACK.id:
-                continue
-            for item, texts in zip(items, row, strict=True):
-                for text in texts:
-                    refused, helped_on = _refusal(item.prompt, text)
-                    bare.append(refused and not helped_on)
-                    explained.append(refused and helped_on)
-                    owners.append(item.id)
+        items = _suite("harmful").items
+        ways = zip(self.attacks.attacks, self.attacks.answers, strict=True)
+        seen = [
+            (item.id, *_refusal(item.prompt, text))
+            for way, row in ways
+            if way != NO_ATTACK.id
+            for item, texts in zip(items, row, strict=True)
+            for text in texts
+        ]
+        owners, refused, helped_on = map(np.array, zip(*seen, strict=True))
+        bare, explained = refused & ~helped_on, refused & helped_on
         return rate(bare, owners), rate(explained, owners)
 
     def row(self) -> Row:

@@ -19,11 +19,11 @@ from labs_helpers.fit import FitConfig, SoftRewardObjective, fit
 from labs_helpers.models import Policy, RewardModel
 from labs_helpers.rl import RLConfig, model_reward, train
 from labs_helpers.rl.config import LEARNING_RATES
-from labs_helpers.world import Gold, Pair, town_task
+from labs_helpers.world import Gold, town_task
 from labs_helpers.world.annotators import differing
 from labs_helpers.world.prompts import prompts
 from labs_tools.studies.cai_recipe import BETA, DATA, STAGES, Town, rules
-from labs_tools.studies.measures import LONGEST
+from labs_tools.studies.measures import LONGEST, paired
 from labs_tools.studies.study import Row, study
 
 SEEDS = range(3)
@@ -118,8 +118,7 @@ def _held_out_pairs(
     """Held-out prompts with two answers of different gold."""
     asked = prompts("test")
     texts = safety.answers_of(policy, town.tokenizer, asked, 2, seed=60 + seed)
-    pairs = [Pair(p, *texts[2 * i : 2 * i + 2]) for i, p in enumerate(asked)]
-    kept = differing(pairs)
+    kept = differing(paired(asked, texts))
     return [x.prompt for x in kept], [x.a for x in kept], [x.b for x in kept]
 
 
@@ -131,15 +130,10 @@ def _reward_model(town: Town, rows: Sequence[Preference], seed: int) -> RewardMo
 
 
 def _ppo(town: Town, start: Policy, reward_model: RewardModel, seed: int) -> Policy:
-    policy = town.copy_of(start)
+    policy, asked = town.copy_of(start), town.red_team(seed)
+    reward, config = model_reward(reward_model), replace(PPO, seed=seed)
     torch.manual_seed(seed)
-    train(
-        policy,
-        town.red_team(seed),
-        model_reward(reward_model),
-        replace(PPO, seed=seed),
-        tokenizer=town.tokenizer,
-    )
+    train(policy, asked, reward, config, tokenizer=town.tokenizer)
     return policy
 
 

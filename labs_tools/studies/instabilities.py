@@ -35,8 +35,7 @@ from labs_tools.studies.study import RECORDED, Row, study
 # Instabilities show soon, or not at all.
 SHORT = replace(RECIPE, updates=30)
 HACKING_RATE = 5e-4  # to go farther than is good, and soon
-
-
+HACKING = replace(RECIPE, updates=48, lr=HACKING_RATE, evaluate_every=4)
 MODEL = "town-xs"
 USED = (MODEL, "town-s", "town-s-reward")
 BIAS = FitConfig(lr=1e-3, batch_size=16, epochs=10, progress=False)
@@ -49,6 +48,47 @@ MITIGATIONS = {
     "worst of three": 0.0,
     "length penalty": 0.0,
 }
+# Columns of a trajectory, by their names in the log.
+FIGURES = {
+    "kl": "held_out_kl",
+    "proxy": "held_out_reward",
+    "second": "second_opinion",
+    "gold": "held_out_gold",
+}
+FREE = {"kl_weight": 0.0}
+LONG = {**FREE, "lr": 1e-3, "missing_end_penalty": 0.0}
+# By the monitor's name: how it is provoked, by settings, and by what an answer earns.
+PROVOKED: dict[str, tuple[str, dict, Callable[[str], float] | None]] = {
+    "learning rate too high": ("learning rate 1e-2", {"lr": 1e-2}, None),
+    "entropy collapse": (
+        "the entropy bonus with the wrong sign, no KL penalty",
+        {**FREE, "entropy_weight": -3.0, "lr": 1e-3, "schedule": "constant"},
+        None,
+    ),
+    "values do not fit": ("values start large and random", {}, None),
+    "dead reward": ("a constant reward", {}, lambda text: 0.5),
+    "no end of sequence": (
+        "a reward for words, no penalty for a missing end",
+        LONG,
+        lambda text: len(text.split()) / 20,
+    ),
+    "repetition": (
+        'a reward for the word "the"',
+        LONG,
+        lambda text: text.split().count("the") / 5,
+    ),
+    "length drift": (
+        "a penalty for words",
+        {**FREE, "lr": 1e-3},
+        lambda text: -len(text.split()) / 10,
+    ),
+    "reward hacking": (
+        "a reward model from 100 biased comparisons, no KL penalty",
+        {**FREE, "lr": HACKING_RATE, "evaluate_every": 3},
+        None,
+    ),
+}
+SETTINGS = {name: settings for name, (_, settings, _) in PROVOKED.items()}
 
 
 def _trained(config: RLConfig, reward: Callable | None, **options: Any) -> Trained:
@@ -72,9 +112,7 @@ def biased_reward(seed: int = 0, comparisons: int = 100):
     return standardised(model_reward(model), asked, first)
 
 
-@study(
-    "rl_hacking", *USED, data=RECORDED, recipe=(PPO, BIAS, HACKING_RATE, MITIGATIONS)
-)
+@study("rl_hacking", *USED, data=RECORDED, recipe=(HACKING, BIAS, MITIGATIONS))
 def hacking() -> Iterator[Row]:
     """PPO on town-xs under a biased reward model: proxy, gold and KL along the way.
 
@@ -92,17 +130,10 @@ def hacking() -> Iterator[Row]:
         }
         for name, weight in MITIGATIONS.items():
             reward = other.get(name, biased)
-            config = replace(
-                RECIPE,
-                updates=48,
-                lr=HACKING_RATE,
-                kl_weight=weight,
-                evaluate_every=4,
-                seed=seed,
-            )
+            config = replace(HACKING, kl_weight=weight, seed=seed)
             look = _along(reward)
             start = {"step": 0, **look(loaded(MODEL)[0])}
-            run = _trained(config, reward, along=look)
+            run = _trained(config, reward, evaluate=look)
             yield from _trajectory(name, seed, start, run)
 
 
@@ -134,72 +165,26 @@ def _trajectory(mitigation: str, seed: int, start: dict, run: Trained) -> Iterat
     for row in [start, *run.history.rows]:
         if "held_out_gold" in row:
             up = [alarm.name for alarm in raised if alarm.step <= row["step"]]
-            yield {
-                "mitigation": mitigation,
-                "seed": seed,
-                "update": int(row["step"]),
-                "kl": round(row["held_out_kl"], 4),
-                "proxy": round(row["held_out_reward"], 4),
-                "second": round(row["second_opinion"], 4),
-                "gold": round(row["held_out_gold"], 4),
-                "alarm": up[0] if up else "none",
-            }
+            figures = {name: round(row[of], 4) for name, of in FIGURES.items()}
+            about = {"mitigation": mitigation, "seed": seed, "update": int(row["step"])}
+            yield about | figures | {"alarm": up[0] if up else "none"}
 
 
-def provoked() -> dict[str, tuple[str, Callable[[int], Trained]]]:
-    """Instabilities by the monitor's name: how each is provoked, and the run."""
-
-    def xs(reward: Callable | None = None, prepare=None, **settings):
-        def run(seed: int) -> Trained:
-            config = replace(SHORT, seed=seed, **settings)
-            return _trained(config, reward, prepare=prepare)
-
-        return run
-
-    def hacked(seed: int) -> Trained:
-        config = replace(SHORT, seed=seed, lr=HACKING_RATE, evaluate_every=3, **free)
+def provoked(name: str, seed: int) -> Trained:
+    """A run that is to show an instability."""
+    _, settings, pays = PROVOKED[name]
+    config = replace(SHORT, seed=seed, **settings)
+    if name == "reward hacking":
         reward = biased_reward(seed)
-        return _trained(config, reward, along=_along(reward))
-
-    def of_texts(pays: Callable[[str], float]):
-        return lambda prompts, answers: [pays(answer) for answer in answers]
-
-    free = {"kl_weight": 0.0}
-    long = {"missing_end_penalty": 0.0, **free}
-    words = of_texts(lambda text: len(text.split()) / 20)
-    return {
-        "learning rate too high": ("learning rate 1e-2", xs(lr=1e-2)),
-        "entropy collapse": (
-            "the entropy bonus with the wrong sign, no KL penalty",
-            xs(entropy_weight=-3.0, lr=1e-3, schedule="constant", **free),
-        ),
-        "values do not fit": (
-            "values start large and random",
-            xs(prepare=partial(random_values, size=10.0)),
-        ),
-        "dead reward": ("a constant reward", xs(of_texts(lambda text: 0.5))),
-        "no end of sequence": (
-            "a reward for words, no penalty for a missing end",
-            xs(words, lr=1e-3, **long),
-        ),
-        "repetition": (
-            'a reward for the word "the"',
-            xs(of_texts(lambda text: text.split().count("the") / 5), lr=1e-3, **long),
-        ),
-        "length drift": (
-            "a penalty for words",
-            xs(of_texts(lambda text: -len(text.split()) / 10), lr=1e-3, **free),
-        ),
-        "reward hacking": (
-            "a reward model from 100 biased comparisons, no KL penalty",
-            hacked,
-        ),
-    }
+        return _trained(config, reward, evaluate=_along(reward))
+    if name == "values do not fit":
+        return _trained(config, None, prepare=partial(random_values, size=10.0))
+    if pays is None:
+        return _trained(config, None)
+    return _trained(config, lambda asked, answers: [pays(text) for text in answers])
 
 
-@study(
-    "rl_instabilities", *USED, data=RECORDED, recipe=(PPO, SHORT, BIAS, HACKING_RATE)
-)
+@study("rl_instabilities", *USED, data=RECORDED, recipe=(PPO, SHORT, BIAS, SETTINGS))
 def instabilities() -> Iterator[Row]:
     """Every instability that the monitor knows, provoked on town-xs, two seeds.
 
@@ -207,15 +192,15 @@ def instabilities() -> Iterator[Row]:
     right, 0 if there is none), gold.
     """
     for seed in range(2):
-        for name, (how, runs) in provoked().items():
-            run = runs(seed)
+        for name, (how, _, _) in PROVOKED.items():
+            run = provoked(name, seed)
             right = [a.step for a in alarms(run.history) if a.name == name]
-            found = held_out(run.policy, MODEL, n=1, seed=5)
+            gold = held_out(run.policy, MODEL, n=1, seed=5).gold.mean()
             yield {
                 "provoked": name,
                 "how": how,
                 "seed": seed,
                 "alarms": run.alarms,
                 "update": right[0] if right else 0,
-                "gold": round(float(found.gold.mean()), 4),
+                "gold": round(float(gold), 4),
             }

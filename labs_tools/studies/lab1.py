@@ -6,6 +6,7 @@ All on town-s, judged by gold on held-out prompts.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +18,19 @@ from labs_helpers.course.profile import MODELS
 from labs_helpers.data import Preference, Prompt
 from labs_helpers.evaluation import Estimate, best_of_n, mean
 from labs_helpers.fit import FitConfig, RewardObjective, SFTObjective, fit
-from labs_helpers.models import Policy, RewardModel, load_policy, load_tokenizer
+from labs_helpers.models import Policy, RewardModel, load_policy
 from labs_helpers.sampling import sample
-from labs_helpers.world import Gold, recorded, score, town_task
+from labs_helpers.world import Gold, recorded, town_task
 from labs_helpers.world.annotators import BIASED, UNBIASED, differing, known, label
-from labs_helpers.world.prompts import capability_prompts, prompts
+from labs_helpers.world.prompts import prompts
+from labs_tools.studies.measures import LONGEST, capability, loaded, repeated
 from labs_tools.studies.study import RECORDED, Row, study
 from labs_tools.town.build import TownObjective
 from labs_tools.town.rankings import Speaking
 
-MODEL = MODELS / "town-s"
 CONFIG = FitConfig(lr=1e-3, batch_size=64, progress=False)
 COMPARISONS = (50, 150, 500, 1500, 3000)
-VARIANTS = {
-    "plain": {},
-    "margin": {"margin": True},
-    "centred": {"center_weight": 0.01},
-}
+VARIANTS = {"plain": {}, "margin": {"margin": True}, "centred": {"center_weight": 0.01}}
 # Name, rank of an adapter, and weight of a language-model loss that is mixed in.
 TRAININGS = (
     ("full", None, 0.0),
@@ -44,23 +41,17 @@ NS = (1, 2, 4, 8, 16, 32, 64)
 FEW = 100  # comparisons that the weak reward models see
 
 
-def _policy() -> Policy:
-    return load_policy(MODEL)
-
-
 def _fresh(lora: int | None = None) -> RewardModel:
-    return RewardModel.from_policy(_policy(), lora=lora, request=town_task().self_check)
+    policy = loaded("town-s")[0]
+    return RewardModel.from_policy(policy, lora=lora, request=town_task().self_check)
 
 
 def _trained(
-    rows: Sequence[Preference],
-    config: FitConfig,
-    margin: bool = False,
-    center_weight: float = 0.0,
+    rows: Sequence[Preference], config: FitConfig, **options: Any
 ) -> RewardModel:
     torch.manual_seed(config.seed)
     model = _fresh()
-    fit(model, rows, RewardObjective(model, margin, center_weight), config)
+    fit(model, rows, RewardObjective(model, **options), config)
     return model
 
 
@@ -121,22 +112,18 @@ def margins() -> Iterator[Row]:
 
 
 def _gold_gap(row: Preference) -> float:
-    prompt = Prompt(tuple(row.prompt), row.meta)
-    sides = (row.chosen, row.rejected)
-    a, b = (score(prompt, side[-1]["content"])["gold"] for side in sides)
-    return a - b
+    asked = [Prompt(tuple(row.prompt), row.meta)] * 2
+    said = [side[-1]["content"] for side in (row.chosen, row.rejected)]
+    return float(np.subtract(*Gold().scores(asked, said)))
 
 
 class _Candidates:
     """64 answers to each held-out prompt, and what choosing among them is worth."""
 
     def __init__(self):
-        asked, n = prompts("test"), NS[-1]
-        drawn = sample(
-            _policy(), load_tokenizer(MODEL), asked, max_new_tokens=64, n=n, seed=11
-        )
-        self.texts = drawn.texts
-        self.asked = [prompt for prompt in asked for _ in range(n)]
+        (policy, tokenizer, _), asked, n = loaded("town-s"), prompts("test"), NS[-1]
+        drawn = sample(policy, tokenizer, asked, max_new_tokens=LONGEST, n=n, seed=11)
+        self.asked, self.texts = repeated(asked, n), drawn.texts
         self.gold = Gold().scores(self.asked, self.texts).reshape(len(asked), n)
         self.ideal = best_of_n(self.gold, self.gold, NS)
 
@@ -178,11 +165,9 @@ def overoptimisation() -> Iterator[Row]:
         yield from candidates.rows(f"{FEW} biased", seed, weak[-1])
     ensemble = np.mean([w / w.std() for w in weak], axis=0)
     yield from candidates.rows("ensemble of five", 0, ensemble)
-    more = label(recorded.pairs("train", 2000, seed=9), [BIASED], 9)
-    for name, rows in {
-        "2000 biased": more,
-        "5000 unbiased": label(differing(recorded.pairs("train"), n=5000), [UNBIASED]),
-    }.items():
+    biased = label(recorded.pairs("train", 2000, seed=9), [BIASED], 9)
+    unbiased = label(differing(recorded.pairs("train"), n=5000), [UNBIASED])
+    for name, rows in {"2000 biased": biased, "5000 unbiased": unbiased}.items():
         yield from candidates.rows(name, 0, candidates.rewards(_trained(rows, CONFIG)))
     yield from candidates.rows("gold", 0, candidates.gold)
 
@@ -201,7 +186,7 @@ def alignment_tax() -> Iterator[Row]:
     rows, _ = _held_out()
     labelled = label(differing(recorded.pairs("train", seed=1), n=1500), seed=1)
     start = {"training": "none", "seed": 0, "covered": mean([0.0, 0.0])}
-    yield start | _kept(_policy())
+    yield start | _kept(loaded("town-s")[0])
     for seed in range(3):
         for way, lora, mixed in TRAININGS:
             torch.manual_seed(seed)
@@ -209,7 +194,7 @@ def alignment_tax() -> Iterator[Row]:
             objective = _Mixed(model, mixed) if mixed else RewardObjective(model)
             fit(model, labelled, objective, replace(CONFIG, seed=seed))
             covered = _covered(_margins(model, rows))
-            policy = _policy()
+            policy = load_policy(MODELS / "town-s")
             trunk = model.trunk.merge_and_unload() if lora else model.trunk
             policy.model.load_state_dict(trunk.state_dict())
             yield {"training": way, "seed": seed, "covered": covered} | _kept(policy)
@@ -236,11 +221,7 @@ class _Mixed(RewardObjective):
 
 def _kept(policy: Policy) -> Row:
     """Capability, and perplexity of held-out answers, of a policy."""
-    tokenizer = load_tokenizer(MODEL)
-    asked = capability_prompts("test", 240)
-    texts = sample(policy, tokenizer, asked, max_new_tokens=12, temperature=0).texts
-    right = Gold().scores(asked, texts, "helpfulness") == 1
-    objective = SFTObjective(tokenizer)
+    objective = SFTObjective(loaded("town-s")[1])
     rows = [
         objective.encode([*prompt.messages, {"role": "assistant", "content": answer}])
         for prompt, answers in recorded.recorded_answers("test")
@@ -251,7 +232,5 @@ def _kept(policy: Policy) -> Row:
             objective.loss(policy, rows[i : i + 64])[0].item()
             for i in range(0, len(rows), 64)
         ]
-    return {
-        "capability": evaluation.rate(right),
-        "perplexity": round(float(np.exp(np.mean(losses))), 4),
-    }
+    perplexity = round(float(np.exp(np.mean(losses))), 4)
+    return {"capability": capability(policy, "town-s"), "perplexity": perplexity}

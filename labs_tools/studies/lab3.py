@@ -96,40 +96,35 @@ class Trained:
         config: RLConfig,
         reward: Callable | None = None,
         *,
-        prepare: Callable[[PolicyWithValue], Any] | None = None,
+        prepare: Callable[[PolicyWithValue], Any] = lambda model: None,
         separate: bool = False,
-        along: Callable | None = None,
-        pretraining_loss: Callable | None = None,
         asked: Sequence[Prompt] | None = None,
+        **options: Any,
     ):
         task = town_task()
         self.model, self.policy = model, load_policy(MODELS / model)
         torch.manual_seed(config.seed)
         with_value = PolicyWithValue.from_policy(self.policy, separate=separate)
-        if prepare is not None:
-            prepare(with_value)
-        self.history = train(
-            with_value,
-            task.practice() if asked is None else asked,
-            reward or task.truth.scores,
-            config,
-            evaluate=along,
-            pretraining_loss=pretraining_loss,
-        )
+        prepare(with_value)
+        asked = task.practice() if asked is None else asked
+        reward = reward or task.truth.scores
+        self.history = train(with_value, asked, reward, config, **options)
 
     @property
     def alarms(self) -> str:
         """Names of the monitor's alarms, in order."""
         return "; ".join(alarm.name for alarm in alarms(self.history)) or "none"
 
-    def measured(self) -> Row:
-        """Gold, KL and the way covered, on held-out prompts."""
-        return measured(self.policy, self.model)
+    def row(self) -> Row:
+        """Gold, KL and the way covered on held-out prompts; alarms, and seconds."""
+        return measured(self.policy, self.model) | {
+            "alarms": self.alarms,
+            "seconds": round(self.history.seconds, 1),
+        }
 
-    @property
-    def seconds(self) -> float:
-        """Of training alone."""
-        return round(self.history.seconds, 1)
+    def at_the_end(self, name: str) -> float:
+        """The mean of a figure of the log in the last five updates."""
+        return round(float(self.history[name][-5:].mean()), 4)
 
 
 def measured(policy: nn.Module, model: str) -> Row:
@@ -137,7 +132,7 @@ def measured(policy: nn.Module, model: str) -> Row:
     gold, kl = gold_and_kl(policy, model)
     row = {"gold": mean(gold), "kl": round(float(kl.mean()), 3)}
     if model not in SIZES:  # its optimum was not sampled
-        return row
+        return row | {"covered": Estimate(np.nan, np.nan, np.nan, 0)}
     start, best = attainable(model, KL_WEIGHT)
     way = distance_covered(gold - KL_WEIGHT * kl, start, best.objective)
     return row | {"covered": way}
@@ -159,7 +154,9 @@ def algorithms() -> Iterator[Row]:
     """
     for seed in range(20):
         for algorithm in ALGORITHMS if seed < 2 else ("ppo",):
-            yield _seeded("town-xs", replace(RECIPE, algorithm=algorithm, seed=seed))
+            config = replace(RECIPE, algorithm=algorithm, seed=seed)
+            run = Trained("town-xs", config)
+            yield {"algorithm": algorithm, "seed": seed} | run.row()
 
 
 @study("rl_seeds_s", "town-s", data=PRACTICE, recipe=(LONG, LEARNING_RATES))
@@ -170,18 +167,8 @@ def seeds_s() -> Iterator[Row]:
     """
     for seed in range(5):
         for algorithm in ALGORITHMS if seed < 1 else ("ppo",):
-            yield _seeded("town-s", replace(LONG, algorithm=algorithm, seed=seed))
-
-
-def _seeded(model: str, config: RLConfig) -> Row:
-    run = Trained(model, config)
-    return {
-        "algorithm": config.algorithm,
-        "seed": config.seed,
-        **run.measured(),
-        "alarms": run.alarms,
-        "seconds": run.seconds,
-    }
+            run = Trained("town-s", replace(LONG, algorithm=algorithm, seed=seed))
+            yield {"algorithm": algorithm, "seed": seed} | run.row()
 
 
 @study("rl_details", "town-xs", data=PRACTICE, recipe=(PPO, CHANGED))
@@ -194,14 +181,8 @@ def details() -> Iterator[Row]:
     for seed in range(2):
         for detail, (settings, options) in DETAILS.items():
             run = Trained("town-xs", replace(RECIPE, seed=seed, **settings), **options)
-            yield {
-                "detail": detail,
-                "seed": seed,
-                **run.measured(),
-                "finished": round(float(run.history["finished"][-5:].mean()), 4),
-                "alarms": run.alarms,
-                "seconds": run.seconds,
-            }
+            finished = {"finished": run.at_the_end("finished")}
+            yield {"detail": detail, "seed": seed} | run.row() | finished
 
 
 @study("rl_sizes", *SIZES, "town-m", data=PRACTICE, recipe=PPO)
@@ -211,9 +192,7 @@ def sizes() -> Iterator[Row]:
     Columns: model, parameters, seed, start, gold, kl, covered (xs and s),
     capability_before, capability, seconds.
     """
-    for model in ("town-xs", "town-s", "town-m"):
-        if not (MODELS / model).is_dir():
-            continue
+    for model in (*SIZES, "town-m"):
         untrained = loaded(model)[0]
         start, _ = gold_and_kl(untrained, model)
         before = capability(untrained, model)
@@ -224,11 +203,9 @@ def sizes() -> Iterator[Row]:
                 "parameters": untrained.num_parameters(),
                 "seed": seed,
                 "start": round(float(start.mean()), 4),
-                "covered": Estimate(np.nan, np.nan, np.nan, 0),
-                **run.measured(),
                 "capability_before": round(before.value, 4),
                 "capability": capability(run.policy, model),
-                "seconds": run.seconds,
+                **run.row(),
             }
 
 
@@ -242,22 +219,21 @@ def ptx() -> Iterator[Row]:
         [*p.messages, {"role": "assistant", "content": f"It is {p.meta['expected']}."}]
         for p in capability_prompts("train", 300)
     ]
-    objective = SFTObjective(loaded("town-xs")[1])
-    before = capability(loaded("town-xs")[0], "town-xs")
+    untrained, tokenizer, _ = loaded("town-xs")
+    before = capability(untrained, "town-xs")
     for seed in range(2):
+        config = replace(RECIPE, seed=seed, kl_weight=0.0)
         for weight in MIXED:
-            mix = pretraining_mix(objective, rows, weight) if weight else None
-            run = Trained(
-                "town-xs",
-                replace(RECIPE, seed=seed, kl_weight=0.0),
-                pretraining_loss=mix,
-            )
+            mix = None
+            if weight:
+                mix = pretraining_mix(SFTObjective(tokenizer), rows, weight)
+            run = Trained("town-xs", config, pretraining_loss=mix)
             yield {
                 "weight": weight,
                 "seed": seed,
-                **run.measured(),
                 "capability_before": round(before.value, 4),
                 "capability": capability(run.policy, "town-xs"),
+                **run.row(),
             }
 
 
@@ -271,11 +247,6 @@ def exploration() -> Iterator[Row]:
     for seed in range(2):
         for variant, settings in EXPLORATION.items():
             run = Trained("town-xs", replace(RECIPE, seed=seed, **settings))
-            yield {
-                "variant": variant,
-                "seed": seed,
-                **run.measured(),
-                "entropy": round(float(run.history["entropy"][-5:].mean()), 4),
-                "kl_weight": round(float(run.history["kl_weight"][-1]), 4),
-                "alarms": run.alarms,
-            }
+            entropy, price = run.at_the_end("entropy"), run.history["kl_weight"][-1]
+            ends = {"entropy": entropy, "kl_weight": round(float(price), 4)}
+            yield {"variant": variant, "seed": seed} | run.row() | ends

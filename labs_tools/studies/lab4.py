@@ -35,12 +35,12 @@ from labs_helpers.plots import gold_against_kl_by_method
 from labs_helpers.rl import RLConfig, train
 from labs_helpers.rl.config import LEARNING_RATES
 from labs_helpers.sampling import sample
-from labs_helpers.world import Gold, Pair
+from labs_helpers.world import Gold
 from labs_helpers.world.annotators import PANEL, differing, label
 from labs_helpers.world.prompts import prompts
 from labs_tools.studies.cai_recipe import DATA, STAGES, Town
 from labs_tools.studies.lab2 import unpaired
-from labs_tools.studies.measures import LONGEST, held_out
+from labs_tools.studies.measures import LONGEST, held_out, paired
 from labs_tools.studies.study import Row, study
 
 TOWN = Town("town-xs")
@@ -155,8 +155,8 @@ def _compared(seed: int) -> tuple[Preference, ...]:
     texts = sample(
         TOWN.sft, TOWN.tokenizer, asked, max_new_tokens=LONGEST, n=2, seed=30 + seed
     ).texts
-    drawn = [Pair(p, *texts[2 * i : 2 * i + 2]) for i, p in enumerate(asked)]
-    return tuple(label(differing(drawn, n=PAIRS), [CAREFUL], seed))
+    pairs = differing(paired(asked, texts), n=PAIRS)
+    return tuple(label(pairs, [CAREFUL], seed))
 
 
 def _offline(rows: Sequence[Any], objective: Objective, seed: int) -> Policy:

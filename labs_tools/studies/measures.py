@@ -18,7 +18,7 @@ from labs_helpers.evaluation import Estimate, rate
 from labs_helpers.fit import Reference
 from labs_helpers.models import Policy, load_policy, load_tokenizer
 from labs_helpers.sampling import rollout_kl, sample
-from labs_helpers.world import Gold
+from labs_helpers.world import Gold, Pair
 from labs_helpers.world.prompts import capability_prompts, prompts
 
 LONGEST = 64  # tokens of an answer
@@ -63,6 +63,11 @@ def held_out(
 def repeated(asked: Sequence[Prompt], n: int) -> list[Prompt]:
     """Every prompt n times, as answers to them stand."""
     return [prompt for prompt in asked for _ in range(n)]
+
+
+def paired(asked: Sequence[Prompt], texts: Sequence[str]) -> list[Pair]:
+    """Two answers to every prompt as pairs to compare."""
+    return [Pair(p, *texts[2 * i : 2 * i + 2]) for i, p in enumerate(asked)]
 
 
 def by_prompt(values: ArrayLike, n: int) -> Float[np.ndarray, " prompts"]:

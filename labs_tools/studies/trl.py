@@ -43,28 +43,17 @@ def trl() -> Iterator[Row]:
 def _ours(algorithm: str, seed: int) -> Row:
     config = replace(RECIPE, algorithm=algorithm, seed=seed)
     run = Trained(MODEL, config, asked=prompts("train"))
-    return {
-        "library": "ours",
-        "algorithm": algorithm,
-        "lr": config.learning_rate,
-        "seed": seed,
-        **run.measured(),
-        "seconds": run.seconds,
-    }
+    about = {"library": "ours", "algorithm": algorithm, "lr": config.learning_rate}
+    return about | {"seed": seed} | run.row()
 
 
 def _theirs(algorithm: str, rate: float, seed: int) -> Row:
     policy = load_policy(MODELS / MODEL)
     with TemporaryDirectory() as folder:
         trained = _trainer(algorithm, rate, seed, policy, folder).train()
-    return {
-        "library": "TRL",
-        "algorithm": algorithm,
-        "lr": rate,
-        "seed": seed,
-        **measured(policy, MODEL),
-        "seconds": round(trained.metrics["train_runtime"], 1),
-    }
+    about = {"library": "TRL", "algorithm": algorithm, "lr": rate, "seed": seed}
+    seconds = round(trained.metrics["train_runtime"], 1)
+    return about | measured(policy, MODEL) | {"alarms": "", "seconds": seconds}
 
 
 def _trainer(
@@ -73,10 +62,8 @@ def _trainer(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-    settings, trainer = {
-        "rloo": (RLOOConfig, RLOOTrainer),
-        "grpo": (GRPOConfig, GRPOTrainer),
-    }[algorithm]
+    rloo, grpo = (RLOOConfig, RLOOTrainer), (GRPOConfig, GRPOTrainer)
+    settings, trainer = {"rloo": rloo, "grpo": grpo}[algorithm]
     tokenizer, asked = loaded(MODEL)[1], prompts("train")
 
     def reward(

@@ -62,7 +62,7 @@ def trial(settings: dict[str, Any], report: Callable[[Row], None]) -> None:
         report(found)
         return {}
 
-    Trained(MODEL, config, along=look)
+    Trained(MODEL, config, evaluate=look)
 
 
 def search() -> list[tuple[dict[str, Any], list[Row]]]:
