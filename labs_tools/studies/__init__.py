@@ -13,8 +13,8 @@ from labs_helpers.course.recorded import FOLDER
 from labs_tools.studies.study import STUDIES, Study, here
 
 ROOMS = (
-    "lab1", "recipes", "preferences", "optimum", "lab3", "instabilities", "tuning",
-    "rllib", "trl", "lab4", "constitutional", "ai_feedback",
+    "lab1", "lab2", "optimum", "lab3", "instabilities", "tuning", "rllib", "trl",
+    "frontier", "lab4",
 )  # fmt: skip
 
 

@@ -1,175 +1,296 @@
-"""The frontier: every method of the labs on one figure of gold against KL.
+"""Studies of Lab 4: variants of its recipe, and AI feedback beside that of people.
 
-All on town-xs, for there are many runs, judged by gold on held-out prompts. `labs study
-frontier` also draws docs/frontier.png.
+The recipe and its measures are `cai_recipe`; people are simulated, and only where they
+are compared with.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import expit, logit
 
-from labs_helpers.common.files import ROOT
-from labs_helpers.course.profile import MODELS
+from labs_helpers import constitution as cai
+from labs_helpers import safety
+from labs_helpers.course.profile import load_profile
 from labs_helpers.data import Preference
 from labs_helpers.evaluation import (
-    Estimate,
-    best_of_n,
-    best_of_n_kl,
-    mean,
-    optimal_frontier,
+    BothOrders,
+    RewardJudge,
+    TruthJudge,
+    paired_difference,
+    rate,
 )
-from labs_helpers.fit import (
-    FitConfig,
-    KTOObjective,
-    Objective,
-    PairObjective,
-    SLiCObjective,
-    fit,
-)
-from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
-from labs_helpers.models import Policy, load_policy
-from labs_helpers.plots import gold_against_kl_by_method
-from labs_helpers.rl import RLConfig, train
+from labs_helpers.fit import FitConfig, SoftRewardObjective, fit
+from labs_helpers.models import Policy, RewardModel
+from labs_helpers.rl import RLConfig, model_reward, train
 from labs_helpers.rl.config import LEARNING_RATES
-from labs_helpers.sampling import sample
-from labs_helpers.world import Gold
-from labs_helpers.world.annotators import PANEL, differing, label
+from labs_helpers.world import Gold, Pair, town_task
+from labs_helpers.world.annotators import PANEL, differing, probabilities, votes
 from labs_helpers.world.prompts import prompts
-from labs_tools.studies.cai_recipe import DATA, STAGES, Town
-from labs_tools.studies.lab2 import unpaired
-from labs_tools.studies.measures import LONGEST, held_out, paired
+from labs_tools.studies.cai_recipe import BETA, DATA, STAGES, Town, rules, shuffled
+from labs_tools.studies.measures import LONGEST, paired
 from labs_tools.studies.study import Row, study
 
-TOWN = Town("town-xs")
-MODEL = MODELS / TOWN.model
-FIGURE = ROOT / "docs" / "frontier.png"
 SEEDS = range(3)
-NS = (1, 2, 4, 8, 16)
-KL_WEIGHTS = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 10.0)
-CAREFUL = PANEL[0]
-PAIRS = 400
-OFFLINE = FitConfig(lr=2e-4, batch_size=32, epochs=2, progress=False)
-ONLINE = RLConfig(updates=30, progress=False)
-ALGORITHMS = ("REINFORCE", "actor-critic", "TRPO", "PPO")
+WAYS: dict[str, dict[str, Any]] = {
+    "one round": {},
+    "two rounds": {"rounds": 2},
+    "three rounds": {"rounds": 3},
+    "as in the paper": {"each": 1, "always": True},
+}
+REWARD = FitConfig(lr=1e-3, batch_size=32, epochs=2, progress=False)
+PPO = RLConfig(updates=40, max_new_tokens=LONGEST, kl_weight=BETA, progress=False)
+BY_REWARD = (STAGES, REWARD, PPO, LEARNING_RATES)
+SIZES = load_profile("tiny").sizes(4)
+LAB = (SIZES.train_prompts, SIZES.pairs, SIZES.use_samples)
+LABELS = (50, 150, 400)
+PAIRS = 150  # for a judge to compare
+PEOPLE = {who.name: who for who in PANEL if who.name in ("careful", "careless")}
+FEEDBACK = FitConfig(lr=2e-4, batch_size=32, epochs=2, progress=False)
+EDGE = 1e-9  # a probability this near to 0 or 1 is taken as it
 
 
-@study(
-    "frontier",
-    TOWN.model,
-    data=DATA,
-    recipe=(PAIRS, OFFLINE, ONLINE, LEARNING_RATES, STAGES),
-)
-def frontier() -> Iterator[Row]:
-    """Gold against KL for eleven methods and the optimum, three seeds; a figure too.
+@study("revision_rounds", "town-xs", data=DATA, recipe=(STAGES, WAYS))
+def revision_rounds() -> Iterator[Row]:
+    """What more rounds do to a model trained on revisions, and what the paper's way.
 
-    Best of n and the on-policy methods are given gold itself, the offline ones 400
-    comparisons by a careful simulated annotator, SL-CAI and RL-CAI a constitution and
-    no label at all.
+    The paper draws one principle for an answer and revises it whatever the critique.
+    Columns: way, seed, and those of `Measured.row`.
     """
-    rows = []
-    for row in _frontier():
-        rows.append(row)
-        yield row
-    FIGURE.parent.mkdir(exist_ok=True)
-    gold_against_kl_by_method(rows).savefig(FIGURE, dpi=150)
-
-
-def _frontier() -> Iterator[Row]:
+    town = Town()
     for seed in SEEDS:
-        yield from _best_of(seed)
-        yield _row("SFT", seed, TOWN.sft)
-        for name, trained in _methods().items():
-            yield _row(name, seed, trained(seed))
-        supervised = TOWN.sl_cai(TOWN.sft, seed)
-        yield _row("SL-CAI", seed, supervised)
-        yield _row("RL-CAI", seed, TOWN.rl_cai(supervised, seed))
-    yield from _optima()
+        unrevised = town.measured(town.sft, seed).row()
+        yield {"way": "no revision", "seed": seed} | unrevised
+        for way, options in WAYS.items():
+            policy = town.sl_cai(town.sft, seed, **options)
+            yield {"way": way, "seed": seed} | town.measured(policy, seed).row()
 
 
-def _row(method: str, seed: int, policy: Policy) -> Row:
-    found = held_out(policy, TOWN.model, n=2, seed=50 + seed)
-    return {
-        "method": method,
-        "seed": seed,
-        "n": "",
-        "kl": mean(found.kl.ravel(), found.clusters),
-        "gold": mean(found.gold.ravel(), found.clusters),
-    }
+@study("second_iteration", "town-xs", data=DATA, recipe=STAGES)
+def second_iteration() -> Iterator[Row]:
+    """SL-CAI and RL-CAI, and both again from there, by two kinds of critics.
+
+    In the second iteration the policy is critic and judge itself, or the supervised
+    policy still is. Columns: stage, critic, seed, and those of `Measured.row`.
+    """
+    town = Town()
+    for seed in SEEDS:
+        supervised = town.sl_cai(town.sft, seed)
+        aligned = town.rl_cai(supervised, seed)
+        stages = {"SFT": town.sft, "SL-CAI": supervised, "RL-CAI": aligned}
+        found = {(stage, "SFT"): policy for stage, policy in stages.items()}
+        for name, critic in {"SFT": town.sft, "itself": aligned}.items():
+            again = town.sl_cai(aligned, 100 + seed, critic)
+            found["SL-CAI again", name] = again
+            found["RL-CAI again", name] = town.rl_cai(again, 100 + seed, critic)
+        for (stage, critic), policy in found.items():
+            place = {"stage": stage, "critic": critic, "seed": seed}
+            yield place | town.measured(policy, seed).row()
 
 
-def _optima() -> Iterator[Row]:
-    """The closed-form optimum for several KL weights, from 512 answers to a prompt."""
-    found = optimal_frontier(
-        TOWN.sft,
-        prompts("test"),
-        Gold().scores,
-        KL_WEIGHTS,
-        tokenizer=TOWN.tokenizer,
-        max_new_tokens=LONGEST,
-        seed=123,
-    )
-    for weight, optimum in zip(KL_WEIGHTS, found, strict=True):
-        kl, gold = mean(optimum.kl), mean(optimum.reward)
-        yield {"method": "optimum", "seed": 0, "n": weight, "kl": kl, "gold": gold}
+@study("rl_cai_ways", "town-xs", data=DATA, recipe=BY_REWARD)
+def rl_cai_ways() -> Iterator[Row]:
+    """RL-CAI by DPO, and by a reward model and PPO, on the same AI labels.
+
+    Both seek the most reward less 0.1 of the KL from SL-CAI. Columns: way, seed, those
+    of `Measured.row`, agrees (with gold, of what the policy was given to go by, on
+    held-out pairs that SL-CAI answers differently) and seconds (of training).
+    """
+    town, held_out = Town(), prompts("test")
+    for seed in SEEDS:
+        start = town.sl_cai(town.sft, seed)
+        labels = town.ai_labels(start, seed)
+        texts = safety.answers_of(start, town.tokenizer, held_out, 2, seed=60 + seed)
+        (asked, a), (_, b) = _sides(differing(paired(held_out, texts)))
+        judge = cai.ConstitutionJudge(town.sft, town.tokenizer, rules())
+        began = time.perf_counter()
+        policies = {"SL-CAI": start, "DPO": town.dpo(start, labels, seed)}
+        times = {"SL-CAI": 0.0, "DPO": time.perf_counter() - began}
+        verdicts = dict.fromkeys(policies, judge.compare(asked, a, b))
+        began, way = time.perf_counter(), "reward model and PPO"
+        reward_model = _reward_model(town, labels, seed)
+        policies[way] = _ppo(town, start, reward_model, seed)
+        times[way] = time.perf_counter() - began
+        verdicts[way] = RewardJudge(reward_model).compare(asked, a, b)
+        better = TruthJudge(Gold()).compare(asked, a, b)
+        for way, policy in policies.items():
+            yield {
+                "way": way,
+                "seed": seed,
+                **town.measured(policy, seed).row(),
+                "agrees": rate(verdicts[way] == better),
+                "seconds": round(times[way], 1),
+            }
 
 
-def _best_of(seed: int) -> Iterator[Row]:
-    """The best of n by gold, exactly, from 16 answers to each prompt."""
-    gold = held_out(TOWN.sft, TOWN.model, max(NS), seed=70 + seed).gold
-    for column, n in zip(best_of_n(gold, gold, list(NS)).T, NS, strict=True):
-        kl = float(best_of_n_kl(n))
+def _reward_model(town: Town, rows: Sequence[Preference], seed: int) -> RewardModel:
+    torch.manual_seed(seed)
+    model = RewardModel.from_policy(town.sft, request=town_task().self_check)
+    fit(model, rows, SoftRewardObjective(model), replace(REWARD, seed=seed))
+    return model
+
+
+def _ppo(town: Town, start: Policy, reward_model: RewardModel, seed: int) -> Policy:
+    policy, asked = town.copy_of(start), town.red_team(seed)
+    reward, config = model_reward(reward_model), replace(PPO, seed=seed)
+    torch.manual_seed(seed)
+    train(policy, asked, reward, config, tokenizer=town.tokenizer)
+    return policy
+
+
+@study("rl_cai_seeds", "town-s", data=DATA, recipe=(STAGES, LAB))
+def rl_cai_seeds() -> Iterator[Row]:
+    """The lab's RL-CAI with its own sizes on town-s, five seeds.
+
+    Columns: seed; attack, over_refusal, helpfulness, capability and the rest of
+    `Measured.row`; sft_attack; attack_beyond_half (attack success less half of SFT's),
+    helpfulness_change, capability_change, paired with SFT.
+    """
+    town = Town("town-s", others=SIZES.train_prompts, pairs=SIZES.pairs)
+    for seed in range(5):
+        policy = town.rl_cai(town.sl_cai(town.sft, seed), seed)
+        before, after = (
+            town.measured(p, seed, SIZES.use_samples) for p in (town.sft, policy)
+        )
+        half = before.attacks.per_item() / 2
         yield {
-            "method": "best of n",
             "seed": seed,
-            "n": n,
-            "kl": Estimate(kl, kl, kl, len(gold)),
-            "gold": mean(column),
+            **after.row(),
+            "sft_attack": before.attacks.overall(),
+            "attack_beyond_half": paired_difference(after.attacks.per_item(), half),
+            "helpfulness_change": paired_difference(
+                after.helpfulness, before.helpfulness
+            ),
+            "capability_change": paired_difference(after.capability, before.capability),
         }
 
 
-def _methods() -> dict[str, Callable[[int], Policy]]:
-    tokenizer, reference = TOWN.tokenizer, TOWN.reference
+@study("rlaif_vs_rlhf", "town-xs", "town-s", data=DATA, recipe=(BETA, FEEDBACK, LABELS))
+def rlaif_vs_rlhf() -> Iterator[Row]:
+    """Labels of an AI judge and of simulated people on the same pairs, and DPO on them.
 
-    def offline(objective: Objective, rows: Callable = list) -> Callable:
-        return lambda seed: _offline(rows(_compared(seed)), objective, seed)
-
-    kto = KTOObjective(tokenizer, reference, partial(kto_loss, beta=0.1))
-    slic = SLiCObjective(tokenizer, partial(slic_loss, delta=1.0, weight=0.1))
-    pairs = partial(PairObjective, tokenizer, reference)
-    return {
-        "DPO": offline(pairs(partial(dpo_loss, beta=0.1))),
-        "IPO": offline(pairs(partial(ipo_loss, beta=0.1))),
-        "KTO": offline(kto, unpaired),
-        "SLiC": offline(slic),
-        **{name: partial(_online, name) for name in ALGORITHMS},
-    }
-
-
-@cache
-def _compared(seed: int) -> tuple[Preference, ...]:
-    """Two sampled answers that differ in gold to each of the training prompts."""
-    asked = prompts("train")
-    texts = sample(
-        TOWN.sft, TOWN.tokenizer, asked, max_new_tokens=LONGEST, n=2, seed=30 + seed
-    ).texts
-    pairs = differing(paired(asked, texts), n=PAIRS)
-    return tuple(label(pairs, [CAREFUL], seed))
-
-
-def _offline(rows: Sequence[Any], objective: Objective, seed: int) -> Policy:
-    torch.manual_seed(seed)
-    policy = load_policy(MODEL)
-    fit(policy, rows, objective, replace(OFFLINE, seed=seed))
-    return policy
+    The AI labels are soft and both orders are asked; a person says which answer is
+    better. Columns: labels (their number), labeller, seed, agrees (with gold), those of
+    `Measured.row`; gold_change (since SFT, by prompt).
+    """
+    town, larger = Town("town-xs"), Town("town-s")
+    for seed in SEEDS:
+        before = town.measured(town.sft, seed)
+        pairs = compared(town, seed, max(LABELS))
+        better = _better(pairs)
+        people = {f"simulated, {x}": votes(pairs, PEOPLE[x], seed) for x in PEOPLE}
+        stated = {
+            "AI, the same model": _by_principles(town, pairs).probability,
+            "AI, a larger model": _by_principles(larger, pairs).probability,
+            **people,
+        }
+        for n in LABELS:
+            for labeller, label in stated.items():
+                rows = _labelled(pairs[:n], label[:n])
+                config = replace(FEEDBACK, seed=seed)
+                policy = town.soft_dpo(town.sft, town.reference, rows, config)
+                after = town.measured(policy, seed)
+                yield {
+                    "labels": n,
+                    "labeller": labeller,
+                    "seed": seed,
+                    "agrees": rate((label[:n] > 0.5) == better[:n]),
+                    **after.row(),
+                    "gold_change": paired_difference(after.gold, before.gold),
+                }
 
 
-def _online(name: str, seed: int) -> Policy:
-    torch.manual_seed(seed)
-    policy = load_policy(MODEL)
-    algorithm = name.lower().replace("-", "_")
-    config = replace(ONLINE, algorithm=algorithm, seed=seed)
-    train(policy, prompts("train"), Gold().scores, config, tokenizer=TOWN.tokenizer)
-    return policy
+@study("chain_of_thought", "town-xs", "town-s", data=DATA, recipe=PAIRS)
+def chain_of_thought() -> Iterator[Row]:
+    """A judge that compares at once, writes critiques first, or only criticises.
+
+    Three ways to a label: the comparison alone; a critique of each answer, then the
+    comparison, in one conversation; and no comparison, only how likely each critique
+    finds the principle kept. Columns: model, way, seed, one_order and both_orders
+    (agreement with gold), first_wins and turns (position bias, and verdicts that turn
+    with the order, of the principles together), careless (agreement of a careless
+    simulated person).
+    """
+    for model in ("town-xs", "town-s"):
+        town = Town(model)
+        for seed in SEEDS:
+            pairs = compared(town, seed, PAIRS)
+            better = _better(pairs)
+            chance = probabilities(pairs, [PEOPLE["careless"]])
+            careless = rate(np.where(better, chance, 1 - chance))
+            ways = {
+                "compares": _orders(_by_principles(town, pairs)),
+                "critiques, then compares": _orders(
+                    _by_principles(town, pairs, critiques_first=True)
+                ),
+                "critiques alone": _critiques_alone(town, pairs),
+            }
+            for way, said in ways.items():
+                both = expit((logit_of(said.a_first) + logit_of(said.a_second)) / 2)
+                yield {
+                    "model": model,
+                    "way": way,
+                    "seed": seed,
+                    "one_order": rate((said.a_first > 0.5) == better),
+                    "both_orders": rate((both > 0.5) == better),
+                    "first_wins": said.position_bias,
+                    "turns": said.disagreement,
+                    "careless": careless,
+                }
+
+
+def compared(town: Town, seed: int, n: int) -> list[Pair]:
+    """At most n pairs of different gold, in random order of the prompts."""
+    asked = shuffled(town.red_team(seed), seed)
+    texts = safety.answers_of(town.sft, town.tokenizer, asked, 2, seed=30 + seed)
+    return differing(paired(asked, texts), n=n)
+
+
+def logit_of(probability: np.ndarray) -> np.ndarray:
+    """Log-odds, finite at 0 and 1."""
+    return logit(np.clip(probability, EDGE, 1 - EDGE))
+
+
+def _better(pairs: list[Pair]) -> np.ndarray:
+    """Whether gold prefers a."""
+    a, b = (Gold().scores(*side) for side in _sides(pairs))
+    return a > b
+
+
+def _sides(pairs: list[Pair]) -> list[tuple[list, list]]:
+    asked = [pair.prompt for pair in pairs]
+    return [(asked, [pair.a for pair in pairs]), (asked, [pair.b for pair in pairs])]
+
+
+def _by_principles(town: Town, pairs: list[Pair], **options: bool) -> cai.Comparisons:
+    (asked, a), (_, b) = _sides(pairs)
+    return cai.compare_by_principles(
+        town.sft, town.tokenizer, asked, a, b, rules(), **options
+    )
+
+
+def _orders(said: cai.Comparisons) -> BothOrders:
+    """The principles' log-odds added up, in either order."""
+    first, second = (
+        np.diff(x)[..., 0].sum(axis=0) for x in (said.a_shown_first, said.b_shown_first)
+    )
+    return BothOrders(expit(-first), expit(second))
+
+
+def _critiques_alone(town: Town, pairs: list[Pair]) -> BothOrders:
+    """The log-odds that a keeps each principle, less those of b: there is no order."""
+    judged = [
+        cai.judge_by_principles(town.sft, town.tokenizer, *side, rules())
+        for side in _sides(pairs)
+    ]
+    a, b = (logit_of(kept).sum(axis=0) for kept in judged)
+    return BothOrders(expit(a - b), expit(a - b))
+
+
+def _labelled(pairs: list[Pair], label: np.ndarray) -> list[Preference]:
+    (asked, a), (_, b) = _sides(pairs)
+    return cai.preferences_from(asked, a, b, label)

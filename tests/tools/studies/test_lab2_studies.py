@@ -6,14 +6,14 @@ import pytest
 
 from labs_helpers.course import recorded
 from labs_helpers.world.goals import GOALS
-from labs_tools.studies import lab2, preferences, recipes
+from labs_tools.studies import goal_recipe, lab2
 
-FEW = lab2.Recipe(others=200)
+FEW = goal_recipe.Recipe(others=200)
 
 
 def test_others_are_about_something_else_and_compared_as_a_whole():
     goal = GOALS["safety"]
-    rows = lab2.other_rows(goal, lab2.Recipe(others=20))
+    rows = goal_recipe.other_rows(goal, goal_recipe.Recipe(others=20))
     assert len(rows) == 20
     assert not {row.meta["type"] for row in rows} & set(goal.kinds)
     assert {row.dimension for row in rows} == {None}
@@ -22,16 +22,16 @@ def test_others_are_about_something_else_and_compared_as_a_whole():
 @pytest.mark.slow
 def test_fresh_answers_join_the_recorded_ones():
     goal = GOALS["humour"]
-    fresh = lab2.other_rows(goal, lab2.Recipe(others=0, fresh=24))
+    fresh = goal_recipe.other_rows(goal, goal_recipe.Recipe(others=0, fresh=24))
     assert 0 < len(fresh) <= 24
     assert not {row.meta["type"] for row in fresh} & set(goal.kinds)
-    both = lab2.other_rows(goal, lab2.Recipe(others=5, fresh=24))
+    both = goal_recipe.other_rows(goal, goal_recipe.Recipe(others=5, fresh=24))
     assert [row.prompt for row in both[5:]] == [row.prompt for row in fresh]
 
 
 def test_the_share_of_flipped_labels_is_the_one_asked_for():
-    rows = lab2.other_rows(GOALS["safety"], FEW)
-    flipped = preferences._with_flips(rows, 0.3, seed=0)
+    rows = goal_recipe.other_rows(GOALS["safety"], FEW)
+    flipped = lab2._with_flips(rows, 0.3, seed=0)
     changed = [a.chosen != b.chosen for a, b in zip(rows, flipped, strict=True)]
     assert 0.2 < sum(changed) / len(rows) < 0.4
     assert all(
@@ -42,8 +42,8 @@ def test_the_share_of_flipped_labels_is_the_one_asked_for():
 
 
 def test_a_pair_becomes_a_good_answer_and_a_bad_one():
-    rows = lab2.other_rows(GOALS["humour"], lab2.Recipe(others=3))
-    found = lab2.unpaired(rows)
+    rows = goal_recipe.other_rows(GOALS["humour"], goal_recipe.Recipe(others=3))
+    found = goal_recipe.unpaired(rows)
     assert [row.label for row in found] == [True, False] * 3
     assert found[0].completion == rows[0].chosen
 
@@ -55,21 +55,21 @@ def setting(win_low, **falls):
 
 
 def test_what_is_recommended_wins_most_surely():
-    assert recipes.best([setting(0.6), setting(0.7)], "safety")["win_low"] == 0.7
+    assert lab2.best([setting(0.6), setting(0.7)], "safety")["win_low"] == 0.7
 
 
 def test_what_costs_another_dimension_is_not_recommended():
     dear = setting(0.8, honesty=-0.06)
-    assert recipes.best([dear, setting(0.6)], "safety")["win_low"] == 0.6
+    assert lab2.best([dear, setting(0.6)], "safety")["win_low"] == 0.6
 
 
 def test_the_goal_itself_may_be_measured_on_few_prompts():
     own = setting(0.8, harmlessness=-0.06)
-    assert recipes.best([own, setting(0.6)], "safety") is own
+    assert lab2.best([own, setting(0.6)], "safety") is own
 
 
-@pytest.mark.parametrize("goal", recipes.RECOMMENDED)
+@pytest.mark.parametrize("goal", lab2.RECOMMENDED)
 def test_what_is_recommended_is_what_did_best_on_validation_prompts(goal):
-    best = recipes.best(recorded.read("dpo_settings"), goal)
-    for name, value in asdict(recipes.RECOMMENDED[goal]).items():
+    best = lab2.best(recorded.read("dpo_settings"), goal)
+    for name, value in asdict(lab2.RECOMMENDED[goal]).items():
         assert best[name] == value

@@ -14,12 +14,11 @@ from labs_helpers.constitution import Comparisons
 from labs_helpers.data import Prompt
 from labs_helpers.world.knowledge import knowledge
 from labs_helpers.world.prompts import capability_prompts, prompts
-from labs_tools.studies import ai_feedback, cai_recipe, constitutional, measures
+from labs_tools.studies import cai_recipe, lab4, measures
 from labs_tools.studies.study import STUDIES
 
 FEW = 6
-ROOMS = (constitutional, ai_feedback)
-NAMES = [n for n, x in STUDIES.items() if sys.modules[x.rows.__module__] in ROOMS]
+NAMES = [n for n, x in STUDIES.items() if sys.modules[x.rows.__module__] is lab4]
 
 
 def wishes(asked) -> set[tuple[str, str]]:
@@ -70,7 +69,7 @@ def test_a_judge_that_likes_the_first_place_is_seen_to():
     said = Comparisons(
         ("one", "two"), table + np.array([4.0, 0]), table + np.array([2.0, 0])
     )
-    orders = ai_feedback._orders(said)
+    orders = lab4._orders(said)
     assert orders.position_bias.value == 1
     assert orders.disagreement.value == 1
     np.testing.assert_allclose(orders.a_first, 1 / (1 + np.exp(-8)))
@@ -86,20 +85,17 @@ def small(monkeypatch, tmp_path):
     attacks = (cai_recipe.SAFETY / "attacks.yaml").read_text()
     (tmp_path / "attacks.yaml").write_text(attacks)
     monkeypatch.setattr(cai_recipe, "SAFETY", tmp_path)
-    for room in (cai_recipe, constitutional, measures):
+    for room in (cai_recipe, lab4, measures):
         monkeypatch.setattr(room, "prompts", lambda split: prompts(split)[:FEW])
     monkeypatch.setattr(
         cai_recipe, "capability_prompts", lambda split, n: capability_prompts(split, 4)
     )
     town = cai_recipe.Town
-    monkeypatch.setattr(
-        constitutional, "Town", lambda *_, **__: town("town-xs", FEW, pairs=FEW)
-    )
-    monkeypatch.setattr(ai_feedback, "Town", lambda *_: town("town-xs", FEW))
-    monkeypatch.setattr(ai_feedback, "LABELS", (2, 4))
-    monkeypatch.setattr(ai_feedback, "PAIRS", 4)
-    short = dataclasses.replace(constitutional.PPO, updates=1)
-    monkeypatch.setattr(constitutional, "PPO", short)
+    monkeypatch.setattr(lab4, "Town", lambda *_, **__: town("town-xs", FEW, pairs=FEW))
+    monkeypatch.setattr(lab4, "LABELS", (2, 4))
+    monkeypatch.setattr(lab4, "PAIRS", 4)
+    short = dataclasses.replace(lab4.PPO, updates=1)
+    monkeypatch.setattr(lab4, "PPO", short)
 
 
 def promised(study) -> list[str]:
