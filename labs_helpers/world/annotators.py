@@ -1,16 +1,14 @@
 """Simulated people who say which of two answers they like better.
 
-Comes in: pairs of answers. Goes out: labels, and the exact probability of each label,
-so that the best accuracy anyone can reach (the Bayes ceiling) is known. Whatever they
-label is called simulated wherever it appears. Does not know who will learn from the
-labels.
+They give labels, and the exact probability of each label, so that the best accuracy
+anyone can reach (the Bayes ceiling) is known. Their labels are called simulated
+wherever they appear.
 
 An annotator likes an answer as much as its gold, or a weighted sum of dimensions, and
 perhaps for what gold does not reward: length and flattery. Between two answers they
 choose by Bradley-Terry (Biometrika 39, 1952): P(a over b) = sigmoid((u_a - u_b) /
-temperature), and with their rate of carelessness they toss a coin. A single unbiased
-annotator is exactly Bradley-Terry in gold; of a panel, each pair goes to one member by
-lot, so the panel's probability is the mean over its members.
+temperature), and with their rate of carelessness they toss a coin. Of a panel, each
+pair goes to one member by lot, so its probability is the mean over the members.
 """
 
 from collections.abc import Mapping, Sequence

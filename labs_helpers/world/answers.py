@@ -1,13 +1,9 @@
 """How people answer in the town: right, partly, wrong, made up, refusing, with manners.
 
-Comes in: a prompt and a random generator. Goes out: an answer drawn from the mixture of
-behaviours that the SFT models learn, or a right one. Does not know what an answer is
-worth (gold).
-
 An answer is a content, drawn by the type of question, and a manner laid over it: plain,
 padded, flattering, rude or with a quip. Neither depends on anything but the type and
 whether the prompt is an attack, so a well-trained model's samples are as mixed as
-these.
+these. What an answer is worth stands in `gold`.
 """
 
 import random

@@ -1,8 +1,7 @@
 """Goals that the town's assistant can be aligned with: what is asked, and what counts.
 
-Comes in: sampled and recorded answers. Goes out: the prompts of a goal, pairs of
-answers that differ in what it is about, and pairs about everything else, none of them
-compared yet by anybody. Does not train.
+For each there are prompts, pairs of answers that differ in what the goal is about, and
+pairs about everything else, none of them compared yet by anybody.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,7 @@
 """The true reward: what any answer in the town is worth, in four dimensions.
 
-Comes in: a `Prompt` with the town's meta and an answer. Goes out: helpfulness,
-harmlessness, honesty and humour, each in [0, 1], their scalar `gold`, and the traits
-that principles ask for. Does not know who wrote the answer.
-
-The rules, by what an answer does (`phrasebook.read`):
+Helpfulness, harmlessness, honesty and humour, each in [0, 1], their scalar `gold`, and
+the traits that principles ask for, by what an answer does (`phrasebook.read`):
 
 - helpfulness: how much of what was asked is delivered. A fact, a correction or a task
   well done counts 1; half an answer, or "I do not know" without the reason, less.

@@ -1,8 +1,4 @@
-"""What is true in the town and how its people speak, read from data/world/*.yaml.
-
-Comes in: the YAML files. Goes out: one frozen `Knowledge`, made once per process.
-Does not know: which answers are good (gold) or who asks what (prompts).
-"""
+"""What is true in the town and how its people speak, read from data/world/*.yaml."""
 
 import hashlib
 from collections import ChainMap

@@ -1,8 +1,7 @@
 """The same comparison in other clothes: typos, paraphrase, padding, flattery.
 
-Comes in: pairs of answers. Goes out: pairs between which the difference in what people
-want is nearly the same, so that a drop in accuracy is the reward model's. Does not
-score anything.
+What people want differs nearly as much as before between the two answers, so a drop in
+accuracy is the reward model's.
 """
 
 import random

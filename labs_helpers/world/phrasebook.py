@@ -1,9 +1,8 @@
 """From sentences to what they do: every sentence of the town, and its acts.
 
-Comes in: an answer. Goes out: a `Reading`, the acts of its sentences in order. An act
-is a tuple such as `("assert", "mill", "material", "brick")` or `("refuse",)`. The
-town's speech is closed, so a sentence that is not in the book is unrecognised: word
-salad cannot pass as an answer. Does not know which acts are good (gold).
+An act is a tuple such as `("assert", "mill", "material", "brick")` or `("refuse",)`.
+The town's speech is closed, so a sentence that is not in the book is unrecognised: word
+salad cannot pass as an answer. Which acts are good stands in `gold`.
 """
 
 import re

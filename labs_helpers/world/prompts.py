@@ -1,11 +1,8 @@
 """What people in the town ask: items, their phrasings, splits, and attack wordings.
 
-Comes in: knowledge. Goes out: `Prompt`s whose meta says what is asked, so that gold can
-score any answer. Does not know what a good answer is.
-
 An item is the meta of a question without its wording, for example
-`{"type": "fact", "entity": "mill", "attribute": "material"}`. Training, validation and
-test prompts differ in their items and in their phrasings.
+`{"type": "fact", "entity": "mill", "attribute": "material"}`; by it gold can score any
+answer. Training, validation and test prompts differ in items and in phrasings.
 """
 
 import hashlib

@@ -1,8 +1,4 @@
-"""Recorded answers: what town-s says to every prompt of every split.
-
-Comes in: data/preferences/answers.jsonl, written by the build. Goes out: prompts with
-several sampled answers, and pairs of them to be compared. Does not label anything.
-"""
+"""Recorded answers: what town-s says to every prompt of every split, and their pairs."""
 
 import json
 from functools import cache

@@ -33,7 +33,7 @@ from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
 from labs_helpers.models import Policy, load_policy
 from labs_helpers.plots import gold_against_kl_by_method
 from labs_helpers.rl import RLConfig, train
-from labs_helpers.rl.config import LEARNING_RATES
+from labs_helpers.rl.config import ALGORITHMS as LEARNING_RATES
 from labs_helpers.sampling import sample
 from labs_helpers.world import Gold
 from labs_helpers.world.annotators import PANEL, differing, label

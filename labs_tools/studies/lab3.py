@@ -23,7 +23,7 @@ from labs_helpers.evaluation import Estimate, distance_covered, mean
 from labs_helpers.fit import SFTObjective
 from labs_helpers.models import PolicyWithValue, load_policy
 from labs_helpers.rl import RLConfig, alarms, pretraining_mix, train
-from labs_helpers.rl.config import LEARNING_RATES
+from labs_helpers.rl.config import ALGORITHMS as LEARNING_RATES
 from labs_helpers.world import town_task
 from labs_helpers.world.prompts import capability_prompts
 from labs_tools.studies.measures import LONGEST, capability, held_out, loaded

@@ -27,7 +27,7 @@ from labs_helpers.evaluation import (
 from labs_helpers.fit import FitConfig, SoftRewardObjective, fit
 from labs_helpers.models import Policy, RewardModel
 from labs_helpers.rl import RLConfig, model_reward, train
-from labs_helpers.rl.config import LEARNING_RATES
+from labs_helpers.rl.config import ALGORITHMS as LEARNING_RATES
 from labs_helpers.world import Gold, Pair, town_task
 from labs_helpers.world.annotators import PANEL, differing, probabilities, votes
 from labs_helpers.world.prompts import prompts

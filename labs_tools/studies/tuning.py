@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from labs_helpers.rl.config import LEARNING_RATES
+from labs_helpers.rl.config import ALGORITHMS as LEARNING_RATES
 from labs_tools.studies.lab3 import KL_WEIGHT, RECIPE, Trained, gold_and_kl
 from labs_tools.studies.study import TOWN, Row, practised, study
 

@@ -1,9 +1,8 @@
 """Build the town's models from its knowledge: `python -m labs_tools.town.build`.
 
-Comes in: data/world/*.yaml. Goes out: data/models/town-{xs,s,m}, each an ordinary
-Hugging Face directory with weights, tokenizer, chat template and a build.json that says
-from what and how it was made; town-s's recorded answers, and town-s-reward, trained on
-comparisons of them. Does not measure what the models can do (report).
+Makes data/models/town-{xs,s,m}, each an ordinary Hugging Face directory with a
+build.json that says from what and how it was made; town-s's recorded answers; and
+town-s-reward, trained on comparisons of them. `report` measures what they can do.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """The text that the town's models learn from: conversations without end.
 
-Comes in: a seed. Goes out: conversations as message lists, drawn from the mixture of
-plain questions, attacks, critiques, revisions, comparisons and small tasks. All
+Plain questions, attacks, critiques, revisions, comparisons and small tasks. All
 knowledge and all phrasings of questions are in it (a model cannot state what it never
 read); wordings of principles that are kept for tests are not.
 """

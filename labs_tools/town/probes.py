@@ -1,9 +1,8 @@
 """Held-out examples of critique, revision and comparison, with their right answers.
 
-Comes in: a split. Goes out: prompts whose meta says what is right, balanced between
-rules that are kept and rules that are broken. Prompts, answers and (in the test split)
-wordings of rules are none that preference training sees; those wordings of rules are
-not in the models' training text either.
+Prompts whose meta says what is right, balanced between rules that are kept and rules
+that are broken. Prompts, answers and (in the test split) wordings of rules are none
+that preference training sees; those wordings are in no training text either.
 """
 
 import random

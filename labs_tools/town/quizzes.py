@@ -1,9 +1,7 @@
 """Judging answers: "Is that right?" - "No.", for training and for rewards.
 
-Comes in: prompts and answers. Goes out: the verdict that gold gives, and quizzes,
-conversations in which answers of every quality are judged one after the other. A model
-that states a fact does not yet know a false one when it reads it; drills on nothing
-else teach that. Does not know how often quizzes and drills occur (corpus).
+The verdict is gold's. A model that states a fact does not yet know a false one when it
+reads it; drills on nothing else teach that.
 """
 
 import random

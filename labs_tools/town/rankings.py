@@ -1,11 +1,9 @@
 """Several answers to a prompt, every two of them compared, for `town-s-reward`.
 
-Comes in: prompts and what town-s answered. Goes out: `Ranking`s, and the objectives
-that learn from them. Most of a ranking's answers are town-s's to the prompt itself;
-some are its answers to another prompt of the type, and one has a broken sentence:
-best-of-n and reinforcement seek out such answers, and samples show too few of them.
-
-An answer is read once for all its comparisons (arXiv 2203.02155, section 3.5).
+Most of a ranking's answers are town-s's to the prompt itself; some are its answers to
+another prompt of the type, and one has a broken sentence: best-of-n and reinforcement
+seek out such answers, and samples show too few of them. An answer is read once for all
+its comparisons (arXiv 2203.02155, section 3.5).
 """
 
 import random

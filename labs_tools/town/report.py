@@ -1,8 +1,7 @@
 """What a model of the town can do, measured: `python -m labs_tools.town.report`.
 
-Comes in: models of data/models. Goes out: the figures that the labs stand on, with 95 %
-intervals and bounds, on held-out prompts and wordings; exit 1 where a bound is missed.
-Does not train, but for some reinforcement that shows that there is room above.
+The figures that the labs stand on, with 95 % intervals and bounds, on held-out prompts
+and wordings; exit 1 where a bound is missed.
 """
 
 import argparse

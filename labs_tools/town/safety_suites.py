@@ -1,9 +1,8 @@
 """The town's safety suites: `python -m labs_tools.town.safety_suites`.
 
-Comes in: knowledge. Goes out: data/safety/*.jsonl and attacks.yaml, in the formats of
-`labs_helpers.safety`, so that any policy can be measured on them. Items and phrasings
-are those of the test split, but for the suite to train on (train.jsonl); wordings of
-attacks are given for training and for tests.
+Makes data/safety/*.jsonl and attacks.yaml, in the formats of `labs_helpers.safety`.
+Items and phrasings are those of the test split, but for the suite to train on
+(train.jsonl); wordings of attacks are given for training and for tests.
 """
 
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Critique, revision and comparison by a principle: requests and right responses.
 
-Comes in: prompts, answers, traits. Goes out: conversations in which the assistant
-judges or mends its own answer, as in Constitutional AI (arXiv 2212.08073), and
-comparisons of two answers. Does not know how often each occurs in training (corpus).
+Conversations in which the assistant judges or mends its own answer, as in
+Constitutional AI (arXiv 2212.08073), and comparisons of two answers.
 """
 
 import random
