@@ -1,4 +1,4 @@
-"""Recorded answers: what town-s says to every prompt of every split, and their pairs."""
+"""Recorded answers: what town-s says to every prompt of every split, and pairs."""
 
 import json
 from functools import cache
