@@ -26,7 +26,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, PrinterCallback
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+)
 
 from labs_helpers import data
 from labs_helpers.common.files import write_atomically
@@ -55,6 +59,7 @@ from labs_tools.studies import here
 
 MODEL = MODELS / "town-s"
 ANSWERS, LONGEST, EPOCHS = 64, 32, 4  # of a PPO update
+UPDATES = 3
 PAIRS, STEPS = 32, 8  # of a step on pairs
 Way = Callable[[], Callable[[], int]]  # sets up; what it gives works and counts
 Rows = list[list[int]]
@@ -151,7 +156,6 @@ def dpo(runs: int) -> Iterator[Row]:
 
 def reward(runs: int) -> Iterator[Row]:
     """Steps of a reward model on equal batches, all weights trained."""
-    from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
     rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
@@ -161,11 +165,10 @@ def reward(runs: int) -> Iterator[Row]:
         return _fitted(model, rows, RewardObjective(model))
 
     def theirs() -> Callable[[], int]:
-        model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=1)
         return _trainer(
             RewardTrainer,
             _settings(RewardConfig, max_length=512),
-            model=model,
+            model=_classifier(tokenizer),
             train_dataset=data.to_trl(rows),
             processing_class=tokenizer,
         )
@@ -180,22 +183,11 @@ def ppo(runs: int) -> Iterator[Row]:
     The values come from a model of their own, or from the policy's trunk, which TRL has
     not. TRL's micro-batch of 16 was faster here than one of 64.
     """
-    from transformers import LlamaForSequenceClassification
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
-
     from labs_helpers.rl import RLConfig, train
 
     tokenizer = _tokenizer()
     asked = town_task().prompts("train")[:ANSWERS]
-    questions = _asked(tokenizer, asked)
-    updates = 3
-
-    def classifier() -> LlamaForSequenceClassification:
-        model = LlamaForSequenceClassification.from_pretrained(MODEL, num_labels=1)
-        model.config.pad_token_id = tokenizer.pad_token_id
-        return model.eval()
-
-    judge = classifier()
+    questions, judge = _asked(tokenizer, asked), _classifier(tokenizer)
 
     def score(prompts: Sequence[Any], texts: Sequence[str]) -> torch.Tensor:
         said = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -208,47 +200,53 @@ def ppo(runs: int) -> Iterator[Row]:
     def ours(separate: bool) -> Callable[[], int]:
         model = PolicyWithValue.from_policy(load_policy(MODEL), separate=separate)
         config = RLConfig(
-            updates=updates,
+            updates=UPDATES,
             samples=ANSWERS,
             max_new_tokens=LONGEST,
             epochs=EPOCHS,
             lr=1e-6,
             progress=False,
         )
-        return _counted(updates, train, model, asked, score, config)
+        return _counted(UPDATES, train, model, asked, score, config)
 
-    def theirs() -> Callable[[], int]:
-        settings = _settings(
-            PPOConfig,
-            rows=16,
-            gradient_accumulation_steps=ANSWERS // 16,
-            num_mini_batches=1,
-            num_ppo_epochs=EPOCHS,
-            total_episodes=ANSWERS * updates,
-            response_length=LONGEST,
-            stop_token="eos",
-            learning_rate=1e-6,
-            kl_coef=0.03,
-            local_rollout_forward_batch_size=ANSWERS,
-            num_sample_generations=0,
-        )
-        trainer = PPOTrainer(
-            args=settings,
-            processing_class=tokenizer,
-            model=load_policy(MODEL),
-            ref_model=load_policy(MODEL),
-            reward_model=judge,
-            value_model=classifier(),
-            train_dataset=Dataset.from_list([{"input_ids": q} for q in questions]),
-        )
-        return _counted(updates, trainer.train)
-
+    theirs = partial(_trl_ppo, tokenizer, questions, judge)
     for name, separate, bar in (
         ("PPO with a value model, beside TRL 1.12's", True, 1.3),
         ("PPO with a shared trunk, beside TRL 1.12's", False, 2.0),
     ):
         way = partial(ours, separate)
         yield interleaved(name, way, theirs, "updates/s", bar, runs)
+
+
+def _trl_ppo(
+    tokenizer: PreTrainedTokenizerBase, questions: Rows, judge: Any
+) -> Callable[[], int]:
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    settings = _settings(
+        PPOConfig,
+        rows=16,
+        gradient_accumulation_steps=ANSWERS // 16,
+        num_mini_batches=1,
+        num_ppo_epochs=EPOCHS,
+        total_episodes=ANSWERS * UPDATES,
+        response_length=LONGEST,
+        stop_token="eos",
+        learning_rate=1e-6,
+        kl_coef=0.03,
+        local_rollout_forward_batch_size=ANSWERS,
+        num_sample_generations=0,
+    )
+    trainer = PPOTrainer(
+        args=settings,
+        processing_class=tokenizer,
+        model=load_policy(MODEL),
+        ref_model=load_policy(MODEL),
+        reward_model=judge,
+        value_model=_classifier(tokenizer),
+        train_dataset=Dataset.from_list([{"input_ids": q} for q in questions]),
+    )
+    return _counted(UPDATES, trainer.train)
 
 
 BENCHMARKS = {"sampling": sampling, "dpo": dpo, "reward": reward}
@@ -308,6 +306,13 @@ def _tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = load_tokenizer(MODEL)
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def _classifier(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The model with a score, which TRL takes for a reward model and for a critic."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        MODEL, num_labels=1, pad_token_id=tokenizer.pad_token_id
+    )
 
 
 def _asked(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> Rows:

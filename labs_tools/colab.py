@@ -9,6 +9,7 @@ import re
 import tomllib
 from typing import Any
 
+from jinja2 import Template
 from nbformat import NotebookNode
 
 from labs_helpers.common.files import ROOT
@@ -23,14 +24,14 @@ import sys
 
 if "google.colab" in sys.modules:  # nothing happens anywhere else
     %cd -q /content
-    !test -d {name} || git clone -q --depth 1 {repository}
-    %cd -q /content/{name}
+    !test -d {{ name }} || git clone -q --depth 1 {{ repository }}
+    %cd -q /content/{{ name }}
     !pip freeze --exclude-editable | grep == > /tmp/hold.txt
     !pip install -q --no-warn-conflicts -c /tmp/hold.txt -e .
-    !pip install -q --no-deps "{trl}"
-    if "/content/{name}" not in sys.path:  # this kernel began before pip's link
-        sys.path.insert(0, "/content/{name}")
-    %cd -q {folder}"""
+    !pip install -q --no-deps "{{ trl }}"
+    if "/content/{{ name }}" not in sys.path:  # this kernel began before pip's link
+        sys.path.insert(0, "/content/{{ name }}")
+    %cd -q {{ folder }}"""
 
 
 def repository() -> str:
@@ -69,13 +70,9 @@ def badge(path: str) -> str:
 def installation(folder: str) -> str:
     """Return the source of the cell that installs the project and goes to a folder."""
     needed = _project()["optional-dependencies"]["lab"]
-    values = {
-        "name": repository().rpartition("/")[2],
-        "repository": repository(),
-        "trl": next(package for package in needed if package.startswith("trl")),
-        "folder": folder,
-    }
-    source = INSTALLATION
-    for name, value in values.items():
-        source = source.replace(f"{{{name}}}", value)
-    return source
+    return Template(INSTALLATION).render(
+        name=repository().rpartition("/")[2],
+        repository=repository(),
+        trl=next(package for package in needed if package.startswith("trl")),
+        folder=folder,
+    )
