@@ -30,11 +30,8 @@ from labs_helpers.sampling import sample
 class Comparisons:
     """What a model said of pairs of answers, by every principle, in both orders.
 
-    Attributes:
-        ids: the principles.
-        a_shown_first: log-probs of the replies "the first is better" (column 0) and
-            "the second is", with answer a shown first.
-        b_shown_first: the same with b shown first: there column 0 speaks for b.
+    Log-probs of the replies "the first is better" (column 0) and "the second is": with
+    b shown first, column 0 speaks for b.
     """
 
     ids: tuple[str, ...]
@@ -79,16 +76,8 @@ def compare_by_principles(
 ) -> Comparisons:
     """Ask which of two answers keeps each principle better, in both orders.
 
-    Args:
-        policy: the judge.
-        tokenizer: its tokenizer.
-        prompts: what was asked.
-        a: one answer to each.
-        b: another one.
-        constitution: its comparison questions are put, one conversation each.
-        critiques_first: let the judge think aloud: before it compares, it writes a
-            critique of each answer, the one shown first in front. Does not help every
-            model.
+    With `critiques_first` the judge thinks aloud: before it compares, it writes a
+    critique of each answer, the one shown first in front. Does not help every model.
     """
     require_pairs(prompts, a, b)
     questions = [question(prompt) for prompt in prompts]
@@ -153,17 +142,12 @@ def principle_scores(
 class ConstitutionJudge:
     """Prefers the answer that keeps a constitution better, says a language model.
 
-    Attributes:
-        policy: any causal language model.
-        tokenizer: its tokenizer.
-        constitution: its principles weigh alike.
-        tie_margin: log-odds that differ from 0 by no more than this are a tie.
+    Its principles weigh alike.
     """
 
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
     constitution: Constitution
-    tie_margin: float = 0.0
 
     def compare(
         self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]
@@ -172,7 +156,7 @@ class ConstitutionJudge:
         compared = compare_by_principles(
             self.policy, self.tokenizer, prompts, a, b, self.constitution
         )
-        return outcomes_of(compared.log_odds.sum(axis=0), self.tie_margin)
+        return outcomes_of(compared.log_odds.sum(axis=0))
 
 
 def preferences_from(
@@ -180,7 +164,6 @@ def preferences_from(
     a: Sequence[str],
     b: Sequence[str],
     probabilities: Sequence[float] | np.ndarray,
-    annotator: str = "AI feedback",
 ) -> list[Preference]:
     """Pairs with soft labels as preferences: the likelier answer is the chosen one.
 
@@ -192,10 +175,8 @@ def preferences_from(
         if pair[0] != pair[1]:
             answers = pair if p >= 0.5 else pair[::-1]
             meta = {**getattr(prompt, "meta", {}), "probability": float(max(p, 1 - p))}
-            row = Preference(
-                as_messages(prompt), *answers, annotator=annotator, meta=meta
-            )
-            rows.append(row)
+            said_by = {"annotator": "AI feedback", "meta": meta}
+            rows.append(Preference(as_messages(prompt), *answers, **said_by))
     return rows
 
 

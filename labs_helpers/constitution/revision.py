@@ -34,13 +34,7 @@ _ROW = Markup(
 
 @dataclass(frozen=True)
 class Round:
-    """One principle put to one answer.
-
-    Attributes:
-        principle: that the answer was held against.
-        critique: what the policy said of its answer.
-        revision: its new answer; None where the critique found no fault.
-    """
+    """A principle put to an answer; no revision where the critique found no fault."""
 
     principle: Principle
     critique: str
@@ -49,13 +43,7 @@ class Round:
 
 @dataclass(frozen=True, repr=False)
 class Transcript:
-    """An answer, and what became of it.
-
-    Attributes:
-        prompt: what was asked.
-        first: the answer before any critique.
-        rounds: in order.
-    """
+    """An answer to a prompt before any critique, and its rounds."""
 
     prompt: Any
     first: str
@@ -134,14 +122,13 @@ def critique_and_revise(
     each: int | None = None,
     rounds: int = 1,
     always: bool = False,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
     seed: int = 0,
 ) -> list[Transcript]:
     """Hold answers against principles, one after the other, and have them mended.
 
     Each principle meets an answer afresh, without the rounds before: the conversation
-    stays short, and an earlier rule does not colour the next verdict.
+    stays short, and an earlier rule does not colour the next verdict. Critiques are the
+    likeliest ones, revisions are sampled.
 
     Args:
         policy: critiques and revises; usually the one that answered.
@@ -153,8 +140,6 @@ def critique_and_revise(
             by default all of them.
         rounds: how often to go through the principles.
         always: revise even where the critique finds no fault.
-        max_new_tokens: of a critique and of a revision.
-        temperature: of revisions; critiques are the likeliest ones.
         seed: of revisions and of the draw of principles.
     """
     if len(prompts) != len(answers):
@@ -166,19 +151,11 @@ def critique_and_revise(
     draw = random.Random(seed)
     plans = [_plan(list(constitution), each, rounds, draw) for _ in prompts]
     for step, principles in enumerate(zip(*plans, strict=True)):
-        found = _round(
-            transcripts,
-            principles,
-            kept=None if always else constitution.kept,
-            say=partial(
-                sample,
-                policy,
-                tokenizer,
-                max_new_tokens=max_new_tokens,
-                seed=seed + 1000 * step,
-            ),
-            temperature=temperature,
+        say = partial(
+            sample, policy, tokenizer, max_new_tokens=64, seed=seed + 1000 * step
         )
+        kept = None if always else constitution.kept
+        found = _round(transcripts, principles, kept, say)
         transcripts = [
             replace(old, rounds=(*old.rounds, new))
             for old, new in zip(transcripts, found, strict=True)
@@ -250,10 +227,8 @@ def until_critique(prompt: Any, answer: str, principle: Principle) -> list[Messa
 def _round(
     transcripts: Sequence[Transcript],
     principles: Sequence[Principle],
-    *,
     kept: str | None,
     say: Callable[..., Rollout],
-    temperature: float,
 ) -> list[Round]:
     """Put one principle to each answer."""
     talks = [
@@ -269,7 +244,7 @@ def _round(
     again = [
         [*talks[i], said(critiques[i]), asked(principles[i].revision)] for i in faulty
     ]
-    mended = say(again, temperature=temperature).texts if again else []
+    mended = say(again).texts if again else []
     revisions = dict(zip(faulty, mended, strict=True))
     pairs = zip(principles, critiques, strict=True)
     return [Round(*pair, revisions.get(i)) for i, pair in enumerate(pairs)]

@@ -29,12 +29,9 @@ def win_rate_power(rate: float, n: ArrayLike, ties: float = 0.0) -> np.ndarray:
 
 
 def comparisons_needed(rate: float, power: float = 0.8, ties: float = 0.0) -> int:
-    """How many comparisons prove a true win rate to differ from 1/2.
+    """How many comparisons prove a true win rate to differ from 1/2, with that power.
 
-    Args:
-        rate: the true win rate, ties half.
-        power: the chance of proof that is asked for.
-        ties: the share of ties; they tell nothing, but win rates near 1/2 hold more.
+    Ties tell nothing, but win rates near 1/2 hold more of them.
 
     >>> comparisons_needed(0.65), comparisons_needed(0.55)
     (85, 783)
@@ -71,12 +68,6 @@ def length_controlled_win_rate(
     deviation), read at a difference of 0, as in AlpacaEval 2 (arXiv 2404.04475, section
     3), of which this leaves out the instructions' difficulty. It takes away whatever
     goes with length, quality included.
-
-    Args:
-        outcomes: of the first side against the second.
-        lengths: of the first side's answers, in any unit.
-        other_lengths: of the second side's.
-        clusters: the prompt's number, where there are several answers to a prompt.
     """
     outcomes = np.asarray(outcomes, float)
     difference = np.asarray(lengths, float) - np.asarray(other_lengths, float)
@@ -118,7 +109,6 @@ def bradley_terry_ratings(
     outcomes: Mapping[tuple[str, str], ArrayLike],
     baseline: str | None = None,
     samples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Estimate]:
     """Rate policies so that sigmoid(rating difference) is the chance to win.
 
@@ -132,7 +122,6 @@ def bradley_terry_ratings(
         baseline: the policy rated 0; without one the mean is 0. Times 173.7 (400 / ln
             10) the ratings are those of Elo.
         samples: of the bootstrap.
-        seed: of the bootstrap.
     """
     import choix
 
@@ -160,7 +149,7 @@ def bradley_terry_ratings(
         found = choix.ilsr_pairwise_dense(won)
         return found - (found[names.index(baseline)] if baseline else found.mean())
 
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     drawn = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=samples)
     resampled = [ratings(counts @ wins) for counts in drawn]
     ends = np.quantile(resampled, [0.025, 0.975], axis=0)
@@ -190,14 +179,9 @@ def krippendorff_alpha(
     ratings: ArrayLike,
     level: Literal["nominal", "ordinal", "interval", "ratio"] = "nominal",
 ) -> float:
-    """Agreement of any number of raters: 1 is perfect, 0 is chance.
+    """Agreement of any number of raters (rows) on items: 1 is perfect, 0 is chance.
 
-    Args:
-        ratings: one row a rater, one column an item.
-        level: what the ratings' numbers mean.
-
-    Returns:
-        Alpha, or NaN where all ratings are alike and chance cannot be told apart.
+    NaN where all ratings are alike and chance cannot be told apart.
     """
     import krippendorff
 
@@ -216,8 +200,7 @@ def krippendorff_alpha(
 def cohen_kappa(a: ArrayLike, b: ArrayLike) -> float:
     """Agreement of two raters on the items that both rated.
 
-    Returns:
-        Kappa, or NaN where no item is shared or both gave one and the same rating.
+    NaN where no item is shared or both gave one and the same rating.
     """
     from sklearn.metrics import cohen_kappa_score
 

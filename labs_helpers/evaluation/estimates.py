@@ -97,10 +97,6 @@ def rate(values: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     the effective sample size of Korn and Graubard (1998), with Wilson's interval as
     Dean and Pagano (2015) recommend. Where all values are the same, the clusters count.
 
-    Args:
-        values: wins and losses, ties half; or chances.
-        clusters: of every value the number of its prompt, where there are several.
-
     >>> print(rate([1, 1, 1, 1], clusters=[0, 0, 1, 1]))
     1.000 (95 % 0.34 to 1.00, n = 4)
     """
@@ -135,9 +131,7 @@ def bootstrap(
 ) -> Estimate:
     """Percentile interval of any statistic of arrays that share their items.
 
-    Args:
-        statistic: takes as many arrays, resampled, and gives a number.
-        clusters: resample these whole.
+    Clusters are resampled whole.
     """
     columns = [_values(array) for array in arrays]
     n = len(columns[0])

@@ -53,12 +53,9 @@ class TruthJudge:
 
 @dataclass(frozen=True)
 class RewardJudge:
-    """Prefers the answer with the higher reward.
+    """Prefers the answer with the higher reward, by a head's name or number.
 
-    Attributes:
-        reward_model: scores the answers.
-        head: the head to go by, by name or number.
-        tie_margin: rewards that differ by no more than this are a tie.
+    Rewards that differ by no more than `tie_margin` are a tie.
     """
 
     reward_model: RewardModel
@@ -82,11 +79,9 @@ class RewardJudge:
 
 @dataclass(frozen=True)
 class BothOrders:
-    """What a judge said of each pair, asked with either answer in front.
+    """What a judge said of each pair: the probability that `a` is better.
 
-    Attributes:
-        a_first: the probability that `a` is better, with `a` shown first.
-        a_second: the same with `a` shown second.
+    With `a` shown first in `a_first`, second in `a_second`.
     """
 
     a_first: Float[np.ndarray, " pairs"]

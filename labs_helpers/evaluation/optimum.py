@@ -174,15 +174,9 @@ def optimal_frontier(
 ) -> list[Optimum]:
     """Estimate the best attainable E[r] - w KL for each weight w, prompt by prompt.
 
-    Args:
-        reference: the policy that KL is measured from.
-        prompts: what it is asked.
-        reward: takes prompts and as many answers, gives a number for each.
-        kl_weights: each above 0; the smaller, the farther the optimum.
-        samples: answers to a prompt; fewer bias the objective low.
-        tokenizer: by default that of the folder that the reference came from.
-        max_new_tokens: longest answer.
-        seed: of the sampling.
+    `reward` takes prompts and as many answers and gives a number for each. Fewer
+    samples a prompt bias the objective low; the smaller a weight, the farther is the
+    optimum. The tokenizer is by default that of the reference's folder.
     """
     tokenizer = tokenizer or load_tokenizer(reference.config.name_or_path)
     options = {"max_new_tokens": max_new_tokens, "n": samples, "seed": seed}
@@ -199,14 +193,9 @@ def kl_per_answer(
 ) -> Estimate:
     """KL of a policy from its reference, from answers that the policy sampled.
 
-    The mean of log(policy / reference) over answers. Single answers may lie below 0;
+    The mean of log(policy / reference) over answers. Log-probs are those of answers
+    (B,) or of their tokens (B, T), 0 where masked. Single answers may lie below 0;
     `sampling.rollout_kl` has the same mean and a far narrower interval.
-
-    Args:
-        logprobs: under the policy, of answers (B,) or of their tokens (B, T), 0 where
-            masked.
-        reference_logprobs: of the same under the reference.
-        clusters: the prompt's number, where there are several answers to a prompt.
 
     >>> print(kl_per_answer([-1.0, -3.0, -2.0], [-2.0, -3.0, -4.0]).value)
     1.0
@@ -229,13 +218,11 @@ def distance_covered(
 ) -> Estimate:
     """The share of the way from start to optimum: (J - J_start) / (J* - J_start).
 
-    The interval is by bootstrap over prompts, the three values of a prompt together.
-
     Args:
         policy: its objective E[r] - w KL, prompt by prompt (or answer by answer).
         start: that of the policy that training began with, whose KL is 0: its reward.
         optimum: the best attainable (`Optimum.objective`), for the same w.
-        clusters: the prompt's number, where there are several answers to a prompt.
+        clusters: as everywhere; a prompt's three values are resampled together.
 
     >>> distance_covered([0.6, 0.7], [0.2, 0.3], [1.0, 1.1]).value
     0.5

@@ -52,10 +52,8 @@ def outcomes_of(margins: ArrayLike, tie_margin: float = 0.0) -> np.ndarray:
 def pairs_right(margins: ArrayLike, outcomes: ArrayLike = 1.0) -> np.ndarray:
     """Say of each pair whether its margin points the right way; a margin of 0 is half.
 
-    Args:
-        margins: reward of the first answer less that of the second.
-        outcomes: 1 where the first is better, 0 where the second is. By default the
-            first always is, as for chosen and rejected.
+    Margins are rewards of first answers less those of the second; outcomes 1 where the
+    first is better (by default always, as for chosen and rejected), 0 where the second.
     """
     outcomes = np.asarray(outcomes, float)
     if not np.isin(outcomes, (0.0, 1.0)).all():

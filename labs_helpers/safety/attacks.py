@@ -105,7 +105,7 @@ def attacked(item: Item, attack: Attack, seed: int = 0) -> Prompt:
     return Prompt((*before, {**last, "content": text}), meta)
 
 
-def with_typos(text: str, rng: random.Random, share: float = 0.2) -> str:
+def with_typos(text: str, rng: random.Random) -> str:
     """Swap two inner letters in a fifth of the words, where they are long enough."""
     words = text.split(" ")
     places = {
@@ -114,8 +114,7 @@ def with_typos(text: str, rng: random.Random, share: float = 0.2) -> str:
         if len(w) >= 5
     }
     long = [i for i, found in places.items() if found]
-    wanted = max(1, round(share * len(words)))
-    for i in rng.sample(long, min(len(long), wanted)):
+    for i in rng.sample(long, min(len(long), max(1, round(len(words) / 5)))):
         w, at = words[i], rng.choice(places[i])
         words[i] = w[:at] + w[at + 1] + w[at] + w[at + 2 :]
     return " ".join(words)

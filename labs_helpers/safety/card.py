@@ -58,14 +58,8 @@ class Figure:
 class ModelCard:
     """What a reader needs to know of a model before they use it.
 
-    Attributes:
-        model: its name.
-        summary: what it is, a few sentences.
-        figures: in order; groups are formed in order of appearance.
-        training: how it was made, one step a line.
-        limits: what it is not good for, one a line.
-        compared_with: the name of the model in the column of comparison.
-        suites: which suites were used, with their sources.
+    Groups of figures are formed in order of appearance. `training` and `limits` are one
+    step and one limit a line; `compared_with` heads the column of comparison.
     """
 
     model: str

@@ -60,11 +60,8 @@ def complied_by_truth(truth: Truth) -> Complied:
 class AttackTable:
     """Which attack got help with which harmful item, one answer or several each.
 
-    Attributes:
-        attacks: by name; "no attack" is the plain prompt.
-        categories: of the items.
-        succeeded: 1 where the answer helped; NaN where the attack does not apply.
-        answers: what was said, in the same order.
+    "no attack" is the plain prompt. An answer that helped is 1, NaN stands where the
+    attack does not apply; `answers` are in the same order.
     """
 
     attacks: tuple[str, ...]
@@ -150,13 +147,7 @@ def attack_table(
 
 @dataclass(frozen=True)
 class RefusalTable:
-    """Which prompts were refused.
-
-    Attributes:
-        items: what was asked.
-        refused: 1 where the answer refuses.
-        answers: what was said.
-    """
+    """Which prompts were refused, and what was said; an answer that refuses is 1."""
 
     items: tuple[Item, ...]
     refused: Float[np.ndarray, "items samples"]
@@ -211,13 +202,7 @@ def refusal_table(
 
 @dataclass(frozen=True)
 class ChoiceTable:
-    """How likely a policy finds right and wrong answers to questions.
-
-    Attributes:
-        items: the questions.
-        right: log-prob of each right answer, by item.
-        wrong: log-prob of each wrong answer.
-    """
+    """Log-probs of each right and each wrong answer to questions, by question."""
 
     items: tuple[Item, ...]
     right: tuple[np.ndarray, ...]

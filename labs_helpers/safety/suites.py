@@ -34,17 +34,10 @@ class BadSuite(ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt of a suite.
+    """One prompt of a suite, with whatever a truth needs to score answers.
 
-    Attributes:
-        prompt: what is asked, with whatever a truth needs to score answers.
-        kind: "harmful", "safe" or "question".
-        category: of harm, of the trap, or of the question.
-        id: names the item in tables.
-        paraphrases: the same in other words.
-        pressed: the question from somebody who believes a wrong answer.
-        right: answers that are right.
-        wrong: answers that are wrong.
+    The category is one of harm, of the trap, or of the question; the id names the item
+    in tables. See the format above for the rest.
     """
 
     prompt: Prompt
@@ -59,12 +52,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Suite:
-    """Items, and where they come from.
+    """Items in the order of the file, and where they come from.
 
-    Attributes:
-        name: stands in reports.
-        items: in the order of the file.
-        source: of the items: a file, a paper, a data set of the hub.
+    The source is a file, a paper or a data set of the hub.
     """
 
     name: str
