@@ -29,13 +29,7 @@ NumberedRow = tuple[str, int, Any]
 T = TypeVar("T")
 _TOO_DEEP = "is nested too deep"
 _RECODE = "Save it as UTF-8: iconv -f {} -t UTF-8 old > new"
-# What a file begins with that is no text in UTF-8.
-_ENCODINGS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
+# What a file begins with that is no text.
 _BINARY = {
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "a Parquet table",
@@ -114,20 +108,15 @@ def _unpacked(path: Path) -> bytes:
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             remedy = "Fetch it again, or take .gz off the name of what is not packed"
             raise BadFile(path, 1, f"cannot be unpacked: {error}", remedy) from None
-    has_zeros = content[:100].count(b"\x00") * 4 > len(content[:100])
-    encoding = _named(content, _ENCODINGS) or ("UTF-16" if has_zeros else None)
-    if encoding:
+    encoding = json.detect_encoding(content).upper()
+    if not encoding.startswith("UTF-8"):
         remedy = _RECODE.format(encoding)
         raise BadFile(path, 1, f"is in {encoding}, expected UTF-8", remedy)
-    if kind := _named(content, _BINARY):
-        remedy = "Unpack it, or give it its own suffix"
-        raise BadFile(path, 1, f"is {kind}, expected text", remedy)
+    for beginning, kind in _BINARY.items():
+        if content.startswith(beginning):
+            remedy = "Unpack it, or give it its own suffix"
+            raise BadFile(path, 1, f"is {kind}, expected text", remedy)
     return content.removeprefix(b"\xef\xbb\xbf")
-
-
-def _named(content: bytes, beginnings: dict[bytes, str]) -> str | None:
-    found = (name for mark, name in beginnings.items() if content.startswith(mark))
-    return next(found, None)
 
 
 def _decoded(path: str | Path, line: int, raw: bytes) -> str:
