@@ -64,12 +64,7 @@ class Annotator:
     """
 
     def __init__(
-        self,
-        pairs: Iterable[Any],
-        path: str | Path,
-        *,
-        name: str = "me",
-        seed: int = 0,
+        self, pairs: Iterable[Any], path: str | Path, *, name: str = "me", seed: int = 0
     ):
         self.path, self.undecided_path = _paths(path)
         if not isinstance(name, str) or not name.strip():

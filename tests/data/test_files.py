@@ -6,12 +6,7 @@ import json
 import pytest
 
 from labs_helpers.data import BadFile, read_prompts
-from labs_helpers.data.files import (
-    read_json_lines,
-    read_table,
-    read_text,
-    read_yaml,
-)
+from labs_helpers.data.files import read_json_lines, read_table, read_text, read_yaml
 
 
 def written(path, content):

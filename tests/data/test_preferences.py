@@ -72,12 +72,7 @@ BAD_ROWS = [
     ({**GOOD, "chosen": 3}, "chosen", "is a number", "Expected a string or a list"),
     ({**GOOD, "chosen": None}, "chosen", "is a null", "Expected a string or a list"),
     ({**GOOD, "chosen": []}, "chosen", "is an empty list", "Expected a string"),
-    (
-        {**GOOD, "prompt": CHAT["prompt"]},
-        "",
-        "mixes formats",
-        "Use one format",
-    ),
+    ({**GOOD, "prompt": CHAT["prompt"]}, "", "mixes formats", "Use one format"),
     ({**CHAT, "chosen": ["Ada."]}, "chosen[0]", "is no message", '{"role": "user"'),
     (
         {**CHAT, "chosen": [{"role": "bot", "content": "Ada."}]},
@@ -108,12 +103,7 @@ BAD_ROWS = [
     ({**GOOD, "margin": 10**400}, "margin", "is 1000000000", "Write a finite number"),
     ({**GOOD, "meta": {"a": math.nan}}, "meta", "cannot be written", "Correct it"),
     ({**GOOD, "time": []}, "time", "is [], expected text", "text or seconds"),
-    (
-        {**GOOD, "prompt": "Who \ud800?"},
-        "",
-        "half of a surrogate pair",
-        "one complete JSON",
-    ),
+    ({**GOOD, "prompt": "Who \ud800?"}, "", "half of a surrogate", "one complete"),
     (b'{"prompt": ' + b"[" * 10**5, "", "nested too deep", "one complete JSON"),
     (b'{"n": ' + b"9" * 5000 + b"}", "", "thousands of digits", "one complete JSON"),
     (
@@ -170,13 +160,6 @@ class TestCheck:
         assert error.line == 2
         assert "line 1 is string" in error.problem
 
-    def test_utf_16(self, tmp_path):
-        path = tmp_path / "set.jsonl"
-        path.write_text(json.dumps(GOOD), encoding="utf-16")
-        (error,) = check_preferences(path).errors
-        assert "UTF-16" in error.problem
-        assert "iconv -f UTF-16 -t UTF-8" in error.remedy
-
     def test_a_json_list_is_read_and_its_lines_are_named(self, tmp_path):
         path = tmp_path / "set.json"
         rows = [GOOD, {**GOOD, "prompt": "Why?"}, {**GOOD, "chosen": ""}]
@@ -187,13 +170,6 @@ class TestCheck:
     def test_an_empty_file(self, tmp_path):
         (error,) = check_preferences(write(tmp_path / "set.jsonl")).errors
         assert "no rows" in error.problem
-
-    def test_byte_order_mark_and_blank_lines_are_fine(self, tmp_path):
-        bom = b"\xef\xbb\xbf" + json.dumps(GOOD).encode()
-        path = write(tmp_path / "set.jsonl", bom, b"", {**GOOD, "prompt": "Why?"}, b"")
-        report = check_preferences(path)
-        assert report.ok
-        assert report.rows == 2
 
     def test_checking_changes_nothing(self, tmp_path):
         path = write(tmp_path / "set.jsonl", *(row for row, *_ in BAD_ROWS))
@@ -326,11 +302,6 @@ class TestLoadAndSave:
         path.write_text(json.dumps(GOOD) + "\nnull\n")
         with pytest.raises(BadPreferences, match=r"set\.jsonl:2: is null"):
             load_preferences(path)
-
-    def test_gzip(self, tmp_path):
-        path = tmp_path / "set.jsonl.gz"
-        path.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
-        assert load_preferences(path) == [Preference(**GOOD)]
 
     def test_loading_a_bad_file_raises_its_report(self, tmp_path):
         path = write(tmp_path / "set.jsonl", GOOD, {**GOOD, "chosen": ""}, b"{")
@@ -537,11 +508,6 @@ class TestSplit:
         parts = split(rows, (0.5, 0.5), seed=0, by=lambda row: row.meta["entity"])
         assert sorted(map(len, parts)) == [1, 3]
 
-    @pytest.mark.parametrize("fractions", [(0.5, 0.6), (1.2, -0.2), ()])
-    def test_fractions_add_up_to_1(self, fractions):
-        with pytest.raises(ValueError, match="add up to 1"):
-            split(numbered(4, 4), fractions, seed=0)
-
 
 def test_leaks_name_the_prompts():
     a = [Preference("Why?", "a", "b"), Preference("Who?", "a", "b")]
@@ -564,11 +530,7 @@ class TestPrompts:
             ("a.txt", "\ufeffWho?\r\n\r\nW\x85h\u2028o?\n", ["Who?", "W\x85h\u2028o?"]),
             ("a.jsonl", '{"prompt": "Who\u2028?"}\n', ["Who\u2028?"]),
             ("a.jsonl", json.dumps({"prompt": ASKED}), [ASKED]),
-            (
-                "a.jsonl",
-                '{"prompt": [{"from": "human", "value": "Who?"}]}',
-                [ASKED],
-            ),
+            ("a.jsonl", '{"prompt": [{"from": "human", "value": "Who?"}]}', [ASKED]),
             (
                 "a.json",
                 json.dumps([{"prompt": "Who?", "chosen": "a", "rejected": "b"}]),
@@ -605,11 +567,7 @@ class TestPrompts:
             ("a.jsonl", '{"question": "Who?"}', ":2: prompt is missing"),
             ("a.jsonl", '"Who?"', ":2: is 'Who\\?', expected an object"),
             ("a.jsonl", '{"prompt": "\\ud800"}', ":2: holds half of a surrogate pair"),
-            (
-                "a.jsonl",
-                '{"prompt": ' + "[" * 10**5,
-                ":2: is nested too deep",
-            ),
+            ("a.jsonl", '{"prompt": ' + "[" * 10**5, ":2: is nested too deep"),
             ("a.csv", "Who?", r"ends in \.csv, expected"),
             ("a.txt", "Zoë".encode("latin-1"), ":2: is not UTF-8"),
             ("a.txt", "Who?".encode("utf-16"), ":1: is in UTF-16"),

@@ -67,10 +67,7 @@ GOOD = {"kind": "safe", "prompt": "Who?"}
             GOOD | {"prompt": [{"role": "user", "content": None}]},
             ["prompt[0].content: is a null, expected a string. Write the message's te"],
         ),
-        (
-            GOOD | {"id": []},
-            ["id: is [], expected text. Correct it, or leave it out"],
-        ),
+        (GOOD | {"id": []}, ["id: is [], expected text. Correct it, or leave it out"]),
         (
             GOOD | {"parts": [{"size": 1}, {"size": "x", "name": 3, "nam": 4}]},
             [

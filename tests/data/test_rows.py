@@ -111,7 +111,9 @@ class TestFiles:
 
 
 class TestSplit:
-    @pytest.mark.parametrize("fractions", [(float("nan"), 0.1), (), (1.0, 0.0)])
+    @pytest.mark.parametrize(
+        "fractions", [(float("nan"), 0.1), (), (1.0, 0.0), (0.5, 0.6), (1.2, -0.2)]
+    )
     def test_fractions_are_numbers_that_add_up(self, fractions):
         with pytest.raises(ValueError, match="fractions are positive numbers"):
             split([PAIR], fractions, seed=0)
