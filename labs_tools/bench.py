@@ -61,7 +61,7 @@ MODEL = MODELS / "town-s"
 ANSWERS, LONGEST, EPOCHS = 64, 32, 4  # of a PPO update
 UPDATES = 3
 PAIRS, STEPS = 32, 8  # of a step on pairs
-Way = Callable[[], Callable[[], int]]  # sets up; what it gives works and counts
+Way = Callable[[], Callable[[], Any]]  # sets up; what it gives works
 Rows = list[list[int]]
 
 
@@ -86,9 +86,19 @@ class Row:
 
 
 def interleaved(
-    name: str, ours: Way, theirs: Way, unit: str, bar: float, runs: int
+    name: str,
+    ours: Way,
+    theirs: Way,
+    unit: str,
+    bar: float,
+    runs: int,
+    units: int | None = None,
 ) -> Row:
-    """Time two ways in turns, after one untimed run of each."""
+    """Time two ways in turns, after one untimed run of each.
+
+    Args:
+        units: of work done; without it the work says how many they were.
+    """
     ours()()
     theirs()()
     speeds: tuple[list[float], list[float]] = ([], [])
@@ -96,8 +106,8 @@ def interleaved(
         for which in (0, 1) if number % 2 else (1, 0):
             work = (ours, theirs)[which]()
             started = time.perf_counter()
-            count = work()
-            speeds[which].append(count / (time.perf_counter() - started))
+            done = work()
+            speeds[which].append((units or done) / (time.perf_counter() - started))
     ratio = statistics.median(a / b for a, b in zip(*speeds, strict=True))
     own, peer = map(statistics.median, speeds)
     return Row(name, round(own, 3), round(peer, 3), unit, round(ratio, 3), bar, runs)
@@ -135,12 +145,12 @@ def dpo(runs: int) -> Iterator[Row]:
 
     rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
 
-    def ours() -> Callable[[], int]:
+    def ours() -> Callable[[], Any]:
         policy, reference = load_policy(MODEL), Reference(load_policy(MODEL))
         objective = PairObjective(tokenizer, reference, partial(dpo_loss, beta=0.1))
         return _fitted(policy, rows, objective)
 
-    def theirs() -> Callable[[], int]:
+    def theirs() -> Callable[[], Any]:
         return _trainer(
             DPOTrainer,
             _settings(DPOConfig, beta=0.1, max_length=512),
@@ -151,7 +161,7 @@ def dpo(runs: int) -> Iterator[Row]:
         )
 
     name = "DPO, beside TRL's DPOTrainer"
-    yield interleaved(name, ours, theirs, "pairs/s", 1.3, runs)
+    yield interleaved(name, ours, theirs, "pairs/s", 1.3, runs, len(rows))
 
 
 def reward(runs: int) -> Iterator[Row]:
@@ -160,11 +170,11 @@ def reward(runs: int) -> Iterator[Row]:
 
     rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
 
-    def ours() -> Callable[[], int]:
+    def ours() -> Callable[[], Any]:
         model = RewardModel.from_policy(load_policy(MODEL))
         return _fitted(model, rows, RewardObjective(model))
 
-    def theirs() -> Callable[[], int]:
+    def theirs() -> Callable[[], Any]:
         return _trainer(
             RewardTrainer,
             _settings(RewardConfig, max_length=512),
@@ -174,7 +184,7 @@ def reward(runs: int) -> Iterator[Row]:
         )
 
     name = "reward model, beside TRL's RewardTrainer"
-    yield interleaved(name, ours, theirs, "pairs/s", 1.0, runs)
+    yield interleaved(name, ours, theirs, "pairs/s", 1.0, runs, len(rows))
 
 
 def ppo(runs: int) -> Iterator[Row]:
@@ -197,7 +207,7 @@ def ppo(runs: int) -> Iterator[Row]:
         with torch.no_grad():
             return judge(input_ids=tokens, attention_mask=attended).logits[:, 0]
 
-    def ours(separate: bool) -> Callable[[], int]:
+    def ours(separate: bool) -> Callable[[], Any]:
         model = PolicyWithValue.from_policy(load_policy(MODEL), separate=separate)
         config = RLConfig(
             updates=UPDATES,
@@ -207,7 +217,7 @@ def ppo(runs: int) -> Iterator[Row]:
             lr=1e-6,
             progress=False,
         )
-        return _counted(UPDATES, train, model, asked, score, config)
+        return partial(train, model, asked, score, config)
 
     theirs = partial(_trl_ppo, tokenizer, questions, judge)
     for name, separate, bar in (
@@ -215,12 +225,12 @@ def ppo(runs: int) -> Iterator[Row]:
         ("PPO with a shared trunk, beside TRL 1.12's", False, 2.0),
     ):
         way = partial(ours, separate)
-        yield interleaved(name, way, theirs, "updates/s", bar, runs)
+        yield interleaved(name, way, theirs, "updates/s", bar, runs, UPDATES)
 
 
 def _trl_ppo(
     tokenizer: PreTrainedTokenizerBase, questions: Rows, judge: Any
-) -> Callable[[], int]:
+) -> Callable[[], Any]:
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     settings = _settings(
@@ -246,7 +256,7 @@ def _trl_ppo(
         value_model=_classifier(tokenizer),
         train_dataset=Dataset.from_list([{"input_ids": q} for q in questions]),
     )
-    return _counted(UPDATES, trainer.train)
+    return trainer.train
 
 
 BENCHMARKS = {"sampling": sampling, "dpo": dpo, "reward": reward}
@@ -336,25 +346,15 @@ def _padded_left(
 
 def _fitted(
     model: Any, rows: Sequence[data.Preference], objective: Objective
-) -> Callable[[], int]:
+) -> Callable[[], Any]:
     config = FitConfig(lr=1e-5, batch_size=PAIRS, epochs=1, progress=False)
-    return _counted(len(rows), fit, model, rows, objective, config)
+    return partial(fit, model, rows, objective, config)
 
 
-def _trainer(kind: Any, settings: Any, **options: Any) -> Callable[[], int]:
+def _trainer(kind: Any, settings: Any, **options: Any) -> Callable[[], Any]:
     trainer = kind(args=settings, **options)
     trainer.remove_callback(PrinterCallback)
-    return _counted(PAIRS * STEPS, trainer.train)
-
-
-def _counted(count: int, do: Callable[..., Any], *given: Any) -> Callable[[], int]:
-    """Work that is known to be `count` units."""
-
-    def work() -> int:
-        do(*given)
-        return count
-
-    return work
+    return trainer.train
 
 
 def _settings(kind: Any, rows: int = PAIRS, **own: Any) -> Any:

@@ -100,7 +100,7 @@ def _refused(error: OSError) -> str:
 
 def _missing(error: ImportError, extra: str) -> str:
     name = (error.name or "").partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError) and name != "labs_helpers":
+    if not isinstance(error, ModuleNotFoundError):
         return one_line(f"{name or 'a package'} cannot be used: {error}")
     extra = _extra_that_brings(name) or extra
     return f"{error.name} is missing. Install it: {install(extra)}"
