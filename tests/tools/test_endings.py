@@ -108,6 +108,11 @@ def test_a_closed_pipe_is_quiet(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_ctrl_c_says_what_was_kept(monkeypatch, capsys):
+    assert fail(monkeypatch, Interrupted("interrupted in cell 2")) == 130
+    assert capsys.readouterr().err == "labs: interrupted in cell 2\n"
+
+
 COMMAND = "import sys; from labs_tools.cli import main; sys.exit(main())"
 
 
