@@ -17,7 +17,7 @@ NBVAL := $(SPREAD) --nbval-lax --nbval-current-env --nbval-cell-timeout=60
 SMOKE := LABS_PROFILE=smoke HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help environment tools labs test lint lower-bounds colab own-data jupyter notebooks clean
+.PHONY: help environment tools labs test lint house lower-bounds colab own-data jupyter notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,12 @@ test: lint ## lint, run all tests, execute every notebook cell in few steps
 	$(SMOKE) LABS_STRICT=1 $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 	$(SMOKE) LABS_STRICT=0 $(BIN)/python -m pytest $(NBVAL) $(STUDENT)
 
-lint: $(TOOLS) ## check the style of code and notebooks
+lint: $(TOOLS) ## check the style of code and notebooks, and the order of imports
 	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-logo
+
+house: ## measure the packages: lines by room, long files and functions
+	@$(firstword $(wildcard $(BIN)/python) python3) tests/house.py
 
 lower-bounds: $(LOWEST)/.installed ## run widgets, TRL and labs, in few steps, at the oldest versions
 	$(LOWEST)/bin/python -m pytest $(SPREAD) tests/course/test_widgets.py \
