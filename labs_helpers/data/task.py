@@ -121,17 +121,16 @@ class Task:
 
 
 def task_from_preferences(
-    rows: Sequence[Preference | Unpaired],
-    name: str,
-    judge: Judge | None = None,
-    seed: int = 0,
+    rows: Sequence[Preference | Unpaired], name: str, seed: int = 0
 ) -> Task:
     """Make a task of a preference set: 80 % train, 10 % validation, 10 % test.
 
     No prompt is in two splits. Of fewer than 30 pairs half are for training, a quarter
-    each for validation and test: with one prompt nothing can be tested. Of unpaired
-    rows, a prompt's desirable answers are paired with its undesirable ones, in their
-    order; what is left over makes no pair. There is no truth and no probe.
+    each for validation and test: with one prompt nothing can be tested. There is no
+    truth, judge or probe.
+
+    Of unpaired rows, a prompt's desirable answers are paired with its undesirable ones,
+    in their order; what is left over, and answers to different prompts, make no pair.
 
     Raises:
         ValueError: There is no pair.
@@ -155,7 +154,7 @@ def task_from_preferences(
         once = {str(row.prompt): row for row in preferences(part)}
         return [Prompt(tuple(row.prompt), row.meta) for row in once.values()]
 
-    return Task(name, prompts, preferences, judge)
+    return Task(name, prompts, preferences)
 
 
 def _paired(rows: Sequence[Preference | Unpaired]) -> list[Preference]:
