@@ -16,7 +16,6 @@ from packaging.requirements import Requirement
 
 from labs_helpers.common.printable import printable
 from labs_tools.endings import DISTRIBUTION, extra_of, install
-from labs_tools.grading.sandbox import wall
 
 # Without the first the labs do not run; the others are for some people.
 NEEDED_EXTRA = "lab"
@@ -105,12 +104,6 @@ def _machine() -> Iterator[Finding]:
         enough = total >= MINIMUM_MEMORY_GB
         text, remedy = f"{total:.1f} GB", "" if enough else lacking
         yield Finding("ok" if enough else "note", "memory", text, remedy)
-    reason = wall().reason
-    if reason:
-        remedy = "see docs/instructors.md, if you grade"
-        yield Finding("note", "bubblewrap", reason, remedy)
-    else:
-        yield Finding("ok", "bubblewrap", "keeps submissions apart when you grade")
 
 
 def _labs() -> Iterator[Finding]:
@@ -122,6 +115,7 @@ def _labs() -> Iterator[Finding]:
     from labs_helpers.course.profile import UnknownProfile, load_profile
     from labs_helpers.course.results import results_folder
     from labs_helpers.models import default_device_and_dtype
+    from labs_tools.grading.sandbox import wall
 
     hardware = default_device_and_dtype()
     yield Finding("ok", "device", f"{hardware.device.type}: {hardware.reason}")
@@ -134,6 +128,12 @@ def _labs() -> Iterator[Finding]:
         yield from named(profile)
         yield from _embedded(profile.model)
     yield folder(results_folder())
+    reason = wall().reason
+    if reason:
+        remedy = "see docs/instructors.md, if you grade"
+        yield Finding("note", "bubblewrap", reason, remedy)
+    else:
+        yield Finding("ok", "bubblewrap", "keeps submissions apart when you grade")
 
 
 def named(profile: "labs_helpers.course.profile.Profile") -> Iterator[Finding]:
