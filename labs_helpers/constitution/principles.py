@@ -42,15 +42,10 @@ class BadConstitution(ValueError):
 
 @dataclass(frozen=True)
 class Principle:
-    """One rule, and how a model is asked about it.
+    """One rule, and the requests by which a model is asked about it.
 
-    Attributes:
-        id: a short name, for tables.
-        text: the rule in words.
-        critique: asks whether the last answer keeps the rule.
-        revision: asks for a better answer.
-        comparison: asks which of two answers keeps it better; with {prompt}, {a} and
-            {b}.
+    The critique asks whether the last answer keeps the rule, the revision for a better
+    answer, the comparison which of two keeps it better, with {prompt}, {a} and {b}.
     """
 
     id: str
@@ -66,15 +61,10 @@ class Principle:
 
 @dataclass(frozen=True)
 class Constitution:
-    """Principles, and the replies by which a model's verdicts are read.
+    """Principles in the order of revision, and the replies by which verdicts are read.
 
-    Attributes:
-        principles: in the order in which answers are revised.
-        kept: how a critique begins that finds the rule kept.
-        broken: how one begins that finds it broken.
-        first: the reply that the answer shown first is better.
-        second: the reply that the other one is.
-        defaults: wordings of requests, for principles that are added.
+    A critique begins with `kept` or `broken`; `first` and `second` say which of two
+    answers is better. The defaults word the requests of principles that are added.
     """
 
     principles: tuple[Principle, ...]

@@ -120,19 +120,14 @@ def best_of_n_curves(
 
 
 @styled
-def agreement_heatmap(
-    names: Sequence[str],
-    matrix: ArrayLike,
-    label: str = "Cohen's kappa",
-    lowest: float = 0.0,
-) -> Figure:
-    """Draw how far each pair of annotators agrees, NaN blank, from `lowest` to 1."""
+def agreement_heatmap(names: Sequence[str], matrix: ArrayLike) -> Figure:
+    """Draw Cohen's kappa of each pair of annotators; NaN is left blank."""
     size = 2.6 + 0.72 * len(names)
     figure, axes = new_figure(size + 1.0, size)
-    image = heat_map(axes, matrix, names, lowest=lowest)
+    image = heat_map(axes, matrix, names)
     axes.set_yticks(np.arange(len(names)), names)
     axes.set(xlabel="annotator", ylabel="annotator")
-    figure.colorbar(image, ax=axes, label=label, shrink=0.85)
+    figure.colorbar(image, ax=axes, label="Cohen's kappa", shrink=0.85)
     return figure
 
 
@@ -140,12 +135,11 @@ def agreement_heatmap(
 def histograms(
     groups: Mapping[str, ArrayLike],
     xlabel: str,
-    bins: int = 30,
     reference: Level | None = None,
 ) -> Figure:
     """Draw how values are spread in one or several groups, as shares of each."""
     spread = [np.asarray(group, float) for group in groups.values()]
-    edges = np.histogram_bin_edges(np.concatenate(spread), bins)
+    edges = np.histogram_bin_edges(np.concatenate(spread), 30)
     figure, axes = new_figure()
     for i, (name, group) in enumerate(zip(groups, spread, strict=True)):
         colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
@@ -216,7 +210,6 @@ def overoptimisation(
     gold: Sequence[Estimate],
     proxy: Sequence[Estimate] | None = None,
     fit: OveroptimisationFit | None = None,
-    ylabel: str = "reward gained over the start",
 ) -> Figure:
     """Draw gold, and the proxy that was optimised, against the distance travelled.
 
@@ -236,6 +229,7 @@ def overoptimisation(
         axes.plot(grid, fit.predict(grid), **look, label=label)
         if fit.peak <= farthest:
             axes.axvline(fit.peak, color=GREY, ls=":", label="peak of the fit")
-    axes.set(xlabel="distance d = √KL from the start (√nats)", ylabel=ylabel)
+    axes.set(xlabel="distance d = √KL from the start (√nats)")
+    axes.set_ylabel("reward gained over the start")
     axes.legend()
     return figure

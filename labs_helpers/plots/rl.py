@@ -166,7 +166,6 @@ def hacking(
     gold: Sequence[Estimate],
     proxy: Sequence[Estimate],
     alarm: float | None = None,
-    gold_label: str = "gold (true)",
     second: Sequence[Estimate] = (),
 ) -> Figure:
     """Draw gold and the proxy that is optimised against the updates, each on its scale.
@@ -176,7 +175,7 @@ def hacking(
     """
     figure, left = new_figure(7.5, 4.2)
     right = left.twinx()
-    errorbar(left, updates, gold, gold_label)
+    errorbar(left, updates, gold, "gold (true)")
     look = {"color": COLOURS[1], "marker": "s", "label": "proxy (optimised)"}
     right.plot(updates, values(proxy), **look)
     if second:

@@ -53,7 +53,6 @@ def _short(rate: float) -> str:
 @styled
 def helpful_and_harmless(
     policies: Mapping[str, tuple[Estimate, Estimate]],
-    xlabel: str = "helpfulness on harmless prompts",
     ylabel: str = "harmlessness under attack",
 ) -> Figure:
     """Draw policies by helpfulness and harmlessness, joined in the given order."""
@@ -62,7 +61,7 @@ def helpful_and_harmless(
     axes.plot(*path.T, color=GREY, ls=":", marker="", lw=1.4)
     for name, (x, y) in policies.items():
         point(axes, x, y, label=name, markersize=9)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set(xlabel="helpfulness on harmless prompts", ylabel=ylabel)
     axes.legend(loc="best")
     return figure
 
@@ -94,18 +93,16 @@ def rates_by_policy(
 @styled
 def label_agreement(
     agreements: Mapping[str, Estimate],
-    chance: float = 0.5,
-    xlabel: str = "share of pairs on which the truth agrees",
     highlighted: Sequence[str] = (),
 ) -> Figure:
     """Draw how often judges and people agree with the truth, best on top."""
     ordered = dict(sorted(agreements.items(), key=lambda item: -item[1].value))
     figure, axes = new_figure(7.5, 1.4 + 0.42 * len(ordered))
-    level(axes, (chance, "a coin"), vertical=True)
+    level(axes, (0.5, "a coin"), vertical=True)
     for row, (name, estimate) in enumerate(ordered.items()):
         colour = COLOURS[1 if name in highlighted else 0]
         across(axes, row, [estimate], marker="o", color=colour)
     name_rows(axes, ordered)
-    axes.set(xlabel=xlabel)
+    axes.set(xlabel="share of pairs on which the truth agrees")
     axes.legend(**ABOVE)
     return figure

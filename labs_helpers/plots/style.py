@@ -147,18 +147,17 @@ def heat_map(
     matrix: Any,
     columns: Sequence[str],
     *,
-    lowest: float = 0.0,
     number: Callable[[float], str] = "{:.2f}".format,
     size: float | None = None,
     rotation: float = 35,
     **options: Any,
 ) -> "matplotlib.image.AxesImage":
-    """A table in colours from `lowest` to 1, its numbers written in; NaN is blank."""
+    """A table in colours from 0 to 1, its numbers written in; NaN is left blank."""
     matrix = np.ma.masked_invalid(np.asarray(matrix, float))
-    image = axes.imshow(matrix, cmap="cividis", vmin=lowest, vmax=1, **options)
+    image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, **options)
     for i, j in zip(*np.nonzero(~np.ma.getmaskarray(matrix)), strict=True):
-        dark = (matrix[i, j] - lowest) / (1 - lowest) < 0.55
-        look = {"color": "white" if dark else "black", "ha": "center", "va": "center"}
+        colour = "white" if matrix[i, j] < 0.55 else "black"
+        look = {"color": colour, "ha": "center", "va": "center"}
         axes.text(j, i, number(matrix[i, j]), fontsize=size, **look)
     turned = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(np.arange(len(columns)), columns, **turned)

@@ -20,9 +20,8 @@ from labs_helpers.data import Prompt, Truth
 from labs_helpers.evaluation import Estimate, paired_difference, rate
 from labs_helpers.models import Policy
 from labs_helpers.safety.attacks import NO_ATTACK, Attack, attacked
-from labs_helpers.safety.refusals import classify, refuses
+from labs_helpers.safety.refusals import classify, refuses, says_nothing
 from labs_helpers.safety.suites import Item, Suite
-from labs_helpers.safety.usable import says_nothing
 from labs_helpers.sampling import response_logprobs, sample
 
 Complied = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
