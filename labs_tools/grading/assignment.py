@@ -34,17 +34,12 @@ class Cell:
 
     Attributes:
         kind: ordinary, solution, check, or written: an answer for people to grade.
-        id: of the cell.
-        code: whether it is a code cell.
-        source: its text, hidden tests and all.
-        released: its text as students get it.
+        source: its text, hidden tests and all; `released` is what students get.
         grade_id: by which nbgrader knows it; empty for ordinary cells.
-        points: that it is worth.
         exercise: that it checks, such as "1.2".
         answer: the name of the function that the check asks for.
         seeds: of the inputs that the check draws, one check after another.
         solution: grade_id of the cell with the answer.
-        title: of the exercise.
         lends: functions of labs_helpers that the source's own answer calls.
     """
 

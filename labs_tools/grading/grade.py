@@ -59,7 +59,7 @@ class Job:
 
     def save(self, result: Result) -> None:
         """Put the result on disk, whole."""
-        write_atomically(self.target, RESULT.dump_json(result).decode())
+        write_atomically(self.target, RESULT.dump_json(result))
 
 
 def grade(
@@ -93,7 +93,10 @@ def grade(
     print(_isolation())
     if not found:
         raise FileNotFoundError(f"there are no submissions in {folder}")
-    all_jobs = _jobs(found, workspace / "results", assignments, limits)
+    no_wall = sandbox.wall().reason
+    seed = (VERSION, limits, bool(no_wall), sorted(a.digest for a in assignments))
+    results = workspace / "results"
+    all_jobs = [Job(one, results / f"{_key(one, seed)}.json") for one in found]
     hidden = [folder.resolve(), workspace.resolve()]
     hidden += sorted({path.parent.resolve() for path in sources.values()})
     scored = partial(score, assignments=assignments, limits=limits, hidden=hidden)
@@ -101,7 +104,7 @@ def grade(
     entries = _entries(all_jobs, assignments)
     entries += _missing(entries, students or {}, assignments)
     _record(entries, workspace, assignments)
-    reports.write(entries, out, workspace, sandbox.wall().reason)
+    reports.write(entries, out, workspace, no_wall)
     _summary(entries, out, workspace)
     return int(any(entry.result.refused == GRADER_ERROR for entry in entries))
 
@@ -116,20 +119,9 @@ def _isolation() -> str:
     )
 
 
-def _jobs(
-    found: Sequence[Submission],
-    results: Path,
-    assignments: Sequence[Assignment],
-    limits: Limits,
-) -> list[Job]:
-    walls = bool(sandbox.wall().reason)
-    seed = (VERSION, limits, walls, sorted(a.digest for a in assignments))
-    jobs = []
-    for submission in found:
-        text = repr((digest(submission.path), seed))
-        key = hashlib.sha256(text.encode()).hexdigest()[:32]
-        jobs.append(Job(submission, results / f"{key}.json"))
-    return jobs
+def _key(submission: Submission, seed: tuple[object, ...]) -> str:
+    text = repr((digest(submission.path), *seed))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 # Scoring

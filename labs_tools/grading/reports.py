@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from labs_helpers.common.files import write_atomically
 from labs_helpers.common.html import page, render, table
-from labs_helpers.plots.style import COLOURS, GREY, new_figure, style
+from labs_helpers.plots.style import COLOURS, GREY, new_figure, style, styled
 from labs_tools.grading.scoring import Result, Score
 
 COLUMNS = (
@@ -276,21 +276,19 @@ def _flagged(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
 # The figure
 
 
+@styled
 def common_mistakes(entries: Sequence[Entry]) -> Figure:
     """Draw the most common mistakes, an exercise a colour."""
     rows = _mistakes(entries)[:MOST_MISTAKES][::-1]
-    with style():
-        figure, axes = new_figure(8.0, 1.4 + 0.32 * max(len(rows), 1))
-        exercises = sorted({exercise for exercise, _, _ in rows})
-        axes.barh(
-            range(len(rows)),
-            [count for _, _, count in rows],
-            color=[COLOURS[exercises.index(e) % len(COLOURS)] for e, _, _ in rows],
-        )
-        axes.set_yticks(range(len(rows)), [f"{e} · {name}" for e, name, _ in rows])
-        axes.set_xlabel("students")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(axis="y", visible=False)
-        if not rows:
-            axes.text(0.5, 0.5, "no mistakes", color=GREY, transform=axes.transAxes)
+    places, names = range(len(rows)), [f"{id} · {name}" for id, name, _ in rows]
+    exercises = sorted({exercise for exercise, _, _ in rows})
+    colours = [COLOURS[exercises.index(id) % len(COLOURS)] for id, _, _ in rows]
+    figure, axes = new_figure(8.0, 1.4 + 0.32 * max(len(rows), 1))
+    axes.barh(places, [count for _, _, count in rows], color=colours)
+    axes.set_yticks(places, names)
+    axes.set_xlabel("students")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y", visible=False)
+    if not rows:
+        axes.text(0.5, 0.5, "no mistakes", color=GREY, transform=axes.transAxes)
     return figure

@@ -58,10 +58,6 @@ class Stopped(BaseException):
         self.name, self.message = name, message
 
 
-class AnswerError(Exception):
-    """An exception in the submission whose type does not exist here."""
-
-
 class Session:
     """One process of one submission. Close it; a stopped one cannot be used again.
 
@@ -163,10 +159,10 @@ class Session:
         described = described if isinstance(described, dict) else {}
         name = str(described.get("type", "Exception"))[:60]
         self.seen_errors.add(name)
-        builtin = getattr(builtins, str(described.get("builtin")), AnswerError)
-        usable = isinstance(builtin, type) and issubclass(builtin, Exception)
-        usable = usable and not issubclass(builtin, UnicodeError | ExceptionGroup)
-        base = builtin if usable else AnswerError
+        base = getattr(builtins, str(described.get("builtin")), None)
+        usable = isinstance(base, type) and issubclass(base, Exception)
+        if not usable or issubclass(base, UnicodeError | ExceptionGroup):
+            base = Exception
         if base.__name__ != name:
             base = type(name if name.isidentifier() else "object", (base,), {})
         error = base(str(described.get("text", ""))[:500])
