@@ -6,11 +6,11 @@ not what is made of that.
 """
 
 import contextlib
-import pkgutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from labs_helpers.course.exercises import check, exercises_of
@@ -137,8 +137,9 @@ class _Run:
                 pending.append(piece)
                 continue
             score = self._exercise(piece.check, pending)
-            if score.diagnosis != "correct":
-                self._lend(piece.check)
+            if score.diagnosis != "correct":  # later answers may call the reference
+                reference = self._exercises[score.exercise].reference
+                self._lent[piece.check.answer] = reference
             yield score
         for cell in self._restored.assignment.graded:
             if cell.kind == WRITTEN:
@@ -175,8 +176,9 @@ class _Run:
         session = self._running()
         session.allow(min(self._limits.exercise_seconds, self._left))
         session.seen_errors.clear()
-        functions = {name.rpartition(".")[2]: name for name in cell.lends}
-        session.allow_calls({k: pkgutil.resolve_name(v) for k, v in functions.items()})
+        new = {k: v for k, v in self._lent.items() if k not in session.lent}
+        library = {name.rpartition(".")[2]: resolve_name(name) for name in cell.lends}
+        session.lend(new, library)
         errors: list[dict[str, Any]] = []
         for piece in pending:
             found = session.define(piece.label, piece.source)
@@ -206,18 +208,6 @@ class _Run:
         message = f"{first.get('type')}{where}: {first.get('text')}"
         return _score(cell, 0.0, CELL_FAILS, message)
 
-    def _lend(self, cell: Cell) -> None:
-        """Let later answers call the reference, as the lab does."""
-        reference = self._exercises[cell.exercise].reference
-        self._lent[cell.answer] = reference
-        if self._session is None:
-            return
-        try:
-            self._session.allow(self._limits.exercise_seconds)
-            self._session.lend(cell.answer, reference)
-        except Stopped:
-            self.close()
-
     def _running(self) -> Session:
         """Return the process, or a new one with what was defined so far."""
         if self._session is None:
@@ -227,8 +217,6 @@ class _Run:
             for piece in again:
                 self._session.define(piece.label, piece.source)
                 self._done.append(piece)
-            for name, reference in self._lent.items():
-                self._session.lend(name, reference)
         return self._session
 
     def _written(self, cell: Cell) -> Score:

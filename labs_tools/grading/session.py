@@ -26,6 +26,7 @@ from torch import Tensor
 from labs_helpers.course.exercises.observe import Observation
 from labs_tools.grading import protocol, sandbox
 
+Functions = Mapping[str, Callable[..., Any]]
 START_SECONDS = 120.0
 NO_MEMORY = 77  # the worker's exit code
 
@@ -62,6 +63,7 @@ class Session:
     """One process of one submission. Close it; a stopped one cannot be used again.
 
     Attributes:
+        lent: our functions that stand in place of answers.
         printed: characters that the submission has printed.
         seen_errors: names of the types of the exceptions that it raised.
     """
@@ -70,8 +72,8 @@ class Session:
         self.printed = 0
         self.seen_errors: set[str] = set()
         self._deadline = time.monotonic() + START_SECONDS
-        self._lent: dict[str, Callable[..., Any]] = {}
-        self._allowed: dict[str, Callable[..., Any]] = {}
+        self.lent: dict[str, Callable[..., Any]] = {}
+        self._library: Functions = {}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
         memory, seconds = limits.memory, int(limits.total_seconds) + 60
         self._process = subprocess.Popen(
@@ -118,15 +120,16 @@ class Session:
         self.seen_errors.update(str(error.get("type")) for error in errors)
         return errors
 
-    def lend(self, name: str, function: Callable[..., Any]) -> None:
-        """Put a function of ours in place of an answer that is not right."""
-        self._lent[name] = function
-        self.ask({"do": "lend", "name": name})
+    def lend(self, answers: Functions, library: Functions) -> None:
+        """Let the submission call functions of ours.
 
-    def allow_calls(self, functions: Mapping[str, Callable[..., Any]]) -> None:
-        """Let the submission call these functions of labs_helpers, and no others."""
-        self._allowed = dict(functions)
-        self.ask({"do": "allow", "names": list(functions)})
+        Args:
+            answers: stand from now on in place of answers that are not right.
+            library: functions of labs_helpers, until the next call.
+        """
+        self.lent |= answers
+        self._library = library
+        self.ask({"do": "lend", "answers": [*answers], "library": [*library]})
 
     def find(self, name: str) -> Any:
         """Look up an answer; what cannot be called is told by its type alone."""
@@ -138,14 +141,12 @@ class Session:
         return Answer(self, name, reply.get("parameters"))
 
     def ask(
-        self,
-        message: dict[str, Any],
-        functions: Mapping[str, Callable[..., Any]] | None = None,
+        self, message: dict[str, Any], functions: Functions | None = None
     ) -> dict[str, Any]:
         """Send a message and wait for its reply, calling functions meanwhile."""
         self._send(message)
         while "ask" in (reply := self._receive()):
-            own = {**self._lent, **self._allowed, **(functions or {})}
+            own = {**self.lent, **self._library, **(functions or {})}
             try:
                 self._send(_called(own, reply))
             except Exception as error:  # whatever they call it with
@@ -287,9 +288,7 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, Tensor | np.ndarray | np.generic)
 
 
-def _called(
-    functions: Mapping[str, Callable[..., Any]], asked: dict[str, Any]
-) -> dict[str, Any]:
+def _called(functions: Functions, asked: dict[str, Any]) -> dict[str, Any]:
     """Call a function of ours for the submission, or go back through its gradients."""
     args, kwargs = list(asked["args"]), dict(asked["kwargs"])
     given = {**dict(enumerate(args)), **kwargs}

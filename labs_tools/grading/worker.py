@@ -157,13 +157,9 @@ class Worker:
         return {**vars(seen), **errors}
 
     def do_lend(self, message):
-        """Put a function of the grader in place of an answer that is not right."""
-        self._space[message["name"]] = self._function(message["name"])
-        return {}
-
-    def do_allow(self, message):
-        """Let functions of labs_helpers be called for an exercise."""
-        Lent.allowed = {name: self._function(name) for name in message["names"]}
+        """Take functions of the grader: for answers, and for those of labs_helpers."""
+        self._space.update((name, self._function(name)) for name in message["answers"])
+        Lent.allowed = {name: self._function(name) for name in message["library"]}
         return {}
 
     def _receive(self):

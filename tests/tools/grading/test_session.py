@@ -108,7 +108,7 @@ def test_answers_call_what_they_are_given(find):
 
 def test_lent_reference_has_gradients(find, session):
     session.allow(60)
-    session.lend("twice", lambda x: 2 * x.square())
+    session.lend({"twice": lambda x: 2 * x.square()}, {})
     seen = observe(find("uses_twice"), {"x": torch.tensor([1.0, 2.0])}, ("x",))
     assert seen.values[0] == 30
     assert np.array_equal(seen.gradients["x"], [12.0, 24.0])
@@ -121,11 +121,11 @@ def test_library_works_only_where_it_is_allowed(find, session):
     answer = find("uses_library")
     inputs = {"x": torch.tensor([1.0, 5.0]), "mask": torch.tensor([1.0, 0.0])}
     assert "LentFunction" in repr(observe(answer, inputs).error)
-    session.allow_calls({"entropy": ours})
+    session.lend({}, {"entropy": ours})
     seen = observe(answer, inputs, ("x",))
     assert seen.values[0] == 1
     assert np.array_equal(seen.gradients["x"], [1, 0])
-    session.allow_calls({})
+    session.lend({}, {})
     assert observe(answer, inputs).error is not None
 
 
