@@ -4,7 +4,6 @@ In go rows as they stand in a file, out come the usable ones and a report.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +102,9 @@ class _Single(_Row):
     label: bool = Field(description=LABEL)
 
 
+KNOWN = {*_Pair.model_fields, *_Single.model_fields}
+
+
 def check_rows(
     source: str | Path | Iterable[Any],
 ) -> tuple[list[Row], PreferenceReport]:
@@ -120,14 +122,15 @@ def check_rows(
             report.warnings.append(Finding(file, line, "", *NO_PAIR))
             continue
         if row:
-            own = {name: _format(fields[name]) for name in contents(row)}
+            texts = {name: said(messages) for name, messages in contents(row).items()}
+            own = {name: _format(fields[name]) for name in texts}
             formats = formats or {f"line {line}": own["prompt"]}
-            problems = _problems(row, own | formats)
+            problems = _problems(texts, own | formats)
             errors = [Finding(file, line, *problem) for problem in problems]
         report.errors += errors
         if not errors:
             usable.append(row)
-            odd = [*_oddities(row, spelt_out), *_repeats(row, seen, line)]
+            odd = [*_oddities(texts, spelt_out), *_repeats(texts, seen, line)]
             report.warnings += [Finding(file, line, *problem) for problem in odd]
     report.rows = len(usable)
     if report.total == 0:
@@ -183,26 +186,25 @@ def _is_one_exchange(row: Any) -> bool:
     return alone and row.chosen != row.rejected
 
 
-def _problems(row: Row, formats: dict[str, str]) -> Iterator[Problem]:
+def _problems(texts: dict[str, str], formats: dict[str, str]) -> Iterator[Problem]:
     """What keeps a row from being used that has all its fields."""
     if len(set(formats.values())) > 1:
         kinds = ", ".join(f"{name} is {kind}" for name, kind in formats.items())
         remedy = "Use one format in a file: strings, or lists of messages"
         yield "", f"mixes formats: {kinds}", remedy
-    answers = [said(messages).strip() for messages in contents(row).values()][1:]
+    _, *answers = (text.strip() for text in texts.values())
     if len(set(answers)) < len(answers):
         remedy = "Nothing is preferred here: remove the row"
         yield "rejected", "is identical to chosen", remedy
 
 
-def _oddities(row: Row, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _oddities(texts: dict[str, str], given: Mapping[str, Any]) -> Iterator[Problem]:
     """What is suspicious in a row that can be used."""
     for name in given:
-        if name not in _Pair.model_fields | _Single.model_fields:
+        if name not in KNOWN:
             problem = "is an unknown field and not read"
             yield str(name), problem, "Move it into 'meta'"
-    for name, messages in contents(row).items():
-        text = said(messages)
+    for name, text in texts.items():
         if any(sign in text for sign in ("\ufffd", "â€", "Ã©")):
             remedy = "Read the original as the encoding that it was written in"
             yield name, "holds characters of a wrongly decoded text", remedy
@@ -212,9 +214,9 @@ def _oddities(row: Row, given: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _repeats(
-    row: Row, seen: dict[tuple[str, ...], int], line: int
+    texts: dict[str, str], seen: dict[tuple[str, ...], int], line: int
 ) -> Iterator[Problem]:
-    same = tuple(comparable(messages) for messages in contents(row).values())
+    same = tuple(map(comparable, texts.values()))
     swapped = (same[0], *same[:0:-1])
     if same in seen:
         remedy = "Remove it unless two people gave the same judgement"
@@ -230,4 +232,5 @@ def _format(value: Any) -> str:
 
 
 def _has_turns(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.search(r"\n\n(Human|Assistant):", value))
+    turns = ("\n\nHuman:", "\n\nAssistant:")
+    return isinstance(value, str) and any(turn in value for turn in turns)

@@ -9,10 +9,12 @@ import gzip
 import json
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from labs_helpers.common.files import write_atomically
@@ -21,7 +23,14 @@ from labs_helpers.data.files import SUFFIXES, BadFile, hub_rows, read_rows, read
 from labs_helpers.data.formats import explicit
 from labs_helpers.data.messages import Message, as_conversations
 from labs_helpers.data.report import BadPreferences, PreferenceReport, validated
-from labs_helpers.data.rows import Row, comparable, contents, in_file, require_kind
+from labs_helpers.data.rows import (
+    Row,
+    comparable,
+    contents,
+    in_file,
+    require_kind,
+    said,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -260,21 +269,30 @@ def split(
 
 def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[int]]:
     """Indices of rows that must stay together, directly or through others."""
-    from scipy.cluster.hierarchy import DisjointSet  # takes a second
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    sets = DisjointSet(range(len(rows)))
+    nodes: dict[Any, int] = {}  # the rows, and what they have in common
+    ends = []
     for i, row in enumerate(rows):
         value = by(row) if by else i
         value = value if isinstance(value, Hashable) else repr(value)
-        for key in (("prompt", comparable(row.prompt)), ("by", value)):
-            sets.add(key)
-            sets.merge(i, key)
-    return [sorted(i for i in x if isinstance(i, int)) for x in sets.subsets()]
+        for key in (("prompt", comparable(said(row.prompt))), ("by", value)):
+            ends.append((i, len(rows) + nodes.setdefault(key, len(nodes))))
+    both = np.array(ends, dtype=np.int32).reshape(-1, 2).T
+    size = len(rows) + len(nodes)
+    graph = coo_array((np.ones(len(ends)), both), shape=(size, size))
+    groups = defaultdict(list)
+    for i, group in enumerate(connected_components(graph)[1][: len(rows)].tolist()):
+        groups[group].append(i)
+    return list(groups.values())
 
 
 def leaks(a: Iterable[Any], b: Iterable[Any]) -> list[str]:
     """Texts of the prompts in both; case and spacing do not make a difference."""
-    first, second = ({comparable(row.prompt) for row in _held(rows)} for rows in (a, b))
+    first, second = (
+        {comparable(said(row.prompt)) for row in _held(rows)} for rows in (a, b)
+    )
     return sorted(first & second)
 
 

@@ -114,9 +114,9 @@ def said(messages: list[Message]) -> str:
     return "\n".join(message["content"] for message in messages)
 
 
-def comparable(messages: list[Message]) -> str:
-    """What is said, for comparisons: case and spacing do not count."""
-    return " ".join(said(messages).split()).casefold()
+def comparable(text: str) -> str:
+    """A text for comparisons: case and spacing do not count."""
+    return " ".join(text.split()).casefold()
 
 
 def in_file(row: Row, as_text: bool) -> dict[str, Any]:
