@@ -107,25 +107,38 @@ def sample(
         raise ValueError("sample needs at least one prompt, got none")
     check_fits(model, tokenizer, encoded, room=room)
     encoded = [ids for ids in encoded for _ in range(n)]
-    rows, longest = len(encoded), max(map(len, encoded))
     generator = None if seed is None else torch.Generator().manual_seed(asked.seed)
-    uniforms = torch.rand(rows, room, generator=generator)
+    uniforms = torch.rand(len(encoded), room, generator=generator)
     uniforms.clamp_(max=1 - 2**-23)  # times a sum of probabilities, less than the sum
-
     pad = pad_token(tokenizer, model)
-    answers, logprobs = torch.full((rows, room), pad), torch.zeros(rows, room)
     ends = torch.tensor(sorted(end_tokens(tokenizer, model)), dtype=torch.long)
+    with evaluating(model):
+        found = _in_chunks(model, encoded, uniforms, asked.temperature, ends, pad)
+    return _rollout(tokenizer, encoded, *found, ends, pad)
+
+
+def _in_chunks(
+    model: Policy,
+    prompts: list[list[int]],
+    uniforms: Float[Tensor, "B max_new"],
+    temperature: float,
+    ends: Int[Tensor, " E"],
+    pad: int,
+) -> tuple[Int[Tensor, "B max_new"], Float[Tensor, "B max_new"]]:
+    """Sample one answer to each prompt, as many at once as memory holds."""
+    rows, room = uniforms.shape
+    answers, logprobs = torch.full((rows, room), pad), torch.zeros(rows, room)
     # Rows of similar length share a chunk: less padding.
-    order = sorted(range(rows), key=lambda row: len(encoded[row]))
-    with evaluating(model), waiting.bar(rows * room, "sampling") as bar:
-        size = _rows_per_chunk(model, longest + room)
+    order = sorted(range(rows), key=lambda row: len(prompts[row]))
+    size = _rows_per_chunk(model, len(prompts[order[-1]]) + room)
+    with waiting.bar(rows * room, "sampling") as bar:
         for start in range(0, rows, size):
             chunk = order[start : start + size]
             found, found_logprobs = _sample_chunk(
                 model,
-                [encoded[row] for row in chunk],
+                [prompts[row] for row in chunk],
                 uniforms[chunk].to(model.device),
-                asked.temperature,
+                temperature,
                 ends.to(model.device),
                 pad,
                 partial(bar.update, len(chunk)),
@@ -133,11 +146,7 @@ def sample(
             bar.update((start + len(chunk)) * room - bar.n)  # ended early
             answers[chunk, : found.shape[1]] = found.cpu()
             logprobs[chunk, : found.shape[1]] = found_logprobs.cpu()
-    read = [torch.tensor(ids) for ids in encoded]
-    lengths = torch.tensor([len(ids) for ids in encoded])
-    prompt_mask = torch.arange(longest) >= longest - lengths[:, None]
-    prompt = pad_sequence(read, True, pad, padding_side="left")
-    return _rollout(prompt, prompt_mask, answers, logprobs, ends, pad, tokenizer)
+    return answers, logprobs
 
 
 def _sample_chunk(
@@ -199,15 +208,18 @@ def _draw(
 
 
 def _rollout(
-    prompt: Int[Tensor, "B P"],
-    prompt_mask: Bool[Tensor, "B P"],
+    tokenizer: Tokenizer,
+    prompts: list[list[int]],
     answers: Int[Tensor, "B max_new"],
     logprobs: Float[Tensor, "B max_new"],
     ends: Int[Tensor, " E"],
     pad: int,
-    tokenizer: Tokenizer,
 ) -> Rollout:
     """Mask what follows an end token and cut to the longest answer."""
+    prompt = pad_sequence([torch.tensor(ids) for ids in prompts], True, pad, "left")
+    lengths = torch.tensor([len(ids) for ids in prompts])
+    width = prompt.shape[1]
+    prompt_mask = torch.arange(width) >= width - lengths[:, None]
     is_end = torch.isin(answers, ends)
     response_mask = is_end.cumsum(dim=1) - is_end.long() == 0
     width = int(response_mask.sum(dim=1).max())
