@@ -64,8 +64,7 @@ def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
         tokenizer = loading.read_tokenizer(name)
     except CannotLoad:
         has_files = any(Path(name).glob("*token*"))
-        adapter = None if has_files or not name else adapters.adapter_config(name)
-        if adapter is None:
+        if not name or has_files or not (adapter := adapters.adapter_config(name)):
             raise
         tokenizer = loading.read_tokenizer(adapter.base_model_name_or_path)
     if tokenizer.eos_token_id is None:
@@ -88,13 +87,13 @@ def load_policy(
     """Load a causal language model with dropout off, in evaluation mode.
 
     Args:
-        name_or_dir: A folder, or a name on the hub. A folder with a LoRA adapter loads
-            with its base model, the adapter trainable.
+        name_or_dir: A folder, or a name on the hub. One with an adapter loads with its
+            base model, the adapter trainable.
         lora: Adds an adapter: its rank, for all linear layers, or a configuration. None
             and 0 add none.
         device: By default that of `default_device_and_dtype`.
-        dtype: By default float32 if the weights are to be trained. Under LoRA they are
-            not and take the dtype of `default_device_and_dtype`; adapters are float32.
+        dtype: By default float32, and that of `default_device_and_dtype` for the frozen
+            weights under an adapter, which is float32.
 
     Raises:
         OSError: It cannot be read, or not whole.
@@ -261,8 +260,8 @@ def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
 def shares_parameters(trained: nn.Module, other: nn.Module) -> bool:
     """Whether training the first would move the second.
 
-    By the memory of what is trained, not by object: a base model that holds an adapter
-    moves with the policy that wraps it. Frozen weights may be shared.
+    By memory, not by object: a base model that holds an adapter moves with the policy
+    that wraps it. Frozen weights may be shared.
     """
     moved = {
         p.untyped_storage().data_ptr() for p in trained.parameters() if p.requires_grad

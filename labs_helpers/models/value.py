@@ -51,10 +51,9 @@ class PolicyWithValue(nn.Module):
             width = policy.get_output_embeddings().weight.shape[1]
         else:
             width = policies.hidden_width(value_trunk)
-        self.value_head = nn.Linear(width, 1)
+        self.value_head = nn.Linear(width, 1).to(policy.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self.value_head.to(policy.device)
 
     @classmethod
     def from_policy(
@@ -63,10 +62,9 @@ class PolicyWithValue(nn.Module):
         separate: bool = False,
         lora: int | PeftConfig | None = None,
     ) -> "PolicyWithValue":
-        """Start with all values 0.
+        """Start with all values 0, on a policy that is trained in place.
 
         Args:
-            policy: Is trained in place.
             separate: Values come from a copy of the policy's trunk, trained apart. It
                 costs a second model and leaves the policy's features alone.
             lora: Train an adapter of that copy, not its own weights.
