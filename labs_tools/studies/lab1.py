@@ -212,8 +212,8 @@ class _Mixed(RewardObjective):
         talk = self.speech.encode([*row.prompt, *row.chosen])
         return super().encode(row) | {"talk": talk}
 
-    def loss(self, model, batch: list[dict]) -> tuple[Tensor, dict[str, float]]:
-        loss, metrics = super().loss(model, batch)
+    def loss(self, model, batch: list[dict], whole: Any = None) -> tuple[Tensor, dict]:
+        loss, metrics = super().loss(model, batch, whole)
         talks = [row["talk"] for row in batch]
         spoken, _ = self.speech.loss(Speaking(model), talks)
         return loss + self.weight * spoken, metrics

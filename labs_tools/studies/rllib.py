@@ -57,31 +57,21 @@ def rllib() -> Iterator[Row]:
     Columns: library, seed, update, tokens, reward.
     """
     for seed in range(3):
-        yield from _theirs(seed)
-        for row in _ours(seed).history.rows:
-            yield {
-                "library": "ours",
-                "seed": seed,
-                "update": int(row["step"]),
-                "tokens": int(row["tokens"]),
-                "reward": round(row["reward"], 4),
-            }
+        for library, run in {"RLlib": _theirs, "ours": _ours}.items():
+            for update, (tokens, reward) in enumerate(run(seed), 1):
+                found = {"tokens": tokens, "reward": round(reward, 4)}
+                yield {"library": library, "seed": seed, "update": update} | found
 
 
-def _ours(seed: int) -> Any:
-    return solve(
-        MASKING,
-        "ppo",
-        seed,
-        updates=UPDATES,
-        samples=ANSWERS,
-        epochs=EPOCHS,
-        lam=LAM,
-        lr=LR,
-    )
+def _ours(seed: int) -> Iterator[tuple[int, float]]:
+    """Tokens so far and mean reward, by update."""
+    settings = {"samples": ANSWERS, "epochs": EPOCHS, "lam": LAM, "lr": LR}
+    solved = solve(MASKING, "ppo", seed, updates=UPDATES, **settings)
+    for row in solved.history.rows:
+        yield int(row["tokens"]), row["reward"]
 
 
-def _theirs(seed: int) -> Iterator[Row]:
+def _theirs(seed: int) -> Iterator[tuple[int, float]]:
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core import DEFAULT_MODULE_ID
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -111,7 +101,7 @@ def _theirs(seed: int) -> Iterator[Row]:
     runner = SingleAgentEnvRunner(config=config)
     learner = config.build_learner(env=token_env()())
     tokens = 0
-    for update in range(1, UPDATES + 1):
+    for _ in range(UPDATES):
         trained = learner.module[DEFAULT_MODULE_ID].unwrapped()
         runner.module.load_state_dict(trained.state_dict())
         episodes = runner.sample(num_episodes=ANSWERS)
@@ -122,11 +112,4 @@ def _theirs(seed: int) -> Iterator[Row]:
             num_epochs=EPOCHS,
             minibatch_size=sum(len(episode) for episode in episodes),
         )
-        earned = [episode.get_return() for episode in episodes]
-        yield {
-            "library": "RLlib",
-            "seed": seed,
-            "update": update,
-            "tokens": tokens,
-            "reward": round(float(np.mean(earned)), 4),
-        }
+        yield tokens, float(np.mean([episode.get_return() for episode in episodes]))
