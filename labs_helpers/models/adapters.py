@@ -3,7 +3,8 @@
 In go Hugging Face models and what `load_policy(lora=...)` may be; out come peft's
 models, and plain copies that compute the same. What peft's many kinds of adapter do is
 measured on a few tokens and not known by name: one that would not come back from disk
-as it was, or not merge, is refused before anything is trained.
+as it was, or not merge, is refused before anything is trained: a ValueError, or
+`CannotLoad` for one that was saved.
 """
 
 import copy
@@ -35,11 +36,7 @@ NOISE = 0.05  # stands for a training, where a merge is tried before it
 
 
 def adapter_config(name_or_dir: str | Path) -> PeftConfig | None:
-    """What a folder or a repository of the hub says of its adapter; None without one.
-
-    Raises:
-        CannotLoad: it names no base model, or a whole model lies beside it.
-    """
+    """What a folder or a repository on the hub says of its adapter, if it has one."""
     name = str(name_or_dir)
     with loading.named_origin(name):
         offline = loading.source(name)["local_files_only"]
@@ -59,12 +56,7 @@ def adapter_config(name_or_dir: str | Path) -> PeftConfig | None:
 def load_adapter(
     policy: PreTrainedModel, name_or_dir: str | Path, config: PeftConfig
 ) -> PeftModel:
-    """Put a saved adapter on its base model, trainable.
-
-    Raises:
-        CannotLoad: its files are broken, lack weights or hold others, or its kind
-            cannot be trained here.
-    """
+    """Put a saved adapter on its base model, trainable."""
     name = str(name_or_dir)
     try:
         _require_known(config)
@@ -99,10 +91,6 @@ def with_lora(
         lora: A rank, or a configuration of any adapter that changes weights. None and 0
             add none.
         task: CAUSAL_LM is saved as an adapter; any other is saved merged.
-
-    Raises:
-        ValueError: peft refuses the configuration, or what it gives could not be
-            saved and loaded, or merged, exactly.
     """
     if not lora:
         return model
@@ -130,14 +118,7 @@ def with_lora(
 
 
 def merged_copy(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Copy the trunk of a model into a fresh instance, adapters merged by peft.
-
-    Args:
-        model: A policy, whose vocabulary head is left out, or a trunk; is not changed.
-
-    Raises:
-        ValueError: the adapter cannot be merged, or not exactly.
-    """
+    """Copy a trunk, or a policy's, into a fresh instance, adapters merged by peft."""
     if isinstance(model, PeftModel):
         return _merge(_independent(model))
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
@@ -162,9 +143,6 @@ def fresh_copy(model: PreTrainedModel) -> PreTrainedModel:
 
     No deep copy: a trainer may have put its own `forward` on the instance, and that
     would compute with the original's weights.
-
-    Raises:
-        ValueError: its config does not say how it was built.
     """
     fresh = type(model)._from_config(
         copy.deepcopy(model.config),
@@ -209,9 +187,7 @@ def probe(model: nn.Module) -> Float[Tensor, "B L width"]:
 def require_switch(policy: PeftModel) -> None:
     """Refuse an adapter of which something trained stays when it is switched off.
 
-    Raises:
-        ValueError: switched off, the policy still depends on what is trained (biases of
-            the base model, say): a reference that would move with it.
+    Biases of the base model do, say: the reference would move with the policy.
     """
     tokens = torch.ones(1, 2, dtype=torch.long, device=policy.device)
     with quiet_loading(), torch.enable_grad(), policy.disable_adapter():

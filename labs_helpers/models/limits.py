@@ -28,8 +28,7 @@ def check_fits(
         numbers: what the rows are called, by default 0, 1, 2 ...
 
     Raises:
-        ValueError: it is no model, or a row is empty, or holds a token that the model
-            has no embedding for, or is longer than the model has positions.
+        ValueError: a row is empty, too long, or holds a token without an embedding.
     """
     size, limit = vocabulary(model), positions(model)
     for number, row in zip(numbers or range(len(rows)), rows, strict=True):

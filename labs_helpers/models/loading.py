@@ -1,7 +1,8 @@
 """Read model folders whole or not at all, quietly, and say in a sentence what is wrong.
 
 In goes the name of a model on the hub or of a folder; out come Hugging Face models and
-tokenizers whose every weight was in the files.
+tokenizers whose every weight was in the files. Every function that reads raises
+`CannotLoad` for what it cannot read whole.
 """
 
 import json
@@ -55,11 +56,7 @@ def quiet_loading() -> Iterator[None]:
 
 @contextmanager
 def named_origin(name_or_dir: str | Path) -> Iterator[None]:
-    """Load quietly; say what could not be loaded, why, and what can.
-
-    Raises:
-        CannotLoad: for whatever the libraries that load the files raise.
-    """
+    """Load quietly; whatever a library raises becomes `CannotLoad`."""
     try:
         with quiet_loading():
             yield
@@ -123,9 +120,7 @@ def read_model(
 ) -> PreTrainedModel:
     """Read a model of an auto class (`AutoModel`, ...), dropout off.
 
-    Raises:
-        CannotLoad: a file is missing or broken, a weight is missing, strange, of
-            another shape or no finite number.
+    No weight may be missing, strange, of another shape or no finite number.
     """
     name = str(name_or_dir)
     with named_origin(name):
@@ -155,22 +150,14 @@ def read_model(
 def require_finite(
     name_or_dir: str | Path, weights: Iterable[tuple[str, Tensor]]
 ) -> None:
-    """Refuse weights that are no numbers.
-
-    Raises:
-        CannotLoad: naming those that are NaN or infinite.
-    """
+    """Refuse weights that are NaN or infinite, by their names."""
     broken = [f"{n} in {w.dtype}" for n, w in weights if not w.isfinite().all()]
     if broken:
         raise cannot_load(name_or_dir, f"weights are NaN or infinite in {_few(broken)}")
 
 
 def read_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
-    """Read a tokenizer whose chat template, if any, is one.
-
-    Raises:
-        CannotLoad: a file is missing or broken.
-    """
+    """Read a tokenizer whose chat template, if any, is one."""
     name = str(name_or_dir)
     with named_origin(name):
         if not name:
@@ -194,11 +181,7 @@ def read_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerBase:
 
 
 def read_weights(module: nn.Module, file: Path) -> None:
-    """Fill a module from a safetensors file that holds all of it and nothing else.
-
-    Raises:
-        CannotLoad: the file is missing, broken, or of another module.
-    """
+    """Fill a module from a safetensors file that holds all of it and nothing else."""
     if not file.is_file():
         raise cannot_load(file.parent, f"{file.name} is missing")
     with named_origin(file.parent):
@@ -221,11 +204,7 @@ def save_weights(module: nn.Module, file: Path) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a table of settings.
-
-    Raises:
-        CannotLoad: the file holds none.
-    """
+    """Read a table of settings."""
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

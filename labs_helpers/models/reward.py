@@ -79,9 +79,7 @@ class RewardModel(nn.Module):
             policy: Is not changed and shares nothing. Its LoRA is merged in the copy.
             heads: One reward each.
             tokenizer: By default that of the folder that the policy came from.
-            lora: Train an adapter and the heads, not the trunk's own weights. None and
-                0 train these.
-            request: Asked after the answer, before the rewards are read.
+            lora: Train an adapter and the heads, not the trunk's own weights.
         """
         if tokenizer is None:
             tokenizer = load_tokenizer(policy.config.name_or_path)

@@ -72,11 +72,7 @@ def frame_of(tokenizer: Tokenizer, messages: list[Message], text: str) -> Frame:
 
 
 def prompt_text(tokenizer: Tokenizer, messages: list[Message]) -> str:
-    """What is read before an answer to messages.
-
-    Raises:
-        ValueError: the template refuses them, or there are none.
-    """
+    """What is read before an answer to messages, which the template may refuse."""
     if tokenizer.chat_template is not None and not messages:
         raise ValueError(
             "the assistant speaks first in this conversation, and a chat template "
@@ -98,8 +94,7 @@ def prompt_text(tokenizer: Tokenizer, messages: list[Message]) -> str:
 def render(tokenizer: Tokenizer, messages: list[Message], generation: bool) -> str:
     """The conversation as the template writes it; without one, as bare text.
 
-    Raises:
-        ValueError: the template refuses it, or leaves out a system message.
+    A template that refuses it, or leaves out a system message, is a ValueError.
     """
     if tokenizer.chat_template is None:
         return "".join(message["content"] for message in messages)
