@@ -60,11 +60,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json_lines(path: str | Path) -> list[tuple[int, Any]]:
-    """Read JSON Lines, or a file that holds one list: each value with its line.
-
-    Raises:
-        BadFile: The first line that cannot be read.
-    """
+    """Read JSON Lines, or one list, with lines; the first broken one is a BadFile."""
     rows = list(scan_json_lines(path))
     for broken in (value for _, value in rows if isinstance(value, BadFile)):
         raise broken
@@ -170,11 +166,7 @@ def _encodes(value: Any) -> bool:
 def read_as(
     model: Any, path: str | Path, report: PreferenceReport
 ) -> Iterator[NumberedRow]:
-    """Yield file, line and what a pydantic model makes of each row.
-
-    What cannot be read or does not fit the model (see `validated`) is reported, and not
-    yielded.
-    """
+    """Yield file, line and what a pydantic model makes of a row, or report it."""
     for file, line, row in read_rows(path, report):
         value, found = validated(model, row, file, line)
         report.errors += found
@@ -184,10 +176,9 @@ def read_as(
 
 
 def read_rows(path: str | Path, report: PreferenceReport) -> Iterator[NumberedRow]:
-    """Yield file, line and row of a file or a folder's files, and count them.
+    """Yield file, line (of Parquet the row's number) and row, or report what is none.
 
-    What cannot be read is reported, and not yielded. The line of a Parquet table is the
-    row's number.
+    Of a folder, the files of its training split are read, or all if no name tells.
     """
     for file in _files(Path(path)):
         scan = _scan_parquet if file.suffix == ".parquet" else scan_json_lines
@@ -226,7 +217,6 @@ def hub_rows(name: str) -> "Dataset":
 
 
 def _files(path: Path) -> list[Path]:
-    """The file; or a folder's, those of its training split if names tell."""
     if not path.is_dir():
         return [path]
     files = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES))
@@ -270,11 +260,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
 
 
 def read_yaml(text: str, name: str | Path) -> tuple[yaml.Node | None, Any]:
-    """Parse YAML: its nodes, which know their lines, and its value.
-
-    Raises:
-        BadFile: No YAML; `name` stands for the file.
-    """
+    """Parse YAML: its nodes, which know their lines, and its value, or `BadFile`."""
     line, remedy = None, "A text with a colon or a brace in it needs quotes"
     try:
         loader = _Loader(text)

@@ -42,11 +42,7 @@ def as_messages(x: Any, role: str = "user") -> list[Message]:
 
 
 def as_conversations(prompts: Any, role: str = "user") -> list[list[Message]]:
-    """Turn prompts or answers into lists of messages; an error names the row, from 0.
-
-    Raises:
-        BadMessages: Some row is none, or `prompts` is a single one.
-    """
+    """Turn prompts or answers into messages; `BadMessages` names the row, from 0."""
     what = "answer" if role == "assistant" else "prompt"
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
         problem = f"are {a_kind(prompts)}, expected a list"
@@ -58,11 +54,7 @@ def as_conversations(prompts: Any, role: str = "user") -> list[list[Message]]:
 def as_exchanges(
     prompts: Any, answers: Any
 ) -> list[tuple[list[Message], list[Message]]]:
-    """Turn prompts and their answers into messages, an answer to each prompt.
-
-    Raises:
-        ValueError: Some row is none, or there are more of the one than of the other.
-    """
+    """Turn prompts and answers into messages; a ValueError if they do not match."""
     asked, said = as_conversations(prompts), as_conversations(answers, "assistant")
     if len(asked) != len(said):
         raise ValueError(
@@ -73,11 +65,7 @@ def as_exchanges(
 
 
 def answer_text(x: Any) -> str:
-    """The text of an answer: as text, or as the assistant's one message.
-
-    Raises:
-        BadMessages: It is neither, or several messages.
-    """
+    """The text of an answer, given as text or as the assistant's one message."""
     messages = as_messages(x, "assistant")
     roles = [message["role"] for message in messages]
     if roles != ["assistant"]:

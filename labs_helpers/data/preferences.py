@@ -39,11 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
-    """Report everything that is wrong with a file, or with rows in memory.
+    """Report all that is wrong with a file or a folder, or with rows in memory.
 
-    Args:
-        rows: The path of a file or a folder, or dicts, or `Preference`s and `Unpaired`s
-            (then "line" is the row's number, from 1). Nothing is changed.
+    Rows in memory, dicts or `Preference`s and `Unpaired`s, are numbered from 1.
     """
     return check_rows(rows)[1]
 
@@ -56,11 +54,10 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
     are skipped; the log says how many.
 
     Args:
-        path_or_name: A path: JSON Lines, a JSON list, Parquet, packed with gzip or not,
-            or a folder of these, of which the training split is taken. Or a hub name,
-            by itself for its "train" split or as "name:split", in which a slice is
-            welcome: "name:test[:1000]". You cannot correct what is on the hub, so
-            unusable rows there are skipped, and the log says how many.
+        path_or_name: Of JSON Lines, a JSON list, Parquet, packed with gzip or not, or a
+            folder of these, of which the training split is taken. Or a hub name, for
+            its "train" split, or "name:split", also with a slice, "name:test[:1000]".
+            What you cannot correct, unusable rows of the hub, is skipped and logged.
 
     Raises:
         BadPreferences: A file has an unusable row, or a set of the hub no usable one.
@@ -121,11 +118,8 @@ def read_prompts(path: str | Path) -> list[str | list[Message]]:
 def save_preferences(rows: Iterable[Any], path: str | Path) -> None:
     """Write JSON Lines that `load_preferences` and TRL read.
 
-    One file holds one format: text where all rows were given as text, else messages.
-    A name that ends in .gz packs it.
-
-    Raises:
-        ValueError: A row's meta, say, is nothing that JSON can hold.
+    A file holds text where all rows were given as text, else messages. A name that
+    ends in .gz packs it. A ValueError names a row whose meta, say, is no JSON.
     """
     path, rows = Path(path), _held(rows)
     if path.suffix == ".parquet":
@@ -172,11 +166,7 @@ def to_trl(rows: Iterable[Any]) -> "Dataset":
 
 
 def from_trl(dataset: Any) -> list[Row]:
-    """Turn a data set in TRL's formats into rows; other columns are left out.
-
-    A prompt may be implicit, the beginning that chosen and rejected have in common, in
-    lists of messages and in HH dialogues; messages beside a prompt in plain text are
-    taken to begin with it.
+    """Turn a data set in TRL's formats, or any that `formats` knows, into rows.
 
     Raises:
         BadPreferences: Any row is unusable. The message reports all of them.
@@ -185,12 +175,9 @@ def from_trl(dataset: Any) -> list[Row]:
 
 
 def as_rows(rows: Iterable[Any]) -> list[Any]:
-    """Rows for training: those of tables and dicts become rows, others stay.
+    """Rows for training: tables and dicts become rows (`from_trl`), others stay.
 
     A table with "messages" and no answers apart holds conversations to learn.
-
-    Raises:
-        BadPreferences: Some of the dicts is no preference row. The message reports all.
     """
     if isinstance(rows, str | bytes | Path):
         raise BadPreferences(
@@ -241,13 +228,10 @@ def split(
 
     Args:
         rows: Are kept in their order inside each part.
-        fractions: One for each part, adding up to 1: `train, test = split(rows,
-            (0.9, 0.1), seed=0)`.
+        fractions: One for each part, adding up to 1, or it is a ValueError:
+            `train, test = split(rows, (0.9, 0.1), seed=0)`.
         seed: The same seed gives the same parts.
         by: Rows for which it returns the same stay together too (an entity, say).
-
-    Raises:
-        ValueError: The fractions are no positive numbers that add up to 1.
     """
     if not all(f > 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(

@@ -89,11 +89,7 @@ def _read_messages(row: Row) -> None:
 
 
 def require_kind(row: Any, kind: Any, name: str = "") -> None:
-    """Refuse what is not the row that is needed.
-
-    Raises:
-        ValueError: What came, and what makes such a row.
-    """
+    """Refuse what is not the row that is needed, and say what makes one."""
     if isinstance(row, kind):
         return
     wanted, remedy = "Preference or Unpaired", "load_preferences(path) and from_trl"
