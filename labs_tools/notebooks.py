@@ -12,7 +12,6 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,18 +46,6 @@ NOTEBOOK_METADATA = ("widgets", "colab", "accelerator")
 CELL_METADATA = ("colab", "outputId", "collapsed", "ExecuteTime")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a notebook did not reach its end."""
-
-    place: str  # notebook, cell and heading
-    error: str
-    interrupted: bool
-
-    def __str__(self) -> str:
-        return f"{self.place}:\n  {self.error}"
-
-
 def run(
     notebooks: Mapping[int, Path], profile: Profile, out: Path, in_place: bool = False
 ) -> int:
@@ -84,18 +71,19 @@ def run(
         begun.append(lab)
         forget_results(out, lab)
         notebook = read_notebook(path)
-        failure = execute(notebook, path, profile, out)
+        try:
+            failure, stopped = execute(notebook, path, profile, out), ""
+        except Interrupted as interruption:
+            failure, stopped = "", str(interruption)
         notebook = clean(notebook)
         write_atomically(out / path.name, nbformat.writes(notebook) + "\n")
         write_atomically(out / f"{path.stem}.html", to_html(notebook, path.stem))
-        if failure is not None and failure.interrupted:
+        if stopped:
             _print_claims(out, begun)
-            raise Interrupted(
-                f"interrupted in {failure.place}; what ran until then is in "
-                f"{os.path.relpath(out)}"
-            )
-        if failure is not None:
-            failures.append(str(failure))
+            kept = f"what ran until then is in {os.path.relpath(out)}"
+            raise Interrupted(f"{stopped}; {kept}")
+        if failure:
+            failures.append(failure)
         elif str(lab) not in read_results(out).get("labs", {}):
             failures.append(
                 f"{path.name} left no results:\n  its last cell is to be lab.report()"
@@ -126,10 +114,12 @@ def read_notebook(path: Path) -> NotebookNode:
     return notebook
 
 
-def execute(
-    notebook: NotebookNode, path: Path, profile: Profile, out: Path
-) -> Failure | None:
-    """Execute a notebook, which then holds its outputs, and say what went wrong."""
+def execute(notebook: NotebookNode, path: Path, profile: Profile, out: Path) -> str:
+    """Execute a notebook, which then holds its outputs, and say what went wrong.
+
+    Raises:
+        Interrupted: by Ctrl-C; the message says where.
+    """
     client = NotebookClient(
         notebook,
         timeout=None,
@@ -153,13 +143,13 @@ def execute(
         except (DeadKernelError, NoSuchKernel) as error:
             reason = KERNEL_FAULTS[type(error)]
         else:
-            return None
+            return ""
     number = sum(cell.cell_type == "code" for cell in cells[: progress.running + 1])
     heading = f" ({progress.heading})" if progress.heading else ""
     place = f"{path.name}, code cell {number}{heading}"
     if interruption.asked:
-        reason = "interrupted"
-    return Failure(place, reason, interruption.asked)
+        raise Interrupted(f"interrupted in {place}")
+    return f"{place}:\n  {reason}"
 
 
 class Interruption:

@@ -5,11 +5,10 @@ draw by themselves, a table of contents, a description of every figure, code tha
 scrolls on a phone and wraps on paper. The page asks no network for anything.
 """
 
-import copy
 import html
 import re
 import unicodedata
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,10 @@ def to_html(notebook: NotebookNode, title: str) -> str:
     """Render a notebook in JupyterLab's style, as one file."""
     exporter = Page(raw_template=TEMPLATE.read_text(encoding="utf-8"))
     exporter.log.setLevel("ERROR")
-    exporter.register_filter("with_alt", _with_alt)
-    resources = {"metadata": {"name": title}}
-    page = exporter.from_notebook_node(described(notebook), resources)[0]
+    cells = notebook.cells
+    places = {c.id: h for c, h in zip(cells, headings(cells), strict=True)}
+    exporter.register_filter("with_alt", partial(_with_alt, places))
+    page = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
     page = _ELSEWHERE.sub(_alt_of, page)
     return page.replace(CONTENTS, contents(page), 1)
 
@@ -105,28 +105,13 @@ def _letter(found: re.Match[str]) -> str:
     return found[0]
 
 
-def described(notebook: NotebookNode) -> NotebookNode:
-    """A copy in which every figure says what it shows.
-
-    What the lab wrote into the output's metadata stays; other figures get the heading
-    that they stand under.
-    """
-    notebook = copy.deepcopy(notebook)
-    for cell, heading in zip(notebook.cells, headings(notebook.cells), strict=True):
-        for output in cell.get("outputs", []):
-            for kind in IMAGES:
-                if kind in output.get("data", {}):
-                    about = output.setdefault("metadata", {}).setdefault(kind, {})
-                    about.setdefault(
-                        "alt", f"Figure: {heading}" if heading else "Figure"
-                    )
-    return notebook
-
-
-def _with_alt(drawn: str, output: NotebookNode) -> str:
-    """Put the description of a figure into its element."""
+def _with_alt(
+    headings: dict[str, str], drawn: str, output: NotebookNode, cell: NotebookNode
+) -> str:
+    """Put what a figure shows into its element: what the lab says, or the heading."""
     about = output.get("metadata", {})
-    alt = next((about[k]["alt"] for k in IMAGES if "alt" in about.get(k, {})), "")
+    said = [about[kind]["alt"] for kind in IMAGES if "alt" in about.get(kind, {})]
+    alt = said[0] if said else f"Figure: {headings.get(cell.id, '')}".rstrip(": ")
     return drawn.replace("<img ", f'<img alt="{html.escape(alt)}" ', 1)
 
 

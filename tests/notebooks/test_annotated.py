@@ -41,7 +41,7 @@ def test_a_lab_with_annotations_reaches_its_report(tmp_path, name, choices, afte
     notebook.cells.insert(asks + 1, new_code_cell(CHOOSE.format(choices=choices)))
     out = tmp_path / "build" / "labs"
     failure = execute(notebook, path, load_profile(), out)
-    assert failure is None, str(failure)
+    assert not failure, failure
     assert f"{len(choices)} of" in said(notebook.cells[asks + 1])
     assert after in said(notebook.cells[asks + 2])
     results = json.loads((out / "results.json").read_text("utf-8"))

@@ -204,7 +204,7 @@ def test_bars_of_a_notebook_are_not_stored(tmp_path):
         ),
     )
     notebook = notebooks.read_notebook(path)
-    assert notebooks.execute(notebook, path, load_profile("smoke"), tmp_path) is None
+    assert not notebooks.execute(notebook, path, load_profile("smoke"), tmp_path)
     outputs = notebook.cells[0].outputs
     assert any(VIEW in output.get("data", {}) for output in outputs)
     assert not [x for x in outputs if x.get("name") == "stderr"]  # red in notebooks

@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labs_helpers.course.profile import ROOT
-from labs_tools.pages import described, mathml, to_html
+from labs_tools.pages import mathml, to_html
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
@@ -90,12 +90,6 @@ def test_every_figure_says_what_it_shows(page):
     alts = re.findall(r'<img[^>]*\balt="([^"]*)"', page)
     assert alts == ["Figure: A part", "Losses fall &amp; rise"]
     assert "No description" not in page
-
-
-def test_describing_changes_no_original():
-    original = notebook()
-    described(original)
-    assert original.cells[3].outputs[0].metadata == {}
 
 
 @pytest.mark.parametrize(
