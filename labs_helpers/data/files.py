@@ -80,7 +80,8 @@ def scan_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
                 yield from _listed(path, content)
                 return
             except BadFile:
-                _value(path, 1, first)  # a line of JSON Lines, or the list is broken
+                if not first.rstrip().endswith(b"]"):  # nor is it a line of its own
+                    raise
     except BadFile as error:
         yield error.line or 1, error
         return
@@ -134,6 +135,7 @@ def _value(path: str | Path, line: int, raw: bytes) -> Any:
             return value
         problem = "holds half of a surrogate pair, which is no text"
     except json.JSONDecodeError as error:
+        line += error.lineno - 1
         problem = f"is no JSON: {error.msg} at column {error.colno}"
     except RecursionError:
         problem = _TOO_DEEP

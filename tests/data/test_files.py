@@ -91,7 +91,7 @@ class TestJsonLines:
         assert read_json_lines(path) == [(1, {"rows": rows})]
 
     def test_a_broken_list(self, tmp_path):
-        with pytest.raises(BadFile, match=":1: is no JSON"):
+        with pytest.raises(BadFile, match=":2: is no JSON"):
             read_json_lines(written(tmp_path / "a.json", "[1,\n2"))
 
 
