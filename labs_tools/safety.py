@@ -31,13 +31,8 @@ def run(
 ) -> int:
     """Measure a model, print its card, and write it where `out` says.
 
-    Args:
-        model: a folder, or a name on the hub.
-        suites: folder with suites and attacks.
-        public: files of public suites, or their names on the hub.
-        limit: items of each suite, drawn at random.
-        max_new_tokens: of an answer.
-        out: folder for the card, as Markdown and HTML.
+    Public suites are given by name, as files or by their names on the hub; `limit`
+    items of each suite are drawn at random.
 
     Raises:
         OSError: a file, or the model, cannot be had.
