@@ -113,17 +113,14 @@ def bradley_terry_ratings(
     """Rate policies so that sigmoid(rating difference) is the chance to win.
 
     The most likely ratings under Bradley and Terry (1952), from all comparisons at
-    once. A tie is half a win for each. Every pair that was compared counts one tie
-    more, without which a policy that never lost would be infinitely good. Intervals
-    are by bootstrap over prompts.
-
-    Args:
-        outcomes: by the names of both sides; all over the same prompts, in one order.
-        baseline: the policy rated 0; without one the mean is 0. Times 173.7 (400 / ln
-            10) the ratings are those of Elo.
-        samples: of the bootstrap.
+    once, which are over the same prompts in one order. A tie is half a win for each.
+    Every pair that was compared counts one tie more, without which a policy that never
+    lost would be infinitely good. The baseline is rated 0, without one the mean is;
+    times 173.7 (400 / ln 10) the ratings are those of Elo. Intervals are by bootstrap
+    over prompts.
     """
     import choix
+    from scipy.cluster.hierarchy import DisjointSet
 
     names = list(dict.fromkeys(name for pair in outcomes for name in pair))
     if baseline is not None and baseline not in names:
@@ -131,7 +128,15 @@ def bradley_terry_ratings(
             f"no comparison names the baseline {baseline!r}; there are "
             f"{', '.join(names)}"
         )
-    _require_connected(outcomes, names)
+    groups = DisjointSet(names)
+    for pair in outcomes:
+        groups.merge(*pair)
+    if groups.n_subsets > 1:
+        parts = (", ".join(sorted(x, key=names.index)) for x in groups.subsets())
+        raise ValueError(
+            "ratings need comparisons that join all policies; none joins "
+            + " with ".join(f"({part})" for part in parts)
+        )
     table = [np.asarray(column, float) for column in outcomes.values()]
     if len({column.shape for column in table}) != 1 or table[0].ndim != 1:
         raise ValueError(
@@ -159,20 +164,6 @@ def bradley_terry_ratings(
         name: Estimate(*column, int(n))
         for name, column, n in zip(names, columns, counts, strict=True)
     }
-
-
-def _require_connected(pairs: Mapping[tuple[str, str], ArrayLike], names: list) -> None:
-    from scipy.cluster.hierarchy import DisjointSet
-
-    groups = DisjointSet(names)
-    for pair in pairs:
-        groups.merge(*pair)
-    if groups.n_subsets > 1:
-        parts = (", ".join(sorted(x, key=names.index)) for x in groups.subsets())
-        raise ValueError(
-            "ratings need comparisons that join all policies; none joins "
-            + " with ".join(f"({part})" for part in parts)
-        )
 
 
 def krippendorff_alpha(

@@ -279,9 +279,7 @@ def reply_logprobs(
     def both(batch: Sequence[tuple[list[int], list[int]]]) -> Tensor:
         scores = answer_scores(policy, batch).scores.log_softmax(1)
         scores = scores.reshape(len(batch), len(one), -1)
-        total = scores[:, -1, [one[-1], other[-1]]]
-        for place, token in enumerate(one[:-1]):
-            total = total + scores[:, place, [token]]
-        return total
+        before = scores[:, range(len(one) - 1), one[:-1]].sum(dim=1, keepdim=True)
+        return before + scores[:, -1, [one[-1], other[-1]]]
 
     return in_batches(policy, rows, both, 64, "judging").double().numpy()
