@@ -179,6 +179,7 @@ BROKEN_HEADS = {
         "kind",
     ),
     "no class": (lambda f: change_json(f / HEADS, kind="labs_helpers.fit:X"), "X"),
+    "no model": (lambda f: change_json(f / HEADS, kind="labs_helpers.fit:fit"), "kind"),
     "more names": (lambda f: change_json(f / HEADS, heads=["a", "b"]), "expected"),
     "no weights": (lambda f: (f / HEAD_WEIGHTS).unlink(), "is missing"),
     "cut weights": (lambda f: (f / HEAD_WEIGHTS).write_bytes(b"x"), "Cannot load"),
