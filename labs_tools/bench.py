@@ -32,29 +32,13 @@ from transformers import (
     PrinterCallback,
 )
 
-from labs_helpers import data
+from labs_helpers import data, fit, models, rl
 from labs_helpers.common.files import write_atomically
-from labs_helpers.course.profile import MODELS
-from labs_helpers.course.trl import trl_config
-from labs_helpers.fit import (
-    FitConfig,
-    Objective,
-    PairObjective,
-    Reference,
-    RewardObjective,
-    fit,
-)
+from labs_helpers.course import MODELS, trl_config
 from labs_helpers.losses import dpo_loss
-from labs_helpers.models import (
-    PolicyWithValue,
-    RewardModel,
-    encode_chat,
-    load_policy,
-    load_tokenizer,
-)
 from labs_helpers.models.loading import quiet_loading
 from labs_helpers.sampling import sample
-from labs_helpers.world.task import town_task
+from labs_helpers.world import town_task
 from labs_tools.studies import here
 
 MODEL = MODELS / "town-s"
@@ -115,7 +99,7 @@ def interleaved(
 
 def sampling(runs: int) -> Iterator[Row]:
     """Answers of up to 32 tokens to 64 prompts, each ending where it ends."""
-    policy, tokenizer = load_policy(MODEL), load_tokenizer(MODEL)
+    policy, tokenizer = _policy(), models.load_tokenizer(MODEL)
     asked = town_task().prompts("test")[:ANSWERS]
 
     def ours() -> int:
@@ -146,16 +130,16 @@ def dpo(runs: int) -> Iterator[Row]:
     rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
 
     def ours() -> Callable[[], Any]:
-        policy, reference = load_policy(MODEL), Reference(load_policy(MODEL))
-        objective = PairObjective(tokenizer, reference, partial(dpo_loss, beta=0.1))
+        policy, reference = _policy(), fit.Reference(_policy())
+        objective = fit.PairObjective(tokenizer, reference, partial(dpo_loss, beta=0.1))
         return _fitted(policy, rows, objective)
 
     def theirs() -> Callable[[], Any]:
         return _trainer(
             DPOTrainer,
             _settings(DPOConfig, beta=0.1, max_length=512),
-            model=load_policy(MODEL),
-            ref_model=load_policy(MODEL),
+            model=_policy(),
+            ref_model=_policy(),
             train_dataset=data.to_trl(rows),
             processing_class=tokenizer,
         )
@@ -171,8 +155,8 @@ def reward(runs: int) -> Iterator[Row]:
     rows, tokenizer = town_task().preferences("train")[: PAIRS * STEPS], _tokenizer()
 
     def ours() -> Callable[[], Any]:
-        model = RewardModel.from_policy(load_policy(MODEL))
-        return _fitted(model, rows, RewardObjective(model))
+        model = models.RewardModel.from_policy(_policy())
+        return _fitted(model, rows, fit.RewardObjective(model))
 
     def theirs() -> Callable[[], Any]:
         return _trainer(
@@ -193,8 +177,6 @@ def ppo(runs: int) -> Iterator[Row]:
     The values come from a model of their own, or from the policy's trunk, which TRL has
     not. TRL's micro-batch of 16 was faster here than one of 64.
     """
-    from labs_helpers.rl import RLConfig, train
-
     tokenizer = _tokenizer()
     asked = town_task().prompts("train")[:ANSWERS]
     questions, judge = _asked(tokenizer, asked), _classifier(tokenizer)
@@ -208,8 +190,8 @@ def ppo(runs: int) -> Iterator[Row]:
             return judge(input_ids=tokens, attention_mask=attended).logits[:, 0]
 
     def ours(separate: bool) -> Callable[[], Any]:
-        model = PolicyWithValue.from_policy(load_policy(MODEL), separate=separate)
-        config = RLConfig(
+        model = models.PolicyWithValue.from_policy(_policy(), separate=separate)
+        config = rl.RLConfig(
             updates=UPDATES,
             samples=ANSWERS,
             max_new_tokens=LONGEST,
@@ -217,7 +199,7 @@ def ppo(runs: int) -> Iterator[Row]:
             lr=1e-6,
             progress=False,
         )
-        return partial(train, model, asked, score, config)
+        return partial(rl.train, model, asked, score, config)
 
     theirs = partial(_trl_ppo, tokenizer, questions, judge)
     for name, separate, bar in (
@@ -250,8 +232,8 @@ def _trl_ppo(
     trainer = PPOTrainer(
         args=settings,
         processing_class=tokenizer,
-        model=load_policy(MODEL),
-        ref_model=load_policy(MODEL),
+        model=_policy(),
+        ref_model=_policy(),
         reward_model=judge,
         value_model=_classifier(tokenizer),
         train_dataset=Dataset.from_list([{"input_ids": q} for q in questions]),
@@ -312,8 +294,12 @@ def _ppo_apart(trl_ppo: Path, runs: int) -> list[Row]:
     return rows
 
 
+def _policy() -> models.Policy:
+    return models.load_policy(MODEL)
+
+
 def _tokenizer() -> PreTrainedTokenizerBase:
-    tokenizer = load_tokenizer(MODEL)
+    tokenizer = models.load_tokenizer(MODEL)
     tokenizer.padding_side = "left"
     return tokenizer
 
@@ -327,7 +313,8 @@ def _classifier(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 def _asked(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any]) -> Rows:
     return [
-        encode_chat(tokenizer, p.messages, add_generation_prompt=True) for p in prompts
+        models.encode_chat(tokenizer, p.messages, add_generation_prompt=True)
+        for p in prompts
     ]
 
 
@@ -345,10 +332,10 @@ def _padded_left(
 
 
 def _fitted(
-    model: Any, rows: Sequence[data.Preference], objective: Objective
+    model: Any, rows: Sequence[data.Preference], objective: fit.Objective
 ) -> Callable[[], Any]:
-    config = FitConfig(lr=1e-5, batch_size=PAIRS, epochs=1, progress=False)
-    return partial(fit, model, rows, objective, config)
+    config = fit.FitConfig(lr=1e-5, batch_size=PAIRS, epochs=1, progress=False)
+    return partial(fit.fit, model, rows, objective, config)
 
 
 def _trainer(kind: Any, settings: Any, **options: Any) -> Callable[[], Any]:

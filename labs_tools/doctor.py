@@ -116,6 +116,7 @@ def _labs() -> Iterator[Finding]:
     from labs_helpers.course.results import results_folder
     from labs_helpers.models import default_device_and_dtype
     from labs_tools.grading.sandbox import wall
+    from labs_tools.studies import stale
 
     hardware = default_device_and_dtype()
     yield Finding("ok", "device", f"{hardware.device.type}: {hardware.reason}")
@@ -128,6 +129,8 @@ def _labs() -> Iterator[Finding]:
         yield from named(profile)
         yield from _embedded(profile.model)
     yield folder(results_folder())
+    for line in stale.lines():
+        yield Finding("note", "studies", line)
     reason = wall().reason
     if reason:
         remedy = "see docs/instructors.md, if you grade"
