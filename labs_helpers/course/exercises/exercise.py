@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labs_helpers.common.printable import text_table
 from labs_helpers.course.exercises.patches import (
@@ -177,52 +176,32 @@ def is_lent(function: Any) -> bool:
 # Random inputs
 
 
-def dtype_of(flavour: str) -> torch.dtype:
-    """Return the float type that a flavour asks for."""
-    return torch.float64 if "float64" in flavour else torch.float32
-
-
-def normal(
-    rng: np.random.Generator,
-    *shape: int,
-    scale: float = 1.0,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Draw normal numbers."""
-    return torch.tensor(rng.normal(scale=scale, size=shape), dtype=dtype)
-
-
-def uniform(
-    rng: np.random.Generator, size: int, low: float, high: float, dtype: torch.dtype
-) -> Tensor:
-    """Draw uniform numbers."""
-    return torch.tensor(rng.uniform(low, high, size=size), dtype=dtype)
-
-
-def integers(rng: np.random.Generator, count: int, low: int, high: int) -> Tensor:
-    """Draw whole numbers from low to high, both included."""
-    return torch.tensor(rng.integers(low, high, size=count, endpoint=True))
+def tensors(flavour: str, **drawn: Any) -> Inputs:
+    """Make tensors of arrays, of float32 or, where the flavour says so, of float64."""
+    given = {}
+    for name, value in drawn.items():
+        if isinstance(value, np.ndarray):
+            value = torch.tensor(value)
+            if value.is_floating_point() and "float64" not in flavour:
+                value = value.float()
+        given[name] = value.item() if isinstance(value, np.generic) else value
+    return given
 
 
 def logprobs(
-    rng: np.random.Generator,
-    *shape: int,
-    around: float = -8.0,
-    scale: float = 2.0,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
+    rng: np.random.Generator, *shape: int, around: float = -8.0, scale: float = 2.0
+) -> np.ndarray:
     """Draw log-probs of whole answers, multiples of 1/16.
 
     On a coarse binary grid float32 adds and subtracts without rounding, so that the
     order in which an answer does it makes no difference.
     """
-    drawn = np.round(rng.normal(around, scale, size=shape) * 16) / 16
-    return torch.tensor(drawn, dtype=dtype)
+    return np.round(rng.normal(around, scale, size=shape) * 16) / 16
 
 
 def draw_beta(rng: np.random.Generator) -> float:
     """Draw a price of KL, a multiple of 1/32 that is far from 1."""
-    return float(rng.choice([rng.integers(2, 13), rng.integers(48, 65)])) / 32
+    return rng.choice([rng.integers(2, 13), rng.integers(48, 65)]).item() / 32
 
 
 def pair_inputs(
@@ -242,13 +221,11 @@ def pair_inputs(
         around = -900.0
     if flavour == "large differences":
         around, scale = -9000.0, 3000.0
-    drawn = [
-        logprobs(rng, size, around=around, scale=scale, dtype=dtype_of(flavour))
-        for _ in names
-    ]
+    drawn = logprobs(rng, len(names), size, around=around, scale=scale)
     if flavour == "policy is the reference":
-        drawn[:2] = [reference.clone() for reference in drawn[2:]]
-    return dict(zip(names, drawn, strict=True)) | {"beta": draw_beta(rng)}
+        drawn[:2] = drawn[2:]
+    given = dict(zip(names, drawn, strict=True))
+    return tensors(flavour, **given, beta=draw_beta(rng))
 
 
 def _shown(value: Any) -> tuple[str, str]:

@@ -11,10 +11,7 @@ from torch import Tensor
 from labs_helpers.course.exercises.exercise import (
     Exercise,
     Inputs,
-    dtype_of,
-    integers,
-    normal,
-    uniform,
+    tensors,
 )
 
 Rows = Sequence[Sequence[int]]
@@ -30,16 +27,10 @@ def bayes_ceiling(
 
 def ceiling_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Gold scores of pairs of answers, and an annotator's temperature."""
-    dtype = dtype_of(flavour)
-    gold_a, gold_b = (normal(rng, size, dtype=dtype) for _ in range(2))
-    if flavour == "equal answers":
-        gold_b = gold_a.clone()
+    a, b = rng.normal(size=(2, size))
+    b = a if flavour == "equal answers" else b
     low, high = (0.001, 0.004) if flavour == "sure annotator" else (0.2, 2.0)
-    return {
-        "gold_a": gold_a,
-        "gold_b": gold_b,
-        "temperature": float(rng.uniform(low, high)),
-    }
+    return tensors(flavour, gold_a=a, gold_b=b, temperature=rng.uniform(low, high))
 
 
 def bradley_terry_loss(
@@ -59,17 +50,13 @@ def bradley_terry_loss(
 
 def bradley_terry_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Rewards of pairs, with and without margin and centring."""
-    dtype = dtype_of(flavour)
-    scale = 200.0 if "large" in flavour else 1.5
-    given: Inputs = {
-        "chosen_rewards": normal(rng, size, scale=scale, dtype=dtype),
-        "rejected_rewards": normal(rng, size, scale=scale, dtype=dtype),
-    }
+    chosen, rejected = rng.normal(size=(2, size)) * (200 if "large" in flavour else 1.5)
+    given: Inputs = {"chosen_rewards": chosen, "rejected_rewards": rejected}
     if "margin" in flavour:
-        given["margin"] = uniform(rng, size, low=0.1, high=2.0, dtype=dtype)
+        given["margin"] = rng.uniform(0.1, 2.0, size=size)
     if "centred" in flavour:
-        given["center_weight"] = float(rng.uniform(0.05, 0.5))
-    return given
+        given["center_weight"] = rng.uniform(0.05, 0.5)
+    return tensors(flavour, **given)
 
 
 def last_token_rewards(
@@ -83,14 +70,14 @@ def last_token_rewards(
 def last_token_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Outputs for every token, and how many tokens are real."""
     tokens = 1 if flavour == "one token" else int(rng.integers(size, size + 3)) + 1
-    values = normal(rng, size, tokens, scale=2.0, dtype=dtype_of(flavour))
-    lengths = integers(rng, size, 1, tokens)
+    values = rng.normal(scale=2.0, size=(size, tokens))
+    lengths = rng.integers(1, tokens + 1, size=size)
     if flavour == "no padding":
-        lengths = torch.full((size,), tokens)
+        lengths[:] = tokens
     if flavour == "padding is NaN":
-        lengths = integers(rng, size, 1, max(1, tokens - 1))
-        values[torch.arange(tokens) >= lengths[:, None]] = float("nan")
-    return {"values": values, "lengths": lengths}
+        lengths = rng.integers(1, max(1, tokens - 1) + 1, size=size)
+        values[np.arange(tokens) >= lengths[:, None]] = np.nan
+    return tensors(flavour, values=values, lengths=lengths)
 
 
 def multi_head_loss(
@@ -108,12 +95,9 @@ def multi_head_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inpu
     """Rewards of every head, and the head that each pair was judged on."""
     heads = 1 if flavour == "one head" else int(rng.integers(3, 5))
     scale = 200.0 if "large" in flavour else 1.5
-    shape, dtype = (size, heads), dtype_of(flavour)
-    return {
-        "chosen": normal(rng, *shape, scale=scale, dtype=dtype),
-        "rejected": normal(rng, *shape, scale=scale, dtype=dtype),
-        "dimension": integers(rng, size, 0, heads - 1),
-    }
+    chosen, rejected = rng.normal(scale=scale, size=(2, size, heads))
+    dimension = rng.integers(heads, size=size)
+    return tensors(flavour, chosen=chosen, rejected=rejected, dimension=dimension)
 
 
 def probability_gap(
@@ -128,13 +112,12 @@ def probability_gap(
 
 def gap_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Differences of rewards, a fitted temperature, and the true probabilities."""
-    dtype = dtype_of(flavour)
-    scale = 200.0 if "large" in flavour else 2.0
-    return {
-        "margins": normal(rng, size, scale=scale, dtype=dtype),
-        "temperature": float(rng.choice([rng.uniform(0.3, 0.7), rng.uniform(1.5, 3)])),
-        "known_probabilities": uniform(rng, size, low=0.05, high=0.95, dtype=dtype),
-    }
+    return tensors(
+        flavour,
+        margins=rng.normal(scale=200.0 if "large" in flavour else 2.0, size=size),
+        temperature=rng.choice([rng.uniform(0.3, 0.7), rng.uniform(1.5, 3)]),
+        known_probabilities=rng.uniform(0.05, 0.95, size=size),
+    )
 
 
 def best_of_n(
@@ -190,12 +173,8 @@ def pair_batch_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inpu
             tokens[cut - 1] = tokens[-1] = pad
         chosen.append(tokens[:cut])
         rejected.append(tokens[cut:])
-    return {
-        "chosen": chosen,
-        "rejected": rejected,
-        "heads": integers(rng, size, 0, 3),
-        "pad": pad,
-    }
+    heads = rng.integers(4, size=size)
+    return tensors(flavour, chosen=chosen, rejected=rejected, heads=heads, pad=pad)
 
 
 EXERCISES = (

@@ -10,11 +10,9 @@ from labs_helpers.course.exercises.exercise import (
     Exercise,
     Inputs,
     draw_beta,
-    dtype_of,
-    integers,
     logprobs,
-    normal,
     pair_inputs,
+    tensors,
 )
 from labs_helpers.losses import sequence_logprobs
 
@@ -34,47 +32,23 @@ def optimal_policy(
 
 
 def optimal_policy_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
-    """Probabilities of K answers under the reference, their rewards, a price of KL."""
-    plain = flavour in ("plain", "float64")
-    dtype = dtype_of(flavour) if plain else torch.float64
-    # A lone answer has all the probability whatever anybody does with it.
-    rewards = normal(rng, size, dtype=dtype)
-    reference = torch.softmax(normal(rng, size, dtype=torch.float64), dim=0)
-    beta = float(rng.choice([rng.uniform(0.3, 0.7), rng.uniform(1.5, 3)]))
-    if flavour == "large rewards":
+    """Probabilities of K answers under the reference, their rewards, a price of KL.
+
+    A lone answer has all the probability whatever anybody does with it.
+    """
+    rewards, weights = rng.normal(size=(2, size))
+    reference = np.exp(weights) / np.exp(weights).sum()
+    beta = rng.choice([rng.uniform(0.3, 0.7), rng.uniform(1.5, 3)])
+    if flavour == "large rewards, float64":
         rewards = rewards * 2000
-    if flavour == "rewards far from 0":
+    if flavour == "rewards far from 0, float64":
         rewards = rewards + 3000
-    if flavour == "an answer that the reference never gives" and size > 1:
-        reference = torch.cat([reference[1:] / (1 - reference[0]), torch.zeros(1)])
+    if flavour.startswith("an answer that the reference never gives") and size > 1:
+        reference = np.append(reference[1:] / (1 - reference[0]), 0.0)
         rewards[-1] = 200
-        order = torch.tensor(rng.permutation(size))
+        order = rng.permutation(size)
         reference, rewards = reference[order], rewards[order]
-    return {"reference": reference.to(dtype), "rewards": rewards, "beta": beta}
-
-
-def answer_logprob_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
-    """Aligned logits, the tokens that they predict, and which tokens count."""
-    width = int(rng.integers(size, size + 3)) + 3
-    vocabulary = width + 3  # more than tokens, or a wrong axis goes unnoticed
-    large = flavour.startswith("large logits")
-    shape = (size, width, vocabulary)
-    logits = normal(rng, *shape, scale=800.0 if large else 1.5, dtype=dtype_of(flavour))
-    tokens = torch.tensor(rng.integers(0, vocabulary, size=shape[:2]))
-    if flavour == "everything counts":
-        mask = torch.ones(shape[:2], dtype=torch.bool)
-    else:
-        begin = rng.integers(0, width - 1, size=(size, 1))
-        end = rng.integers(begin + 2, width + 1)
-        if size == 1:
-            begin, end = np.array([[1]]), np.array([[width - 1]])
-        columns = np.arange(width)
-        mask = torch.tensor((columns >= begin) & (columns < end))
-    if flavour == "masked logits are NaN":
-        logits[~mask] = float("nan")
-    if flavour == "masked tokens are -100":
-        tokens[~mask] = -100
-    return {"logits": logits, "tokens": tokens, "mask": mask}
+    return tensors(flavour, reference=reference, rewards=rewards, beta=beta)
 
 
 def answer_logprob(
@@ -87,6 +61,31 @@ def answer_logprob(
     tokens = tokens.masked_fill(~mask, 0)
     logprobs = logits.log_softmax(2).gather(2, tokens[:, :, None])[:, :, 0]
     return (logprobs * mask).sum(1)
+
+
+def answer_logprob_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Aligned logits, the tokens that they predict, and which tokens count.
+
+    Large logits are of float64: float32 would leave four digits of a gradient.
+    """
+    width = int(rng.integers(size, size + 3)) + 3
+    vocabulary = width + 3  # more than tokens, or a wrong axis goes unnoticed
+    scale = 800.0 if flavour.startswith("large logits") else 1.5
+    logits = rng.normal(scale=scale, size=(size, width, vocabulary))
+    tokens = rng.integers(0, vocabulary, size=(size, width))
+    mask = np.ones((size, width), bool)
+    if flavour != "everything counts":
+        begin = rng.integers(0, width - 1, size=(size, 1))
+        end = rng.integers(begin + 2, width + 1)
+        if size == 1:
+            begin, end = np.array([[1]]), np.array([[width - 1]])
+        columns = np.arange(width)
+        mask = (columns >= begin) & (columns < end)
+    if flavour == "masked logits are NaN":
+        logits[~mask] = np.nan
+    if flavour == "masked tokens are -100":
+        tokens[~mask] = -100
+    return tensors(flavour, logits=logits, tokens=tokens, mask=mask)
 
 
 def dpo_loss(
@@ -134,31 +133,26 @@ def kto_loss(
 
 def kto_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs of single answers, what people said of them, KL, beta and weights."""
-    dtype = dtype_of(flavour)
-    around, scale = -8.0, 2.0
-    if flavour == "large differences":
-        around, scale = -9000.0, 3000.0
-    policy, reference = (
-        logprobs(rng, size, around=around, scale=scale, dtype=dtype) for _ in range(2)
-    )
+    large = flavour == "large differences"
+    around, scale = (-9000.0, 3000.0) if large else (-8.0, 2.0)
+    policy, reference = logprobs(rng, 2, size, around=around, scale=scale)
     if flavour == "policy is the reference":
-        reference = policy.clone()
-    desirable = torch.tensor(rng.random(size) < 0.5)
+        reference = policy
+    desirable = rng.random(size) < 0.5
     if size > 1:
-        desirable[:2] = torch.tensor([True, False])
-    if flavour == "only desirable":
-        desirable[:] = True
-    if flavour == "only undesirable":
-        desirable[:] = False
-    return {
-        "policy": policy,
-        "reference": reference,
-        "desirable": desirable,
-        "kl": logprobs(rng, around=1.5, scale=0.4, dtype=dtype).abs(),
-        "beta": draw_beta(rng),
-        "desirable_weight": float(rng.uniform(1.1, 2)),
-        "undesirable_weight": float(rng.uniform(0.4, 0.9)),
-    }
+        desirable[:2] = True, False
+    if flavour.startswith("only"):
+        desirable[:] = flavour == "only desirable"
+    return tensors(
+        flavour,
+        policy=policy,
+        reference=reference,
+        desirable=desirable,
+        kl=np.asarray(abs(logprobs(rng, around=1.5, scale=0.4))),
+        beta=draw_beta(rng),
+        desirable_weight=rng.uniform(1.1, 2),
+        undesirable_weight=rng.uniform(0.4, 0.9),
+    )
 
 
 def slic_loss(
@@ -176,20 +170,20 @@ def slic_loss(
 
 def slic_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs of pairs and of answers to be kept likely, a margin, a weight."""
-    dtype = dtype_of(flavour)
-    targets = size if flavour == "as many targets as pairs" else size + 2
-    chosen, rejected = (logprobs(rng, size, dtype=dtype) for _ in range(2))
+    chosen, rejected = logprobs(rng, 2, size)
     if flavour == "all pairs far enough apart":
-        chosen = rejected + 9 + logprobs(rng, size, around=3, dtype=dtype).abs()
-    return {
-        "policy_chosen": chosen,
-        "policy_rejected": rejected,
-        "target_logprobs": logprobs(rng, targets, dtype=dtype),
-        # Off the grid of the log-probs, so that no pair stands at the bend.
-        "delta": float(rng.choice([rng.integers(6, 13), rng.integers(20, 60)])) / 16
-        + 1 / 32,
-        "weight": float(rng.choice([rng.uniform(0.2, 0.7), rng.uniform(1.5, 2)])),
-    }
+        chosen = rejected + 9 + np.abs(logprobs(rng, size, around=3))
+    targets = size if flavour == "as many targets as pairs" else size + 2
+    target_logprobs = logprobs(rng, targets)
+    delta = rng.choice([rng.integers(6, 13), rng.integers(20, 60)]) / 16
+    return tensors(
+        flavour,
+        policy_chosen=chosen,
+        policy_rejected=rejected,
+        target_logprobs=target_logprobs,
+        delta=delta + 1 / 32,  # off the grid of the log-probs: no pair at the bend
+        weight=rng.choice([rng.uniform(0.2, 0.7), rng.uniform(1.5, 2)]),
+    )
 
 
 def judged_in_both_orders(
@@ -209,7 +203,7 @@ def judged_in_both_orders(
 
 def both_orders_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Probabilities of answer a in both orders."""
-    count, dtype = 3 * size - 2, dtype_of(flavour)  # enough for every kind of pair
+    count = 3 * size - 2  # enough for every kind of pair
     first, second = rng.uniform(0.02, 0.98, size=(2, count))
     if flavour == "undecided judge":
         first[rng.random(count) < 0.4] = 0.5
@@ -222,10 +216,7 @@ def both_orders_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inp
         first, second = first / 2, 0.5 + second / 2
     if flavour == "sure judge":
         first, second = np.round(first), np.round(second)
-    return {
-        "first": torch.tensor(first, dtype=dtype),
-        "second": torch.tensor(second, dtype=dtype),
-    }
+    return tensors(flavour, first=first, second=second)
 
 
 def pair_logprobs(
@@ -245,28 +236,31 @@ def pair_logprobs(
 
 def pair_logprobs_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """A model's output over padded rows of prompt and answer."""
-    prompt_lengths = integers(rng, size, 1, 4)
-    answers = integers(rng, size, 3, 6)
+    prompt_lengths, answers = (
+        rng.integers(1, 5, size=size),
+        rng.integers(3, 7, size=size),
+    )
     if flavour == "nothing but the end token":
-        answers = torch.ones_like(answers)
+        answers[:] = 1
     if flavour == "no padding":
         answers = 9 - prompt_lengths
     lengths = prompt_lengths + answers
     width = int(lengths.max()) + (0 if flavour == "no padding" else 3)
     vocabulary = 11
-    tokens = torch.tensor(rng.integers(2, vocabulary, size=(size, width)))
-    rows, pad = torch.arange(size), 1 if flavour == "padding is the end token" else 0
-    tokens[torch.arange(width) >= lengths[:, None]] = pad
-    tokens[rows, lengths - 1] = 1
-    logits = normal(rng, size, width, vocabulary, dtype=dtype_of(flavour))
+    tokens = rng.integers(2, vocabulary, size=(size, width))
+    padding = np.arange(width) >= lengths[:, None]
+    tokens[padding] = 1 if flavour == "padding is the end token" else 0
+    tokens[np.arange(size), lengths - 1] = 1
+    logits = rng.normal(size=(size, width, vocabulary))
     if flavour == "padding is NaN":
-        logits[torch.arange(width) >= lengths[:, None]] = float("nan")
-    return {
-        "logits": logits,
-        "tokens": tokens,
-        "prompt_lengths": prompt_lengths,
-        "lengths": lengths,
-    }
+        logits[padding] = np.nan
+    return tensors(
+        flavour,
+        logits=logits,
+        tokens=tokens,
+        prompt_lengths=prompt_lengths,
+        lengths=lengths,
+    )
 
 
 EXERCISES = (
@@ -275,8 +269,8 @@ EXERCISES = (
         "The optimum of reward minus KL",
         optimal_policy,
         optimal_policy_inputs,
-        "plain; float64; large rewards; rewards far from 0; an answer that the "
-        "reference never gives",
+        "plain; float64; large rewards, float64; rewards far from 0, float64; "
+        "an answer that the reference never gives, float64",
         (2, 10, 2),
     ),
     Exercise(

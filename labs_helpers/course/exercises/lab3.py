@@ -15,28 +15,26 @@ from torch import Tensor
 from labs_helpers.course.exercises.exercise import (
     Exercise,
     Inputs,
-    dtype_of,
-    integers,
-    normal,
+    tensors,
 )
 
 
-def answer_mask(rng: np.random.Generator, size: int, flavour: str) -> Tensor:
+def answer_mask(rng: np.random.Generator, size: int, flavour: str) -> np.ndarray:
     """Which tokens count, (B, T): every row some, and every row with padding."""
-    lengths = integers(rng, size, 2, 5)
+    lengths = rng.integers(2, 6, size=size)
     if flavour == "answers of one token":
-        lengths = torch.ones_like(lengths)
+        lengths[:] = 1
     width = int(lengths.max()) + 2
     if flavour == "no padding":
-        lengths, width = torch.full_like(lengths, 5), 5
-    return torch.arange(width) < lengths[:, None]
+        lengths[:] = width = 5
+    return np.arange(width) < lengths[:, None]
 
 
-def spoil_padding(flavour: str, mask: Tensor, *tensors: Tensor) -> None:
+def spoil_padding(flavour: str, mask: np.ndarray, *arrays: np.ndarray) -> None:
     """Write NaN where nothing counts, if the flavour says so."""
     if flavour == "padding is NaN":
-        for tensor in tensors:
-            tensor[~mask] = float("nan")
+        for array in arrays:
+            array[~mask] = np.nan
 
 
 def reinforce_loss(
@@ -54,13 +52,13 @@ def reinforce_loss(
 
 def reinforce_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs of the answers' tokens and how good each token was."""
-    mask, dtype = answer_mask(rng, size, flavour), dtype_of(flavour)
-    logprobs = -normal(rng, *mask.shape, dtype=dtype).abs() - 0.1
-    advantages = normal(rng, *mask.shape, dtype=dtype)
+    mask = answer_mask(rng, size, flavour)
+    logprobs = -np.abs(rng.normal(size=mask.shape)) - 0.1
+    advantages = rng.normal(size=mask.shape)
     if flavour == "all rewards above 0":
-        advantages = advantages.abs() + 1
+        advantages = np.abs(advantages) + 1
     spoil_padding(flavour, mask, logprobs, advantages)
-    return {"logprobs": logprobs, "advantages": advantages, "mask": mask}
+    return tensors(flavour, logprobs=logprobs, advantages=advantages, mask=mask)
 
 
 @torch.no_grad()
@@ -89,18 +87,14 @@ def gae(
 
 def gae_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Rewards and values of the answers' tokens, a discount and a lambda."""
-    mask, dtype = answer_mask(rng, size, flavour), dtype_of(flavour)
-    rewards = normal(rng, *mask.shape, dtype=dtype)
-    values = normal(rng, *mask.shape, dtype=dtype)
+    mask = answer_mask(rng, size, flavour)
+    rewards, values = rng.normal(size=(2, *mask.shape))
     spoil_padding(flavour, mask, rewards, values)
+    gamma = 1.0 if flavour == "no discount" else 0.9
     lam = {"lambda is 0": 0.0, "lambda is 1": 1.0}.get(flavour, 0.8)
-    return {
-        "rewards": rewards,
-        "values": values,
-        "mask": mask,
-        "gamma": 1.0 if flavour == "no discount" else 0.9,
-        "lam": lam,
-    }
+    return tensors(
+        flavour, rewards=rewards, values=values, mask=mask, gamma=gamma, lam=lam
+    )
 
 
 class Product:
@@ -144,19 +138,17 @@ def conjugate_gradients_inputs(
     rng: np.random.Generator, size: int, flavour: str
 ) -> Inputs:
     """A well-conditioned system with as many unknowns as the size says."""
-    dtype = dtype_of(flavour)
     directions, _ = np.linalg.qr(rng.normal(size=(size, size)))
     curvatures = rng.uniform(0.5, 3.0, size=size)
     matrix = (directions * curvatures) @ directions.T
-    b = normal(rng, size, dtype=dtype)
+    b = rng.normal(size=size)
     if flavour.startswith("right side is 0"):
-        b = torch.zeros_like(b)
+        b[:] = 0
     more = {"a few more than needed": size + 3, "as many as unknowns": size}
-    return {
-        "product": Product(torch.tensor((matrix + matrix.T) / 2, dtype=dtype)),
-        "b": b,
-        "iterations": more.get(flavour.split(",")[0], max(1, size - 2)),
-    }
+    iterations = more.get(flavour.split(",")[0], max(1, size - 2))
+    given = tensors(flavour, product=(matrix + matrix.T) / 2, b=b)
+    product = Product(given["product"])
+    return {"product": product, "b": given["b"], "iterations": iterations}
 
 
 def ppo_loss(
@@ -178,21 +170,20 @@ def ppo_loss(
 
 def ppo_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs now and when the answers were sampled."""
-    mask, dtype = answer_mask(rng, size, flavour), dtype_of(flavour)
-    old_logprobs = -normal(rng, *mask.shape, dtype=dtype).abs() - 0.1
-    spread = 2.0 if flavour == "far from the old policy" else 0.3
-    if flavour == "first minibatch":
-        spread = 0.0
-    logprobs = old_logprobs + normal(rng, *mask.shape, scale=spread, dtype=dtype)
-    advantages = normal(rng, *mask.shape, dtype=dtype)
+    mask = answer_mask(rng, size, flavour)
+    old_logprobs = -np.abs(rng.normal(size=mask.shape)) - 0.1
+    spread = {"far from the old policy": 2.0, "first minibatch": 0.0}.get(flavour, 0.3)
+    logprobs = old_logprobs + rng.normal(scale=spread, size=mask.shape)
+    advantages = rng.normal(size=mask.shape)
     spoil_padding(flavour, mask, logprobs, old_logprobs, advantages)
-    return {
-        "logprobs": logprobs,
-        "old_logprobs": old_logprobs,
-        "advantages": advantages,
-        "mask": mask,
-        "clip": float(rng.choice([0.1, 0.2, 0.3])),
-    }
+    return tensors(
+        flavour,
+        logprobs=logprobs,
+        old_logprobs=old_logprobs,
+        advantages=advantages,
+        mask=mask,
+        clip=rng.choice([0.1, 0.2, 0.3]),
+    )
 
 
 def kl_estimates(
@@ -208,13 +199,12 @@ def kl_estimates(
 
 def kl_estimates_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Log-probs of sampled tokens under the policy and its reference."""
-    dtype = dtype_of(flavour)
+    logprobs = -np.abs(rng.normal(size=size)) - 0.05
     scale = 4.0 if flavour == "far apart" else 0.7
-    logprobs = -normal(rng, size, dtype=dtype).abs() - 0.05
-    reference_logprobs = logprobs + normal(rng, size, scale=scale, dtype=dtype)
+    reference_logprobs = logprobs + rng.normal(scale=scale, size=size)
     if flavour == "policy is the reference":
-        reference_logprobs = logprobs.clone()
-    return {"logprobs": logprobs, "reference_logprobs": reference_logprobs}
+        reference_logprobs = logprobs
+    return tensors(flavour, logprobs=logprobs, reference_logprobs=reference_logprobs)
 
 
 @torch.no_grad()
@@ -236,17 +226,18 @@ def shape_rewards(
 
 def shape_rewards_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """What a reward model says of whole answers, and the log-probs of their tokens."""
-    mask, dtype = answer_mask(rng, size, flavour), dtype_of(flavour)
-    logprobs = -normal(rng, *mask.shape, dtype=dtype).abs() - 0.1
-    reference_logprobs = logprobs + normal(rng, *mask.shape, dtype=dtype)
+    mask = answer_mask(rng, size, flavour)
+    logprobs = -np.abs(rng.normal(size=mask.shape)) - 0.1
+    reference_logprobs = logprobs + rng.normal(size=mask.shape)
     spoil_padding(flavour, mask, logprobs, reference_logprobs)
-    return {
-        "scores": normal(rng, size, dtype=dtype) + 2,
-        "logprobs": logprobs,
-        "reference_logprobs": reference_logprobs,
-        "mask": mask,
-        "kl_weight": float(rng.choice([0.03, 0.1, 0.5])),
-    }
+    return tensors(
+        flavour,
+        scores=rng.normal(size=size) + 2,
+        logprobs=logprobs,
+        reference_logprobs=reference_logprobs,
+        mask=mask,
+        kl_weight=rng.choice([0.03, 0.1, 0.5]),
+    )
 
 
 def learning_targets(
@@ -266,17 +257,10 @@ def learning_targets_inputs(
     rng: np.random.Generator, size: int, flavour: str
 ) -> Inputs:
     """Rewards and values of the answers' tokens."""
-    mask, dtype = answer_mask(rng, size, flavour), dtype_of(flavour)
-    rewards = normal(rng, *mask.shape, dtype=dtype) + 1
-    values = normal(rng, *mask.shape, dtype=dtype)
-    if flavour == "values of 0":
-        values = torch.zeros_like(values)
-    return {
-        "rewards": rewards.masked_fill(~mask, 0.0),
-        "values": values.masked_fill(~mask, 0.0),
-        "mask": mask,
-        "lam": 0.9,
-    }
+    mask = answer_mask(rng, size, flavour)
+    rewards, values = rng.normal(size=(2, *mask.shape)) * mask
+    values = values * (flavour != "values of 0")
+    return tensors(flavour, rewards=rewards + mask, values=values, mask=mask, lam=0.9)
 
 
 EXERCISES = (

@@ -9,9 +9,9 @@ from torch import Tensor
 from labs_helpers.course.exercises.exercise import (
     Exercise,
     Inputs,
-    dtype_of,
     logprobs,
     pair_inputs,
+    tensors,
 )
 
 END = 1
@@ -28,18 +28,17 @@ def soft_label(reply_logprobs: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:
 
 
 def soft_label_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
-    """Log-probs of both replies, A and B."""
-    around, scale = -3.0, 1.5
-    if flavour.startswith("replies that the judge hardly ever gives"):
-        around = -900.0
-    drawn = logprobs(
-        rng, size, 2, around=around, scale=scale, dtype=dtype_of(flavour)
-    ).clamp(max=-0.75)
+    """Log-probs of both replies, A and B.
+
+    Very unlikely ones are of float64: float32 would leave four digits.
+    """
+    around = -900.0 if "hardly ever" in flavour else -3.0
+    drawn = logprobs(rng, size, 2, around=around, scale=1.5).clip(max=-0.75)
     if flavour == "judge that is sure":
-        sure = torch.tensor(rng.integers(2, size=size))
-        drawn[torch.arange(size), sure] = -0.0625
-        drawn[torch.arange(size), 1 - sure] -= 60.0
-    return {"reply_logprobs": drawn}
+        sure, rows = rng.integers(2, size=size), np.arange(size)
+        drawn[rows, sure] = -0.0625
+        drawn[rows, 1 - sure] -= 60.0
+    return tensors(flavour, reply_logprobs=drawn)
 
 
 def unbiased_label(
@@ -68,11 +67,7 @@ def position_bias_inputs(rng: np.random.Generator, size: int, flavour: str) -> I
         bias = bias / 2
     odds = np.stack([strength + bias + noise, strength - bias])
     first, second = 1 / (1 + np.exp(-odds))
-    dtype = dtype_of(flavour)
-    return {
-        "a_first": torch.tensor(first, dtype=dtype),
-        "a_second": torch.tensor(second, dtype=dtype),
-    }
+    return tensors(flavour, a_first=first, a_second=second)
 
 
 def sl_cai_batch(
@@ -143,8 +138,7 @@ def soft_dpo_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs
         labels[:] = 0.5
     if flavour == "labels of 0 and 1":
         labels = np.round(labels)
-    given["labels"] = torch.tensor(labels, dtype=dtype_of(flavour))
-    return given | {"beta": beta}
+    return given | tensors(flavour, labels=labels, beta=beta)
 
 
 def attack_success(
@@ -170,13 +164,9 @@ def attack_success_inputs(rng: np.random.Generator, size: int, flavour: str) -> 
         successes[:] = 0
     if flavour == "every attack succeeds":
         successes[:] = count
-    succeeded = np.zeros((size, count))
-    for row, many in enumerate(successes):
-        succeeded[row, rng.permutation(count)[:many]] = 1.0
-    return {
-        "succeeded": torch.tensor(succeeded, dtype=dtype_of(flavour)),
-        "z": float(rng.choice([1.25, 1.5, 2.0, 2.5])),
-    }
+    order = np.stack([rng.permutation(count) for _ in successes])
+    succeeded = (np.argsort(order) < successes[:, None]).astype(float)
+    return tensors(flavour, succeeded=succeeded, z=rng.choice([1.25, 1.5, 2.0, 2.5]))
 
 
 def agreement_beyond_chance(
@@ -198,15 +188,10 @@ def agreement_beyond_chance(
 def agreement_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
     """Verdicts of both on the same pairs; never a single one on all of them."""
     count = 7 * size - 6
-    shares = np.array([0.3, 0.2, 0.5])
-    if flavour == "no ties":
-        shares = np.array([0.35, 0.0, 0.65])
+    shares = [0.35, 0.0, 0.65] if flavour == "no ties" else [0.3, 0.2, 0.5]
     people = rng.choice([0.0, 0.5, 1.0], size=count, p=shares)
-    judge = np.where(
-        rng.random(count) < 0.6,
-        people,
-        rng.choice([0.0, 0.5, 1.0], size=count, p=shares),
-    )
+    alike = rng.random(count) < 0.6
+    judge = np.where(alike, people, rng.choice([0.0, 0.5, 1.0], size=count, p=shares))
     if flavour == "a nearly always better":
         people[:], judge[:] = 1.0, 1.0
         people[::5], judge[:: 4 + size] = 0.0, 0.0
@@ -220,11 +205,7 @@ def agreement_inputs(rng: np.random.Generator, size: int, flavour: str) -> Input
     # One more pair on which they differ keeps chance below certainty.
     if flavour != "perfect agreement" or count == 1:
         people[0], judge[0] = (0.0, 1.0)
-    dtype = dtype_of(flavour)
-    return {
-        "judge": torch.tensor(judge, dtype=dtype),
-        "people": torch.tensor(people, dtype=dtype),
-    }
+    return tensors(flavour, judge=judge, people=people)
 
 
 def ai_labels(
@@ -239,22 +220,18 @@ def ai_labels(
 
 
 def ai_labels_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
-    """Log-probs of the replies A and B, with a or with b shown first."""
-    dtype = dtype_of(flavour)
-    around = (
-        -900.0
-        if flavour.startswith("replies that the judge hardly ever gives")
-        else -6.0
-    )
-    first, second = (
-        logprobs(rng, size, 2, around=around, scale=1.5, dtype=dtype) for _ in range(2)
-    )
+    """Log-probs of the replies A and B, with a or with b shown first.
+
+    Very unlikely ones are of float64: float32 would leave four digits.
+    """
+    around = -900.0 if "hardly ever" in flavour else -6.0
+    first, second = logprobs(rng, 2, size, 2, around=around, scale=1.5)
     if flavour == "judge that always says A":
         first[:, 0] = first[:, 1] + 3.0
-        second = first.clone()
+        second = first
     if flavour == "judge without a bias":
-        second = first.flip(1)
-    return {"a_shown_first": first, "b_shown_first": second}
+        second = first[:, ::-1].copy()
+    return tensors(flavour, a_shown_first=first, b_shown_first=second)
 
 
 EXERCISES = (
