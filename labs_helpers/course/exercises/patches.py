@@ -95,11 +95,10 @@ def mistakes_of(reference: Function, patches: Sequence[Patch]) -> tuple[Mistake,
             if function is not None:
                 message = f"{patch.message} {leak.message}"
                 found.append(Mistake(f"{patch.name}; {leak.name}", function, message))
-    seen: set[str] = set()
+    first = {patch.name: patch for patch in reversed(patches)}
     for patch in patches:
-        if patch.name in seen:
+        if first[patch.name] is not patch:
             raise BankError(f"{patch.place}: another one has this name")
-        seen.add(patch.name)
     return tuple(found)
 
 
@@ -136,10 +135,8 @@ class _Source:
 
     def together(self, one: Patch, other: Patch) -> Function | None:
         """Make the function of two patches, if one fits after the other."""
-        if one.body and other.body:
-            return None
         for first, second in ((one, other), (other, one)):
-            if second.body:
+            if second.body:  # it would undo the first
                 continue
             try:
                 body = _applied(second, _applied(first, self._body))
@@ -151,13 +148,10 @@ class _Source:
     def _compiled(self, body: str, patch: Patch) -> Function:
         made: dict[str, Function] = {}
         try:
-            exec(
-                compile(self._head + body, f"<{patch.name}>", "exec"),
-                self._globals,
-                made,
-            )
+            code = compile(self._head + body, f"<{patch.name}>", "exec")
         except SyntaxError as error:
             raise BankError(f"{patch.place}: {error} in\n{body}") from error
+        exec(code, self._globals, made)
         return made["answer"]
 
 
@@ -175,11 +169,9 @@ def _applied(patch: Patch, body: str) -> str:
             many = f"in {len(places)} places of" if places else "nowhere in"
             raise BankError(f"{patch.place}: `{old}` stands {many}\n{body}")
         for place in reversed(places):
-            start = body.rfind("\n", 0, place.start()) + 1
-            line = body[start:]
-            indent = line[: len(line) - len(line.lstrip())]
-            code = new.replace("\n", f"\n{indent}")
-            body = body[: place.start()] + code + body[place.end() :]
+            before, after = body[: place.start()], body[place.end() :]
+            indent = re.match(" *", body[before.rfind("\n") + 1 :])[0]
+            body = before + new.replace("\n", f"\n{indent}") + after
     return body
 
 
