@@ -196,7 +196,7 @@ def logprobs(
     On a coarse binary grid float32 adds and subtracts without rounding, so that the
     order in which an answer does it makes no difference.
     """
-    return np.round(rng.normal(around, scale, size=shape) * 16) / 16
+    return np.asarray(np.round(rng.normal(around, scale, size=shape) * 16) / 16)
 
 
 def draw_beta(rng: np.random.Generator) -> float:
