@@ -1,7 +1,7 @@
 """Tests that every lab's exercises pass; a test module of a lab imports them all.
 
-The module says which EXERCISES, and in STYLES three right answers to each, written in
-other ways than the reference.
+The module says which EXERCISES, and in STYLES right answers to each, three written in
+other ways than the reference, and the library's where it has one.
 """
 
 import dataclasses

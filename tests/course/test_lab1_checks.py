@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from labs_helpers import losses
 from labs_helpers.course.exercises import check, exercises_of
 
 from .lab_checks import (  # noqa: F401
@@ -177,7 +178,12 @@ def pair_batch_zipped(chosen, rejected, heads, pad):
 
 STYLES = {
     "1.1": (ceiling_loop, ceiling_absolute, ceiling_einsum),
-    "1.2": (bradley_terry_loop, bradley_terry_einsum, bradley_terry_softplus),
+    "1.2": (
+        bradley_terry_loop,
+        bradley_terry_einsum,
+        bradley_terry_softplus,
+        losses.bradley_terry_loss,
+    ),
     "1.3": (last_token_loop, last_token_gather, last_token_taken_along),
     "1.4": (multi_head_loop, multi_head_einsum, multi_head_softmax),
     "1.5": (gap_loop, gap_einsum, gap_library),

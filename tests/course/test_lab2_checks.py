@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from labs_helpers import losses
 from labs_helpers.course.exercises import check, exercises_of
 from labs_helpers.course.exercises.lab2 import pair_logprobs
 from labs_helpers.losses import sequence_logprobs
@@ -235,17 +236,23 @@ def pair_logprobs_einsum(logits, tokens, prompt_lengths, lengths):
     return torch.einsum("btv,btv,bt->b", logprobs, said, mask.to(logits))
 
 
+def the_loss(function):
+    """Take the loss out of what a function of the library returns beside it."""
+    return lambda **given: function(**given).loss
+
+
 STYLES = {
     "2.1": (optimal_policy_loop, optimal_policy_logsumexp, optimal_policy_softmax),
     "2.2": (
         sequence_logprobs_loop,
         sequence_logprobs_einsum,
         sequence_logprobs_selected,
+        sequence_logprobs,
     ),
-    "2.3": (dpo_loop, dpo_cross_entropy, dpo_einsum),
-    "2.4": (ipo_loop, ipo_einsum, ipo_vectorised),
-    "2.5": (kto_loop, kto_signs, kto_by_kind),
-    "2.6": (slic_loop, slic_clamp, slic_library),
+    "2.3": (dpo_loop, dpo_cross_entropy, dpo_einsum, the_loss(losses.dpo_loss)),
+    "2.4": (ipo_loop, ipo_einsum, ipo_vectorised, the_loss(losses.ipo_loss)),
+    "2.5": (kto_loop, kto_signs, kto_by_kind, losses.kto_loss),
+    "2.6": (slic_loop, slic_clamp, slic_library, losses.slic_loss),
     "2.7": (judged_loop, judged_by_signs, judged_where),
     "2.8": (pair_logprobs_loop, pair_logprobs_on_logits, pair_logprobs_einsum),
 }
@@ -263,9 +270,7 @@ def test_silent_bug_shows_in_a_known_answer(tokens_of_answer):
 
 
 def test_whole_result_of_the_library_is_refused_as_a_tuple():
-    from labs_helpers.losses import dpo_loss
-
-    diagnosis = check(EXERCISES["2.3"], dpo_loss)
+    diagnosis = check(EXERCISES["2.3"], losses.dpo_loss)
     assert diagnosis.mistake == "another kind of result"
     assert "tuple of 3" in diagnosis.message
 

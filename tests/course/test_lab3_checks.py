@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from labs_helpers.advantages import whiten
+from labs_helpers import advantages as advantages_of
+from labs_helpers import losses
 from labs_helpers.course.exercises import check, exercises_of
 from labs_helpers.course.exercises.lab3 import learning_targets
+from labs_helpers.rl import trust_region
 
 from .lab_checks import (  # noqa: F401
     pytest_generate_tests,
@@ -135,8 +137,13 @@ def shape_rewards_indexed(scores, logprobs, reference_logprobs, mask, kl_weight)
 
 
 def learning_targets_whitened(rewards, values, mask, lam):
-    advantages, returns = gae_loop(rewards, values, mask, 1.0, lam)
-    return whiten(advantages, mask), returns
+    advantages, returns = advantages_of.gae(rewards, values, mask, 1.0, lam)
+    return advantages_of.whiten(advantages, mask), returns
+
+
+def kl_estimates_of_the_library(logprobs, reference_logprobs):
+    kinds = ("k1", "k2", "k3")
+    return [losses.kl_estimate(logprobs, reference_logprobs, kind) for kind in kinds]
 
 
 def learning_targets_selected(rewards, values, mask, lam):
@@ -215,16 +222,37 @@ def learning_targets_loop(rewards, values, mask, lam):
 
 
 STYLES = {
-    "3.1": (reinforce_loop, reinforce_selected, reinforce_einsum),
-    "3.2": (gae_loop, gae_matrix, gae_sums),
+    "3.1": (
+        reinforce_loop,
+        reinforce_selected,
+        reinforce_einsum,
+        losses.reinforce_loss,
+    ),
+    "3.2": (gae_loop, gae_matrix, gae_sums, advantages_of.gae),
     "3.3": (
         conjugate_gradients_guarded,
         conjugate_gradients_with_epsilon,
         conjugate_gradients_einsum,
+        lambda **given: trust_region.conjugate_gradients(**given).x,
     ),
-    "3.4": (ppo_loop, ppo_negated, ppo_by_sign),
-    "3.5": (kl_estimates_ratio, kl_estimates_expm1, kl_estimates_loop),
-    "3.6": (shape_rewards_loop, shape_rewards_indexed, shape_rewards_einsum),
+    "3.4": (
+        ppo_loop,
+        ppo_negated,
+        ppo_by_sign,
+        lambda **given: losses.ppo_loss(**given).loss,
+    ),
+    "3.5": (
+        kl_estimates_ratio,
+        kl_estimates_expm1,
+        kl_estimates_loop,
+        kl_estimates_of_the_library,
+    ),
+    "3.6": (
+        shape_rewards_loop,
+        shape_rewards_indexed,
+        shape_rewards_einsum,
+        advantages_of.shape_rewards,
+    ),
     "3.7": (
         learning_targets_whitened,
         learning_targets_selected,
@@ -254,9 +282,7 @@ def test_silent_bug_shows_in_a_column_of_padding():
 
 
 def test_whole_result_of_the_library_is_refused_as_a_tuple():
-    from labs_helpers.losses import ppo_loss
-
-    diagnosis = check(EXERCISES["3.4"], ppo_loss)
+    diagnosis = check(EXERCISES["3.4"], losses.ppo_loss)
     assert diagnosis.mistake == "another kind of result"
     assert "tuple of 4" in diagnosis.message
 

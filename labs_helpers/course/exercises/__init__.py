@@ -1,9 +1,9 @@
 """Exercises with checks that say what is wrong."""
 
 # fmt: off
-from .engine import check, unchanged, undefined
+from .engine import check, exercises_of, unchanged, undefined
 from .exercise import (
-    CheckFailed, Counterexample, Diagnosis, Exercise, exercises_of, is_lent, lend,
+    CheckFailed, Counterexample, Diagnosis, Exercise, is_lent, lend,
 )
 # fmt: on
 

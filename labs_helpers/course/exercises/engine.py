@@ -5,8 +5,12 @@ once, then with the mistakes that people make everywhere; what none of them know
 shown on the smallest input.
 """
 
+import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from labs_helpers.course.exercises.exercise import (
@@ -21,7 +25,7 @@ from labs_helpers.course.exercises.observe import (
     same_values,
     undisturbed_randomness,
 )
-from labs_helpers.course.exercises.patches import Function, Mistake
+from labs_helpers.course.exercises.patches import Function, Mistake, read_bank
 from labs_helpers.course.exercises.smallest import smallest_counterexample
 from labs_helpers.course.exercises.symptoms.generic import PLACES, general, unfinished
 from labs_helpers.course.exercises.trials import (
@@ -31,6 +35,19 @@ from labs_helpers.course.exercises.trials import (
     run_trials,
     wrong_flavours,
 )
+
+BANKS = Path(__file__).resolve().parents[3] / "data" / "exercises"
+
+
+@functools.cache
+def exercises_of(lab: int) -> Mapping[str, Exercise]:
+    """Exercises of a lab by id, with their banks of wrong answers."""
+    bank = BANKS / f"lab{lab}.wrong"
+    if not bank.exists():
+        return {}
+    patches = read_bank(bank.read_text(encoding="utf-8"), bank.name)
+    module = import_module(f"{__package__}.lab{lab}")
+    return {e.id: replace(e, patches=patches[e.id]) for e in module.EXERCISES}
 
 
 def check(exercise: Exercise, answer: Any, *, seed: int = 0) -> Diagnosis:

@@ -1,13 +1,11 @@
-"""What an exercise is, what its check says of an answer, and the exercises of a lab.
+"""What an exercise is, how its inputs are drawn, and what its check says of an answer.
 
 Runs nothing.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import import_module
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +18,9 @@ from labs_helpers.course.exercises.patches import (
     Patch,
     mistakes_of,
     pairs_of,
-    read_bank,
 )
 
 Inputs = dict[str, Any]
-BANKS = Path(__file__).resolve().parents[3] / "data" / "exercises"
 UNKNOWN = "differs from the reference"
 
 
@@ -78,17 +74,6 @@ class Exercise:
     def pairs(self) -> tuple[Mistake, ...]:
         """Two of them at once, where their patches fit together."""
         return tuple(pairs_of(self.reference, self.patches))
-
-
-@functools.cache
-def exercises_of(lab: int) -> Mapping[str, Exercise]:
-    """Exercises of a lab by id, with their banks of wrong answers."""
-    bank = BANKS / f"lab{lab}.wrong"
-    if not bank.exists():
-        return {}
-    patches = read_bank(bank.read_text(encoding="utf-8"), bank.name)
-    module = import_module(f"{__package__}.lab{lab}")
-    return {e.id: replace(e, patches=patches[e.id]) for e in module.EXERCISES}
 
 
 class Finding(NamedTuple):
