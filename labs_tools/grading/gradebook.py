@@ -93,12 +93,9 @@ class Book:
                 grades = book.find_submission_notebook(name, name, student).grades
             except MissingEntry:
                 return {}
-            ungraded = {
-                grade.name
-                for grade in grades
-                if grade.auto_score is None and grade.manual_score is None
-            }
-            return {g.name: None if g.name in ungraded else g.score for g in grades}
+            scores = {g.name: (g.auto_score, g.manual_score) for g in grades}
+            points = {g.name: g.score for g in grades}
+        return {k: None if scores[k] == (None, None) else points[k] for k in points}
 
     def _is_known(self, name: str, content: str) -> bool:
         file = self.folder / "known" / name

@@ -145,11 +145,9 @@ def _compare_check(cell: Cell, cells: Sequence[Submitted], restored: Restored) -
             restored.flag(cell.exercise, "metadata edited")
 
 
-def _same(a: str, b: str) -> bool:
-    def lines(text: str) -> list[str]:
-        return [line.rstrip() for line in text.strip().splitlines()]
-
-    return lines(a) == lines(b)
+def _same(*texts: str) -> bool:
+    a, b = (list(map(str.rstrip, text.strip().splitlines())) for text in texts)
+    return a == b
 
 
 def _pieces(

@@ -74,24 +74,22 @@ class Session:
         self._deadline = time.monotonic() + START_SECONDS
         self.lent: dict[str, Callable[..., Any]] = {}
         self._library: Functions = {}
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
         memory, seconds = limits.memory, int(limits.total_seconds) + 60
         self._process = subprocess.Popen(
             sandbox.start_command([str(memory), str(seconds)], hidden),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=subprocess.PIPE,
             env=sandbox.environment(),
             cwd=tempfile.gettempdir(),
             start_new_session=True,
         )
-        for pipe in (self._process.stdin, self._process.stdout):
-            os.set_blocking(pipe.fileno(), False)
+        os.set_blocking(self._process.stdin.fileno(), False)
         try:
             self._receive()
         except Stopped as stopped:
-            self._log.seek(0)
-            words = self._log.read()[-500:].decode(errors="replace").strip()
+            self._process.kill()
+            words = self._process.stderr.read()[-500:].decode(errors="replace").strip()
             self.close()
             raise RuntimeError(
                 f"no process for submissions can be started ({stopped}): {words}"
@@ -101,11 +99,8 @@ class Session:
         """End the process and everything in it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._log.close()
+        with self._process:
+            self._process.kill()
 
     def allow(self, seconds: float) -> None:
         """Set the time from now on after which the process is stopped."""

@@ -225,36 +225,27 @@ def digest(path: Path) -> str:
 
 def read(path: Path) -> Notebook:
     """Read a notebook of any tool and version, as far as there is one."""
-    size = path.stat().st_size
-    if size == 0:
-        raise Refused("empty file", "there is nothing in it.")
-    if size > LARGEST:
-        raise Refused(
-            "too large",
-            f"{size >> 20} MB, and {LARGEST >> 20} are taken. Clear the outputs and "
-            "hand in again.",
-        )
-    content = path.read_bytes()
-    if not content.strip():
+    size = path.stat().st_size >> 20
+    if size > LARGEST >> 20:
+        words = f"{size} MB, and {LARGEST >> 20} are taken. Clear the outputs and "
+        raise Refused("too large", f"{words}hand in again.")
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip()
+    if not content:
         raise Refused("empty file", "there is nothing in it.")
     try:
-        notebook = json.loads(content.decode("utf-8-sig"))
+        notebook = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        if not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        if not content.startswith(b"{"):
             raise Refused("not a notebook", "the file is something else.") from None
-        raise Refused(
-            "bad JSON", f"the file is cut or damaged ({type(error).__name__}: {error})."
-        ) from None
+        words = f"the file is cut or damaged ({type(error).__name__}: {error})."
+        raise Refused("bad JSON", words) from None
     found = _cells_of(notebook)
     if found is None:
         raise Refused("not a notebook", "the file is JSON without a list of cells.")
     if len(found) > MOST_CELLS:
         raise Refused("too large", f"it has {len(found)} cells.")
     cells = [cell for cell in found if isinstance(cell, dict)]
-    outputs = [cell.get("outputs") for cell in cells]
-    own = own_run(
-        x for several in outputs if isinstance(several, list) for x in several
-    )
+    own = own_run(x for cell in cells for x in _list(cell.get("outputs")))
     flags = [*_odd_kernel(_table(notebook.get("metadata")))]
     if not any(isinstance(cell.get("execution_count"), int) for cell in cells):
         flags.append("not executed")
@@ -264,11 +255,9 @@ def read(path: Path) -> Notebook:
 
 
 def _cells_of(notebook: Any) -> list[Any] | None:
-    notebook = _table(notebook)
-    cells = notebook.get("cells")
-    if cells is None and isinstance(sheets := notebook.get("worksheets"), list):
-        lists = [_table(sheet).get("cells") for sheet in sheets]
-        cells = [cell for some in lists if isinstance(some, list) for cell in some]
+    cells = _table(notebook).get("cells")
+    if cells is None and (sheets := _list(_table(notebook).get("worksheets"))):
+        cells = [x for sheet in sheets for x in _list(_table(sheet).get("cells"))]
     return cells if isinstance(cells, list) else None
 
 
@@ -314,6 +303,10 @@ def _claims(text: str) -> tuple[tuple[str, ...], ...]:
 
 def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _joined(text: Any) -> str:
