@@ -13,6 +13,8 @@ last checkpoint when the same command is given again.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import torch
 
 from labs_helpers.common.settings import Rank, Text, require_known, settings, short
 from labs_helpers.course.profile import MODELS
-from labs_helpers.data import SPLITS, BadFile, read_prompts
+from labs_helpers.data import SPLITS, read_prompts
 from labs_helpers.data.files import read_table
 from labs_helpers.rl import RLConfig
 from labs_helpers.rl.config import ALGORITHMS
@@ -57,6 +59,15 @@ class TrainSettings:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Around what reads somebody's files: what is wrong there is a wrong setting."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise BadSettings(f"{what}{error}") from error
+
+
 def read_settings(path: Path) -> TrainSettings:
     """Read a TOML or YAML file.
 
@@ -65,19 +76,15 @@ def read_settings(path: Path) -> TrainSettings:
     """
     if not path.is_file():
         raise BadSettings(f"there is no file {path}: give --config a TOML or YAML file")
-    try:
+    with _saying(""):
         table = read_table(path)
-    except BadFile as error:
-        raise BadSettings(str(error)) from error
-    try:
+    with _saying(f"{path}: "):
         require_known(table, [f.name for f in fields(TrainSettings)])
         if "policy" not in table:
-            raise BadSettings("names no policy: add policy = 'town-s', say")
+            raise ValueError("names no policy: add policy = 'town-s', say")
         asked = TrainSettings(**table)
         known = [f.name for f in fields(RLConfig) if f.name != "algorithm"]
         require_known(asked.settings, known)
-    except ValueError as error:
-        raise BadSettings(f"{path}: {error}") from error
     return asked
 
 
@@ -92,13 +99,9 @@ def run(algorithm: str, path: Path) -> int:
         raise BadSettings(f"no algorithm {short(algorithm)}; there are {known}")
     asked = read_settings(path)
     out = Path(asked.out)
-    try:
-        config = RLConfig(
-            **{"checkpoint": out / "checkpoint", "save_every": 10, **asked.settings},
-            algorithm=algorithm,
-        )
-    except ValueError as error:
-        raise BadSettings(f"{path}: {error}") from error
+    usual = {"checkpoint": out / "checkpoint", "save_every": 10}
+    with _saying(f"{path}: "):
+        config = RLConfig(**{**usual, **asked.settings}, algorithm=algorithm)
     prompts, reward = _prompts(asked.prompts), _reward(asked)
 
     # Here, for they take seconds, and a wrong file is told at once.
@@ -109,22 +112,18 @@ def run(algorithm: str, path: Path) -> int:
 
     name = _located(asked.policy)
     torch.manual_seed(config.seed)  # a new adapter is drawn at random
-    try:
+    with _saying(f"policy {asked.policy!r} cannot be loaded: "):
         policy = load_policy(name, lora=asked.lora or None)
         tokenizer = load_tokenizer(name)
-    except (OSError, ValueError) as error:
-        raise BadSettings(
-            f"policy {asked.policy!r} cannot be loaded: {error}"
-        ) from error
+    is_main = processes().is_main_process
     try:
-        history = train(policy, prompts, reward, config, tokenizer=tokenizer)
+        with _saying(f"{path}: "):  # the folder holds another run, say
+            history = train(policy, prompts, reward, config, tokenizer=tokenizer)
     except TrainingStopped as error:
-        if processes().is_main_process:
+        if is_main:
             print(f"labs: training stopped at {error}", file=sys.stderr)
         return 1
-    except ValueError as error:  # the folder holds another run, say
-        raise BadSettings(f"{path}: {error}") from error
-    if processes().is_main_process:
+    if is_main:
         save_policy(policy, out)
         tokenizer.save_pretrained(out)
         history.save(out / "history.csv")
@@ -148,15 +147,12 @@ def _prompts(name: str) -> list[Any]:
         from labs_helpers.world.task import town_task
 
         return town_task().prompts(name)
-    path = Path(name)
-    if not path.exists():
+    if not Path(name).exists():
         raise BadSettings(
             f"prompts is a split ({', '.join(SPLITS)}) or a file; there is no {name}"
         )
-    try:
-        return read_prompts(path)
-    except BadFile as error:
-        raise BadSettings(str(error)) from error
+    with _saying(""):
+        return read_prompts(name)
 
 
 def _reward(asked: TrainSettings) -> Function:
@@ -169,23 +165,13 @@ def _reward(asked: TrainSettings) -> Function:
         from labs_helpers.world.gold import Gold
 
         return Gold().scores
-    if asked.reward.endswith(".py"):
-        raise BadSettings(f"reward: which function? Write {asked.reward}:function")
-    if ".py:" in asked.reward:
-        return _function(*asked.reward.rsplit(":", 1))
-    from labs_helpers.models import RewardModel
-    from labs_helpers.rl import model_reward
+    with _saying("reward: "):
+        if asked.reward.endswith(".py"):
+            raise ValueError(f"which function? Write {asked.reward}:function")
+        if ".py:" in asked.reward:
+            return load_function(*asked.reward.rsplit(":", 1))
+        from labs_helpers.models import RewardModel
+        from labs_helpers.rl import model_reward
 
-    try:
-        return model_reward(
-            RewardModel.from_pretrained(_located(asked.reward)), asked.head
-        )
-    except (OSError, ValueError) as error:
-        raise BadSettings(f"reward: {error}") from error
-
-
-def _function(file: str, name: str) -> Function:
-    try:
-        return load_function(file, name)
-    except ValueError as error:
-        raise BadSettings(f"reward: {error}") from error
+        model = RewardModel.from_pretrained(_located(asked.reward))
+        return model_reward(model, asked.head)
