@@ -105,7 +105,8 @@ def fit(
     plan = _plan(encoded, config)
     objective.check(model, encoded, min(map(len, plan)))
     with ExitStack() as stack:
-        stack.enter_context(folder_of_one_run(config.checkpoint))
+        is_main = processes().is_main_process
+        stack.enter_context(folder_of_one_run(config.checkpoint if is_main else None))
         run = Run(model, _groups(model, config), config, "step", len(plan))
         if run.path is not None:
             run.identify(_identity(config, encoded), {"objective": objective})

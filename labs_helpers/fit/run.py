@@ -69,11 +69,13 @@ class Run:
         """
         self.model, self.config, self.of, self.steps = model, config, of, steps
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if processes().num_processes > 1:
+            model.to(processes().device)
+            for parameter in self.trained.values():
+                parameter.data.copy_(from_main(parameter.data))
         self.peak = max(group["lr"] for group in groups)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.optimizer.zero_grad(set_to_none=True)  # of whoever used the model before
-        if processes().num_processes > 1:
-            model.to(processes().device)
         self.device = next(model.parameters()).device
         dtype = default_device_and_dtype().dtype
         mixed = self.device.type == "cuda" and dtype != torch.float32
@@ -87,8 +89,6 @@ class Run:
         self.moving: list[str] = []
         folder = config.checkpoint
         self.path = None if folder is None else Path(folder) / "state.pt"
-        for parameter in self.trained.values():
-            parameter.data.copy_(from_main(parameter.data))
 
     def identify(self, settings: Identity, asked: dict[str, Any]) -> None:
         """Say what this run is, for its checkpoint; costs a look at every weight.

@@ -9,6 +9,7 @@ import torch
 
 SCRIPT = """
 import os, sys, torch
+from labs_helpers.fit import FitConfig, Objective, fit
 from labs_helpers.rl import RLConfig, train
 from labs_helpers.rl.probes import probe_policy
 
@@ -40,6 +41,27 @@ for algorithm in ("reinforce", "actor_critic", "ppo", "trpo"):
         {"weights": policy.state_dict(), "asked": asked, "rows": history.rows},
         f"{folder}/{algorithm}{rank}of{number}.pt",
     )
+
+class Words(Objective):
+    def encode(self, row):
+        return {"tokens": row, "length": len(row)}
+
+    def loss(self, model, batch):
+        tokens = torch.tensor([row["tokens"] for row in batch])
+        first = tokens[:, 0].float().mean().item()
+        return model(input_ids=tokens, labels=tokens).loss, {"first": first}
+
+policy, _ = probe_policy(seed=rank)
+rows = [[i % 8, i % 5, i % 3] for i in range(22)]
+config = FitConfig(
+    lr=1e-2, batch_size=8, epochs=2, log_every=1, progress=False,
+    checkpoint=f"{folder}/fit", accumulate=4 // number,
+)
+history = fit(policy, rows, Words(), config)
+torch.save(
+    {"weights": policy.state_dict(), "asked": [], "rows": history.rows},
+    f"{folder}/fit{rank}of{number}.pt",
+)
 """
 
 
@@ -60,7 +82,7 @@ def test_end_with_the_weights_of_one_process(tmp_path):
             text=True,
         )
         assert ended.returncode == 0, ended.stderr[-3000:]
-    for algorithm in ("reinforce", "actor_critic", "ppo", "trpo"):
+    for algorithm in ("reinforce", "actor_critic", "ppo", "trpo", "fit"):
         left, right = (
             torch.load(tmp_path / "two" / f"{algorithm}{rank}of2.pt") for rank in (0, 1)
         )
