@@ -6,7 +6,6 @@ It does not know what it minimises, and it leaves the model on the device it is 
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from labs_helpers.common import progress as waiting
 from labs_helpers.common.settings import (
     MANY,
     Count,
@@ -122,26 +120,19 @@ def fit(
                 objective.prepare(model, encoded)
         if saved is not None:
             run.resume(saved)
-        options = {"done": run.step, "wanted": config.progress, "keep": True}
-        bar = stack.enter_context(waiting.bar(len(plan), "fit", **options))
-        while run.step < len(plan):
-            model.train()
-            started = time.perf_counter()
+
+        def update() -> tuple[Metrics, int]:
             batch = [encoded[i] for i in plan[run.step]]
-            with run.saying_where():
-                measured = _update(run, objective, batch)
-            tokens = sum(row["length"] for row in batch)
-            run.count(measured, tokens, time.perf_counter() - started)
-            bar.set_postfix(loss=f"{measured['loss']:.3f}", refresh=False)
-            bar.update()
-            if evaluate and run.is_due(config.evaluate_every):
-                with torch.no_grad():
-                    run.log(evaluate(model.eval()))
-            elif run.is_due(config.log_every):
-                run.log({})
-            if run.is_due(config.save_every):
-                run.save()
-    return History(run.history)
+            model.train()
+            return _update(run, objective, batch), sum(row["length"] for row in batch)
+
+        return run.go(
+            update,
+            evaluate and (lambda: evaluate(model.eval())),
+            log_every=config.log_every,
+            name="fit",
+            shown=["loss"],
+        )
 
 
 def _update(run: Run, objective: Objective, batch: list[Encoded]) -> Metrics:

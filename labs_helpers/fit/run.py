@@ -1,8 +1,8 @@
 """One machine under all training: precision, step, clip, log, checkpoint, resume.
 
-A loop makes a `Run` of a model, differentiates losses by `backward`, moves the weights
-by `step`, and tells it what was measured. Several processes are one run: gradients are
-summed, the main process saves. Knows neither what is minimised nor how rows come.
+A loop makes a `Run` of a model and an update, which differentiates losses by `backward`
+and moves the weights by `apply`; `go` takes such updates to the end. Several processes
+are one run: gradients are summed, the main process saves.
 
 Why not `accelerate.Accelerator`: its precision is one for the whole process, so that a
 notebook could no longer train with TRL in another one beside this. Its parts that hold
@@ -11,7 +11,8 @@ no state (`reduce`, `broadcast`, `gather`) do the work between processes.
 
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from accelerate.utils import broadcast, gather_object, reduce
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from labs_helpers.common import progress as waiting
 from labs_helpers.common.interrupts import uninterrupted
 from labs_helpers.fit import checkpoint
+from labs_helpers.fit.history import History
 from labs_helpers.fit.identity import Identity, describe, describe_start, moved
 from labs_helpers.models import default_device_and_dtype
 
@@ -161,12 +164,50 @@ class Run:
                 kept = f". {self.path} holds the last good checkpoint"
             raise TrainingStopped(f"{where}: {error}{kept}") from error
 
-    def count(self, measured: dict[str, float], tokens: int, seconds: float) -> None:
-        """A step is done."""
-        self.step += 1
-        self.tokens += tokens
-        self.seconds += seconds
-        self.pending.append(measured)
+    def go(
+        self,
+        update: Callable[[], tuple[dict[str, float], int]],
+        evaluate: Callable[[], dict[str, float]] | None,
+        *,
+        log_every: int,
+        name: str,
+        shown: Sequence[str],
+    ) -> History:
+        """Take steps to the end; evaluate, log and save where that is due.
+
+        Args:
+            update: takes a step; gives what it measured, and the tokens learnt from.
+            evaluate: asked without gradient; its figures go into the history.
+            log_every: steps that one row of the history averages over.
+            name: of the bar.
+            shown: figures beside it.
+
+        Raises:
+            TrainingStopped: the message says at which step.
+        """
+        every, wanted = self.config.evaluate_every, self.config.progress
+        with waiting.bar(
+            self.steps, name, done=self.step, wanted=wanted, keep=True
+        ) as bar:
+            while self.step < self.steps:
+                started = time.perf_counter()
+                with self.saying_where():
+                    measured, tokens = update()
+                self.step += 1
+                self.tokens += tokens
+                self.seconds += time.perf_counter() - started
+                self.pending.append(measured)
+                figures = {figure: f"{measured[figure]:.3f}" for figure in shown}
+                bar.set_postfix(figures, refresh=False)
+                bar.update()
+                if evaluate is not None and self.is_due(every):
+                    with torch.no_grad():
+                        self.log(evaluate())
+                elif self.is_due(log_every):
+                    self.log({})
+                if self.is_due(self.config.save_every):
+                    self.save()
+        return History(self.history)
 
     def log(self, evaluated: dict[str, float]) -> None:
         """Add a row: the means since the last one, and what was evaluated."""

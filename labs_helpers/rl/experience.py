@@ -132,9 +132,8 @@ def collect(
     with torch.autocast(device.type, enabled=False):  # a reward has its own precision
         mine = _agreed_scores(reward, prompts, rollout.texts)
     scored = time.perf_counter()
-    experience = unscored(rollout, device)
-    for field in ("tokens", "predicts", "responses", "mask"):
-        setattr(experience, field, _gathered(getattr(experience, field)))
+    answers = vars(unscored(rollout, device)).items()
+    experience = Experience(**{n: _gathered(x) for n, x in answers if x is not None})
     scores, finished = (
         _gathered(mine.to(device)),
         _gathered(rollout.finished.to(device)),

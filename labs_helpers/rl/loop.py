@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from labs_helpers.common import progress as waiting
 from labs_helpers.common.settings import short
 from labs_helpers.fit import History
 from labs_helpers.fit.checkpoint import folder_of_one_run
@@ -80,24 +79,14 @@ def train(
         is_main = processes().is_main_process
         stack.enter_context(folder_of_one_run(config.checkpoint if is_main else None))
         training.start(stack, policy, tokenizer, **asked)
-        run = training.learner.run
-        options = {"done": run.step, "wanted": config.progress and is_main}
-        bar = stack.enter_context(
-            waiting.bar(config.updates, config.algorithm, **options, keep=True)
+        model = training.learner.model
+        return training.learner.run.go(
+            training.update,
+            evaluate and (lambda: evaluate(model.eval().policy)),
+            log_every=1,
+            name=config.algorithm,
+            shown=["reward", "kl"],
         )
-        while run.step < config.updates:
-            measured = training.update()
-            shown = {name: f"{measured[name]:.3f}" for name in ("reward", "kl")}
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
-            evaluated: Measured = {}
-            if evaluate and run.is_due(config.evaluate_every):
-                with torch.no_grad():
-                    evaluated = evaluate(run.model.eval().policy)
-            run.log(evaluated)
-            if run.is_due(config.save_every):
-                run.save()
-    return History(run.history)
 
 
 class _Training:
@@ -169,9 +158,8 @@ class _Training:
             if saved is not None:
                 run.resume(saved)
 
-    def update(self) -> Measured:
-        """Sample, score and learn once; return what was measured."""
-        started = time.perf_counter()
+    def update(self) -> tuple[Measured, int]:
+        """Sample, score and learn once; give what was measured, and on how much."""
         learner, run, config = self.learner, self.learner.run, self.config
         # Every update begins from a seed of its own: resuming needs no random state.
         seed = int(
@@ -185,28 +173,24 @@ class _Training:
             )
             config = replace(config, kl_weight=weight)
         asked = self.order[run.step, processes().process_index]
-        with run.saying_where():
-            learner.model.eval()
-            with run.autocast:
-                experience, measured = collect(
-                    learner.model,
-                    self.reference,
-                    self.tokenizer,
-                    [self.prompts[i] for i in asked],
-                    self.reward,
-                    config,
-                    seed=seed,
-                )
-            collected = time.perf_counter()
-            learner.model.train(config.dropout)
-            with recomputing(learner.model):
-                rule = getattr(updates, config.algorithm)
-                measured |= rule(learner, experience)
+        learner.model.eval()
+        with run.autocast:
+            experience, measured = collect(
+                learner.model,
+                self.reference,
+                self.tokenizer,
+                [self.prompts[i] for i in asked],
+                self.reward,
+                config,
+                seed=seed,
+            )
+        collected = time.perf_counter()
+        learner.model.train(config.dropout)
+        with recomputing(learner.model):
+            measured |= getattr(updates, config.algorithm)(learner, experience)
         measured |= {"lr": lr, "update_seconds": time.perf_counter() - collected}
         samples = {"samples": (run.step + 1) * self.order[0].size}
-        tokens = int(experience.mask.sum())
-        run.count({**samples, **measured}, tokens, time.perf_counter() - started)
-        return measured
+        return {**samples, **measured}, int(experience.mask.sum())
 
 
 def adapted_kl_weight(weight: float, kl: float, target: float | None) -> float:
