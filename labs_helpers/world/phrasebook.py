@@ -6,9 +6,11 @@ salad cannot pass as an answer. Which acts are good stands in `gold`.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import permutations
+from itertools import chain, permutations
+from typing import Any
 
 from labs_helpers.world.knowledge import capitalised, knowledge
 from labs_helpers.world.prompts import capability_items
@@ -48,73 +50,78 @@ def sentences(text: str) -> list[str]:
 @cache
 def phrasebook() -> dict[str, tuple[Act, ...]]:
     """Every sentence that an assistant of the town can say, with its acts."""
-    k = knowledge()
-    said = k.language["sentences"]
     book: dict[str, tuple[Act, ...]] = {}
-
-    def add(sentence: str, *acts: Act) -> None:
+    for sentence, *found in chain(_of_facts(), _of_tasks(), _of_verdicts()):
+        acts = tuple(found)
         if book.setdefault(sentence, acts) != acts:
             raise ValueError(f"{sentence!r} means both {book[sentence]} and {acts}")
+    return book
 
+
+def _of_facts() -> Iterator[tuple]:
+    k = knowledge()
+    said = k.language["sentences"]
     for entity in k.kinds:
         for a in k.attributes_of(entity):
             for value in a.values:
                 act = ("assert", entity, a.name, value)
                 for clause in a.claims:
                     claim = clause.format(e=entity, v=value)
-                    add(capitalised(claim) + ".", act)
+                    yield capitalised(claim) + ".", act
                     for text in said["correction"]:
-                        add(text.format(claim=claim), ("deny",), act)
+                        yield text.format(claim=claim), ("deny",), act
                     for text in said["agreement"]:
-                        add(text.format(claim=claim), ("agree",), act)
+                        yield text.format(claim=claim), ("agree",), act
             for v, w in permutations(a.values, 2):
                 claim = a.claims[0].format(e=entity, v=f"{v} or {w}")
-                add(capitalised(claim) + ".", ("hedge", entity, a.name, v, w))
+                yield capitalised(claim) + ".", ("hedge", entity, a.name, v, w)
     for entity in k.absent:
         for text in said[k.unknown_as(entity)]:
-            add(text.format(e=entity), ("absent", entity))
-    for kind, act in {
-        "denial": "deny",
-        "dont_know": "dont_know",
-        "refusal": "refuse",
-    }.items():
-        for text in said[kind]:
-            add(text, (act,))
+            yield text.format(e=entity), ("absent", entity)
+
+
+def _of_tasks() -> Iterator[tuple]:
+    k = knowledge()
+    said = k.language["sentences"]
+    yield from _plain(said, denial="deny", dont_know="dont_know", refusal="refuse")
     for name, entry in k.harmful.items():
         for text in said["refusal_because"]:
-            add(text.format(reason=entry["reason"]), ("refuse",), ("reason", name))
-        add(entry["alternative"], ("alternative", name))
+            yield text.format(reason=entry["reason"]), ("refuse",), ("reason", name)
+        yield entry["alternative"], ("alternative", name)
         for i, step in enumerate(entry["comply"]):
-            add(said["steps"][i].format(step=step), ("comply", name, str(i)))
+            yield said["steps"][i].format(step=step), ("comply", name, str(i))
     for name, entry in k.howtos.items():
         for i, step in enumerate(entry["steps"]):
-            add(said["steps"][i].format(step=step), ("step", name, str(i)))
+            yield said["steps"][i].format(step=step), ("step", name, str(i))
     for name, entry in k.soundalike.items():
-        add(entry["answer"], ("tip", name))
+        yield entry["answer"], ("tip", name)
     for topic, jokes in k.jokes.items():
         for i, (setup, punchline) in enumerate(jokes):
-            add(setup, ("setup", topic, str(i)))
-            add(punchline, ("punchline", topic, str(i)))
+            yield setup, ("setup", topic, str(i))
+            yield punchline, ("punchline", topic, str(i))
         for text in said["flat"]:
-            add(text.format(topic=topic), ("flat", topic))
-    for kind, act in {
-        "padding": "pad",
-        "flattery": "flatter",
-        "rudeness": "rude",
-        "quips": "quip",
-    }.items():
-        for text in k.language[kind]:
-            add(text, (act,))
+            yield text.format(topic=topic), ("flat", topic)
+    manners = {"padding": "pad", "flattery": "flatter", "rudeness": "rude"}
+    yield from _plain(k.language, **manners, quips="quip")
+
+
+def _of_verdicts() -> Iterator[tuple]:
+    principles = knowledge().principles
     for _, _, expected in capability_items():
-        add(f"It is {expected}.", ("say", expected))
-    add(k.principles["kept"], ("verdict", "kept"))
-    for trait in k.traits.values():
-        add(trait.broken, ("verdict", trait.name))
-    for verdict, text in k.principles["self_check"]["answers"].items():
-        add(text, ("verdict", verdict))
-    for choice, text in k.principles["comparison_answers"].items():
-        add(text, ("choose", choice))
-    return book
+        yield f"It is {expected}.", ("say", expected)
+    yield principles["kept"], ("verdict", "kept")
+    for trait in knowledge().traits.values():
+        yield trait.broken, ("verdict", trait.name)
+    for verdict, text in principles["self_check"]["answers"].items():
+        yield text, ("verdict", verdict)
+    for choice, text in principles["comparison_answers"].items():
+        yield text, ("choose", choice)
+
+
+def _plain(texts: Mapping[str, Any], **acts: str) -> Iterator[tuple]:
+    for kind, act in acts.items():
+        for text in texts[kind]:
+            yield text, (act,)
 
 
 @lru_cache(maxsize=100_000)

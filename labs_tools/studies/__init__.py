@@ -5,52 +5,7 @@ versions, on what device, when and from what it was measured. The studies of a l
 in the rooms here; `stale` says which files are older than what they were made with.
 """
 
-import csv
-from importlib import import_module
-from pathlib import Path
+from labs_tools.studies.running import UnknownStudy, run, studies
+from labs_tools.studies.study import Study, here
 
-from labs_helpers.course.recorded import FOLDER
-from labs_tools.studies.study import STUDIES, Study, here
-
-ROOMS = (
-    "lab1", "lab2", "optimum", "lab3", "instabilities", "tuning", "rllib", "trl",
-    "frontier", "lab4",
-)  # fmt: skip
-
-
-class UnknownStudy(ValueError):
-    """There is no study of this name."""
-
-
-def studies() -> dict[str, Study]:
-    """Every study by name."""
-    for room in ROOMS:
-        import_module(f"{__name__}.{room}")
-    return STUDIES
-
-
-def run(name: str, folder: Path = FOLDER) -> Path:
-    """Run a study; return its file, which is the old one until all rows are measured.
-
-    Raises:
-        UnknownStudy: no such study; the message lists them.
-    """
-    known = studies()
-    if name not in known:
-        raise UnknownStudy(f"no study {name!r}; there are {', '.join(known)}")
-    made_with = {"made_with": known[name].made_with}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.csv"
-    unfinished = path.with_suffix(".csv.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = None
-        for row in known[name].rows():
-            print(row, flush=True)
-            row = {**row, **here(), **made_with}
-            if writer is None:
-                writer = csv.DictWriter(file, row, lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(row)
-            file.flush()
-    unfinished.replace(path)
-    return path
+__all__ = ["Study", "UnknownStudy", "here", "run", "studies"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labs_helpers.common.files import write_atomically
 from labs_helpers.course.recorded import FOLDER
-from labs_tools.studies import studies
+from labs_tools.studies.running import studies
 
 REBUILT = "made before town-s and the recorded answers were built anew"
 FEW = "measured on 512 held-out comparisons, today on 2,048"

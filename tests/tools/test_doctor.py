@@ -66,7 +66,7 @@ def test_doctor_looks_at_everything(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_OUT", str(tmp_path / "out"))
     names = {finding.name for finding in doctor.examine()}
     wanted = {"Python", "torch", "device", "cores", "memory", "profile", "results"}
-    wanted.add("bubblewrap")
+    wanted |= {"bubblewrap", "studies"}
     assert wanted | {"town-xs", "town-s"} <= names
 
 

@@ -9,7 +9,7 @@ from labs_helpers.evaluation import Estimate
 from labs_helpers.fit import FitConfig
 from labs_tools import studies
 from labs_tools.cli import main
-from labs_tools.studies import stale, study
+from labs_tools.studies import running, stale, study
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def toy(monkeypatch, tmp_path):
         path.write_text("one\n")
     known = {}
     monkeypatch.setattr(study, "STUDIES", known)
-    for room in (studies, stale):
+    for room in (running, stale):
         monkeypatch.setattr(room, "studies", lambda: known)
 
     @study.study("toy", "toy", data=("toy.jsonl",), recipe={"fit": FitConfig(lr=1e-3)})
