@@ -120,8 +120,11 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
     parameters = learner.model.policy_parameters()
     # KL grows with the square of a step's length, which is what the schedule shortens.
     bound = learner.config.kl_bound * learner.step_share**2
-    parts = _parts(learner, experience)
-    slope, old_scores = _surrogate_gradient(learner, experience, parts, parameters)
+    mine = share(torch.arange(len(experience), device=learner.device))
+    number = learner.config.minibatches * learner.config.accumulate
+    parts = [experience.take(rows) for rows in experience.by_length(mine, number)]
+    total = int(experience.mask.sum())
+    slope, old_scores = _surrogate_gradient(learner, parts, total, parameters)
     learner.run.require_finite("gradient", slope.norm().item())
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
@@ -135,7 +138,7 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
     try:
         for shrunk in range(BACKTRACKS):
             _assign(parameters, start + SHRINK**shrunk * full_step)
-            found = _gain_and_kl(learner, experience, parts, old_scores)
+            found = _gain_and_kl(learner, parts, total, old_scores)
             if found[1] <= bound and found[0] > 0:
                 tried, (gain, kl_moved) = shrunk, found
                 break
@@ -152,29 +155,19 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
     }
 
 
-def _parts(learner: Learner, experience: Experience) -> list[Experience]:
-    """This process's share of the answers, in parts."""
-    every = torch.arange(len(experience), device=learner.device)
-    number = learner.config.minibatches * learner.config.accumulate
-    parts = experience.by_length(share(every), number)
-    return [experience.take(rows) for rows in parts]
-
-
 def _surrogate_gradient(
     learner: Learner,
-    experience: Experience,
     parts: list[Experience],
+    total: int,
     parameters: list[nn.Parameter],
 ) -> tuple[Float[Tensor, " P"], list[Tensor]]:
     """Gradient of E[ratio * advantage], and the log-probs of all tokens before."""
-    total = int(experience.mask.sum())
     slope = torch.zeros_like(flat([p.detach() for p in parameters]))
     old_scores = []
     for part in parts:
         now = learner.read(part)
         loss = _surrogate(now, part) * (int(part.mask.sum()) / total)
-        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        slope = slope + flat(found)
+        slope += flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
         old_scores.append(now.logits.detach().log_softmax(dim=1))
     return added(slope), old_scores
 
@@ -221,13 +214,9 @@ def _kl(
 
 @torch.no_grad()
 def _gain_and_kl(
-    learner: Learner,
-    experience: Experience,
-    parts: list[Experience],
-    old_scores: list[Tensor],
+    learner: Learner, parts: list[Experience], total: int, old_scores: list[Tensor]
 ) -> tuple[float, float]:
     """How much the surrogate has gained, and the KL, nats a token, of the way there."""
-    total = int(experience.mask.sum())
     moved = torch.zeros(2, device=learner.device)
     for part, old in zip(parts, old_scores, strict=True):
         now = learner.read(part)
