@@ -73,12 +73,10 @@ def grade(
     """Grade the submissions in a folder; return the exit code, 1 for our own faults.
 
     Args:
-        folder: of the submissions.
         out: the CSV of grades; everything else goes to a folder of the same name.
         sources: notebooks of the labs that may have been handed in, by number.
         roster: a CSV of students.
         jobs: submissions at once; by default one for each core.
-        limits: of time and memory for each.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder of submissions")
@@ -202,7 +200,7 @@ def _entries(jobs: Sequence[Job], assignments: Sequence[Assignment]) -> list[Ent
         groups.setdefault(key, []).append((job, result))
     entries = []
     for (student, lab), several in sorted(groups.items()):
-        job, result = max(several, key=lambda pair: _counts(*pair))
+        job, result = max(several, key=_weight)
         name, assignment = job.submission.name, by_lab.get(lab)
         if not job.submission.known:
             result.flags.append("not in the roster")
@@ -216,10 +214,10 @@ def _entries(jobs: Sequence[Job], assignments: Sequence[Assignment]) -> list[Ent
     return entries
 
 
-def _counts(job: Job, result: Result) -> tuple[bool, float, str]:
+def _weight(pair: tuple[Job, Result]) -> tuple[bool, float, str]:
     """What can be graded counts, of that the latest."""
-    path = job.submission.path
-    return not result.refused, path.stat().st_mtime, job.submission.name
+    submission, refused = pair[0].submission, pair[1].refused
+    return not refused, submission.path.stat().st_mtime, submission.name
 
 
 def _lab_by_name(name: str, assignments: Sequence[Assignment]) -> int:

@@ -68,8 +68,6 @@ class Book:
         Args:
             student: an identifier that can be a folder's name.
             name: as people write it.
-            assignment: that was handed in.
-            result: what came of it.
             key: changes when the result does.
         """
         file = f"{student} {assignment.name}"

@@ -20,15 +20,10 @@ from labs_helpers.common.html import page, render, table
 from labs_helpers.plots.style import COLOURS, GREY, new_figure, style, styled
 from labs_tools.grading.scoring import Result, Score
 
-COLUMNS = (
-    *("student", "lab", "exercise", "points", "max_points", "diagnosis"),
-    *("flags", "file"),
-)
-OWN_COLUMNS = (
-    *("student", "lab", "profile", "claim", "measured", "bound", "verdict"),
-    "re_executed",
-)
 CLAIM_COLUMNS = ("claim", "measured", "bound", "verdict")
+OWN_COLUMNS = ("student", "lab", "profile", *CLAIM_COLUMNS, "re_executed")
+EARNED_COLUMNS = ("exercise", "points", "max_points", "diagnosis")
+COLUMNS = ("student", "lab", *EARNED_COLUMNS, "flags", "file")
 CORRECTED = "points by hand"
 MOST_MISTAKES = 15
 MOST_CODE = 20_000

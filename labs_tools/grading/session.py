@@ -36,8 +36,6 @@ class Limits:
     """What a submission may use.
 
     Attributes:
-        exercise_seconds: for one exercise, its definition and all calls.
-        total_seconds: for all exercises.
         memory: bytes beyond what Python and torch take.
         printed: characters that pass without a remark.
     """
@@ -250,25 +248,25 @@ class Answer:
         asked = {"do": "observe", "name": self._name, "inputs": given, "wanted": wanted}
         seen = self._session.ask(asked, functions)
         printed = str(seen.get("printed", ""))[:1000]
-        if seen.get("error") is not None:
-            return Observation(
-                error=self._session.error(seen["error"]), printed=printed
-            )
+        error, gradient_error = (
+            None if seen.get(key) is None else self._session.error(seen[key])
+            for key in ("error", "gradient_error")
+        )
+        if error is not None:
+            return Observation(error=error, printed=printed)
         values, dtypes, changed = (
             found if isinstance(found := seen.get(name), tuple) else ()
             for name in ("values", "dtypes", "changed")
         )
-        gradients, gradient_error = seen.get("gradients"), seen.get("gradient_error")
-        if isinstance(gradients, dict):
-            arrived = {name: gradients.get(name) for name in wanted}
-            gradients = {k: v if _is_array(v) else None for k, v in arrived.items()}
-        if gradient_error is not None:
-            gradient_error = self._session.error(gradient_error)
+        gradients = None
+        if isinstance(arrived := seen.get("gradients"), dict):
+            found = {name: arrived.get(name) for name in wanted}
+            gradients = {k: v if _is_array(v) else None for k, v in found.items()}
         return Observation(
             kind=str(seen.get("kind"))[:60],
             values=tuple(filter(_is_array, values)),
             dtypes=tuple(map(str, dtypes)),
-            gradients=gradients if isinstance(gradients, dict) else None,
+            gradients=gradients,
             gradient_error=gradient_error,
             changed=tuple(map(str, changed)),
             printed=printed,

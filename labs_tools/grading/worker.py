@@ -135,17 +135,16 @@ class Worker:
         """Say of an answer what it is, and its parameters if it can be called."""
         if message["name"] not in self._space:
             raise NameError(f"name {message['name']!r} is not defined")
-        found, parameters = self._space[message["name"]], None
-        if callable(found):
-            try:
-                kinds = inspect.signature(found).parameters.values()
-                parameters = [
-                    [x.name, int(x.kind), x.default is x.empty] for x in kinds
-                ]
-            except (TypeError, ValueError):  # as with builtins, which have none
-                parameters = None
-        kind = None if callable(found) else type(found).__name__
-        return {"not_callable": kind, "parameters": parameters}
+        found = self._space[message["name"]]
+        if not callable(found):
+            return {"not_callable": type(found).__name__}
+        try:
+            kinds = inspect.signature(found).parameters.values()
+        except (TypeError, ValueError):  # as with builtins, which have none
+            return {}
+        return {
+            "parameters": [(x.name, int(x.kind), x.default is x.empty) for x in kinds]
+        }
 
     def do_observe(self, message):
         """Observe an answer as the lab does."""
