@@ -7,5 +7,3 @@ in the rooms here; `stale` says which files are older than what they were made w
 
 from labs_tools.studies.running import UnknownStudy, run, studies
 from labs_tools.studies.study import Study, here
-
-__all__ = ["Study", "UnknownStudy", "here", "run", "studies"]

@@ -101,9 +101,6 @@ def pairwise(loss: Callable[..., Any], **options: Any) -> PairObjective:
     return PairObjective(tokenizer, reference, partial(loss, **options))
 
 
-# Preference sets
-
-
 def goal_rows(
     goal: Goal, recipe: Recipe, seed: int = 0, policy: Policy | None = None
 ) -> list[Preference]:
@@ -135,9 +132,6 @@ def unpaired(rows: Sequence[Preference]) -> list[Unpaired]:
         for row in rows
         for side in ("chosen", "rejected")
     ]
-
-
-# Measures
 
 
 @cache

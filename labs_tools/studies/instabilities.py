@@ -179,9 +179,7 @@ def provoked(name: str, seed: int) -> Trained:
         return _trained(config, reward, evaluate=_along(reward))
     if name == "values do not fit":
         return _trained(config, None, prepare=partial(random_values, size=10.0))
-    if pays is None:
-        return _trained(config, None)
-    return _trained(config, lambda asked, answers: [pays(text) for text in answers])
+    return _trained(config, pays and (lambda asked, said: [pays(x) for x in said]))
 
 
 @study("rl_instabilities", *USED, data=RECORDED, recipe=(PPO, SHORT, BIAS, SETTINGS))

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from labs_helpers.course.profile import MODELS
 from labs_helpers.course.recorded import SIZES, WEIGHTS
 from labs_helpers.evaluation import optimum_from_samples
-from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.sampling import sample
-from labs_helpers.world import town_task
+from labs_helpers.world import Gold
+from labs_helpers.world.prompts import prompts
+from labs_tools.studies.measures import LONGEST, loaded, repeated
 from labs_tools.studies.study import Row, study
 
 SAMPLES = 512
@@ -40,11 +40,8 @@ def optimum() -> Iterator[Row]:
 
 
 def _sampled_gold(name: str) -> Float[np.ndarray, "prompts samples"]:
-    task = town_task()
-    policy, tokenizer = load_policy(MODELS / name), load_tokenizer(MODELS / name)
-    asked = task.prompts("test")
-    texts = sample(
-        policy, tokenizer, asked, max_new_tokens=64, n=SAMPLES, seed=SEED
-    ).texts
-    repeated = [prompt for prompt in asked for _ in range(SAMPLES)]
-    return task.truth.scores(repeated, texts).reshape(len(asked), SAMPLES)
+    (policy, tokenizer, _), asked = loaded(name), prompts("test")
+    settings = {"max_new_tokens": LONGEST, "n": SAMPLES, "seed": SEED}
+    texts = sample(policy, tokenizer, asked, **settings).texts
+    gold = Gold().scores(repeated(asked, SAMPLES), texts)
+    return gold.reshape(len(asked), SAMPLES)

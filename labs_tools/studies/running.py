@@ -35,8 +35,7 @@ def run(name: str, folder: Path = FOLDER) -> Path:
         raise UnknownStudy(f"no study {name!r}; there are {', '.join(known)}")
     made_with = {"made_with": known[name].made_with}
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.csv"
-    unfinished = path.with_suffix(".csv.part")
+    path, unfinished = folder / f"{name}.csv", folder / f"{name}.csv.part"
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = None
         for row in known[name].rows():

@@ -132,9 +132,8 @@ def _columns(row: Row) -> Row:
 
 def here() -> Row:
     """With which versions, on what device and when something is measured."""
-    hardware = default_device_and_dtype()
     device = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    if hardware.device.type == "cuda":
+    if default_device_and_dtype().device.type == "cuda":
         device = torch.cuda.get_device_name()
     return {
         "torch": torch.__version__.split("+")[0],

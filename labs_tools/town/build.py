@@ -62,12 +62,7 @@ REWARD = FitConfig(lr=7e-4, batch_size=14, steps=200, weight_decay=0.02)
 QUIZZES_A_STEP = 12
 # Its heads learn on a trunk that is done, and much faster.
 HEADS = FitConfig(lr=3e-3, batch_size=64, epochs=40, weight_decay=0.02)
-PAD, END, USER, ASSISTANT = SPECIAL = (
-    "<|pad|>",
-    "<|end|>",
-    "<|user|>",
-    "<|assistant|>",
-)
+SPECIAL = PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 # Whatever is not the assistant (a system message too) speaks as the user.
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>"

@@ -65,6 +65,10 @@ def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
     tasks: dict[str, list[tuple[list[str], str]]] = {}
     for kind, leads, expected in asking.capability_items():
         tasks.setdefault(kind, []).append((leads, expected))
+
+    def plain(kind: str) -> Prompt:
+        return asking.ask(rng.choice(stock[kind]), rng.randrange(8))
+
     while True:
         kind = draw(mixture, rng)
         if kind == "capability":
@@ -74,7 +78,7 @@ def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
         elif kind == "quiz":
             yield quizzes.quiz(partial(random_prompt, stock, rng), rng)
         elif kind == "drill":
-            yield quizzes.drill(partial(plain_prompt, stock, rng), rng)
+            yield quizzes.drill(plain, rng)
         elif kind == "comparison":
             yield from comparison(random_prompt(stock, rng, draw(TYPES, rng)), rng)
         else:
@@ -82,13 +86,6 @@ def conversations(seed: int, phase: int = 0) -> Iterator[list[Message]]:
             said = answer(prompt, rng)
             talk = [*prompt.messages, turn("assistant", said)]
             yield talk + (reflection(prompt, said, rng) if kind == "critique" else [])
-
-
-def plain_prompt(
-    stock: dict[str, list[asking.Item]], rng: random.Random, kind: str
-) -> Prompt:
-    """A prompt of a type, of any split, in any phrasing."""
-    return asking.ask(rng.choice(stock[kind]), rng.randrange(8))
 
 
 def random_prompt(

@@ -73,12 +73,10 @@ def rankings(
 class RankingObjective(Objective):
     """Bradley-Terry on all pairs of each ranking, judged by one unbiased annotator.
 
-    The annotator compares every two answers on every head: on gold for the head
-    "overall", else on the dimension that it is named after. Answers that do not differ
-    there are not compared. Each head counts equally.
-
-    Conversations are learned beside it: training for rewards alone soon unlearns what
-    the policy knows, and so what a reward is to be given for.
+    They compare every two answers on every head: on gold for the head "overall", else
+    on the dimension that it is named after. Answers that do not differ there are not
+    compared. Conversations are learned beside it: training for rewards alone soon
+    unlearns what the policy knows, and so what a reward is to be given for.
 
     Args:
         model: gives tokenizer and heads; `fit` trains the model it is given.

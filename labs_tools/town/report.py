@@ -6,13 +6,13 @@ and wordings; exit 1 where a bound is missed.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from labs_helpers.course.profile import MODELS
-from labs_helpers.data import Prompt
 from labs_helpers.evaluation import Estimate, best_of_n, mean, rate
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.rl import RLConfig, train
@@ -59,23 +59,14 @@ class Subject:
     def __init__(self, name: str):
         self.policy = load_policy(MODELS / name)
         self.tokenizer = load_tokenizer(MODELS / name)
-
-    def ask(self, asked: Sequence[Prompt], n: int = 1, seed: int = 0, temperature=1.0):
-        """Sample n answers to each prompt: a `Rollout`."""
-        return sample(
-            self.policy,
-            self.tokenizer,
-            asked,
-            max_new_tokens=LONGEST,
-            temperature=temperature,
-            n=n,
-            seed=seed,
-        )
+        # n answers to each prompt: a `Rollout`
+        asks = sample, self.policy, self.tokenizer
+        self.ask = partial(*asks, max_new_tokens=LONGEST, seed=0)
 
     def held_out(self, n: int, seed: int = 0) -> tuple[Rollout, np.ndarray]:
         """N answers to each held-out prompt, and their gold: (prompts, n)."""
         asked = prompts("test")
-        drawn = self.ask(asked, n, seed)
+        drawn = self.ask(asked, n=n, seed=seed)
         repeated = [prompt for prompt in asked for _ in range(n)]
         return drawn, Gold().scores(repeated, drawn.texts).reshape(-1, n)
 
@@ -116,15 +107,11 @@ def skill_figures(
     traits = np.array([case.trait for case in tried])
     for skill, requests in asked.items():
         said = subject.ask(requests, temperature=0).texts
-        if skill == "critique":
-            right = [_agrees(*pair) for pair in zip(tried, said, strict=True)]
-        elif skill == "revision":
-            right = [
-                probes.revision_is_right(*pair)
-                for pair in zip(tried, said, strict=True)
-            ]
-        else:
+        if skill == "comparison":
             right = Gold().scores(requests, said, "helpfulness") == 1
+        else:
+            judge = _agrees if skill == "critique" else probes.revision_is_right
+            right = [judge(*pair) for pair in zip(tried, said, strict=True)]
         bound = None if note else BOUNDS[skill]
         if skill != "comparison":
             yield Figure(f"{skill}s right{note}", rate(right), low=bound)

@@ -28,9 +28,8 @@ def small(monkeypatch):
     few = {split: prompts(split)[:FEW] for split in SPLITS}
     task = replace(town_task(), prompts=few.get)
     best = Optimum(np.ones(FEW), np.ones(FEW), np.zeros(FEW))
-    for where in (lab3, optimum):
-        monkeypatch.setattr(where, "town_task", lambda: task)
-    for where in (instabilities, measures, trl):
+    monkeypatch.setattr(lab3, "town_task", lambda: task)
+    for where in (instabilities, measures, optimum, trl):
         monkeypatch.setattr(where, "prompts", few.get)
     monkeypatch.setattr(
         lab3, "attainable", lambda *_: recorded.Attainable(np.zeros(FEW), best)
