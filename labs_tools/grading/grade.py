@@ -129,7 +129,9 @@ def _score_all(
     jobs: Sequence[Job], scored: Callable[[Path], Result], processes: int | None
 ) -> None:
     """Score what has no result yet; a fault of the grader is none."""
-    waiting = {job.key: job for job in jobs if _is_open(job)}
+    results = [(job, job.result()) for job in jobs]
+    undone = [job for job, r in results if r is None or r.refused == GRADER_ERROR]
+    waiting = {job.key: job for job in undone}
     ready = sum(job.key not in waiting for job in jobs)
     if ready:
         print(f"{ready} of {len(jobs)} submissions were graded before.")
@@ -178,11 +180,6 @@ def _score_one(job: Job, scored: Callable[[Path], Result]) -> None:
 
 def _blame(job: Job, message: str) -> None:
     job.save(Result(0, GRADER_ERROR, message, [GRADER_ERROR]))
-
-
-def _is_open(job: Job) -> bool:
-    result = job.result()
-    return result is None or result.refused == GRADER_ERROR
 
 
 # Whose result counts

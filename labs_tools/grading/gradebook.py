@@ -1,9 +1,7 @@
 """Results in nbgrader's hands: restoring, scoring, its database, corrections by hand.
 
-nbgrader restores locked cells from the source, turns outputs into scores and keeps the
-gradebook, one student at a time. Of its steps only the one that runs a notebook in a
-kernel is left out: the outputs of the checks come from results that exist already.
-Needs the extra `grade`; no submission's code runs here.
+Of nbgrader's steps only the one that runs a notebook in a kernel is left out: the
+outputs of the checks come from results that exist already. Needs the extra `grade`.
 """
 
 import contextlib

@@ -26,12 +26,7 @@ FOLDER_SIZE = 64 << 20
 
 @dataclass(frozen=True)
 class Wall:
-    """How submissions are kept apart.
-
-    Attributes:
-        command: of bubblewrap; None where it is missing or not permitted.
-        reason: what is missing, for people; empty where nothing is.
-    """
+    """How submissions are kept apart: bubblewrap's command, or the reason for none."""
 
     command: str | None
     reason: str = ""

@@ -58,11 +58,9 @@ class Result:
 
     Attributes:
         lab: of the notebook; 0 where that cannot be told.
-        refused: why it was not graded, in a few words; empty where it was.
-        message: the same for people.
+        refused: why it was not graded, in a few words; `message` says more.
         flags: of the notebook as a whole.
         answers: of the student, by grade_id.
-        own: what the student's run says.
     """
 
     lab: int
@@ -80,11 +78,7 @@ def score(
     limits: Limits,
     hidden: Sequence[Path] = (),
 ) -> Result:
-    """Grade a file against the one of some labs that it belongs to.
-
-    Args:
-        hidden: folders that it must not see.
-    """
+    """Grade a file against its lab, without sight of the folders in `hidden`."""
     try:
         notebook = read(path)
         restored = restore(notebook, assignments)

@@ -33,12 +33,7 @@ NO_MEMORY = 77  # the worker's exit code
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use.
-
-    Attributes:
-        memory: bytes beyond what Python and torch take.
-        printed: characters that pass without a remark.
-    """
+    """What a submission may use; memory in bytes beyond what Python and torch take."""
 
     exercise_seconds: float = 30.0
     total_seconds: float = 180.0

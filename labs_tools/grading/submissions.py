@@ -96,10 +96,6 @@ class Refused(Exception):
         self.name, self.message = name, message
 
 
-class BadRoster(ValueError):
-    """A roster that is no CSV with students."""
-
-
 # Whose it is
 
 
@@ -113,7 +109,6 @@ def collect(
 
     Args:
         folder: is searched with all folders in it; hidden files are left out.
-        roster: of `read_roster`.
         lab_names: names of the labs' notebooks, which say nothing of a student.
         ignored: files and folders that are no submissions.
     """
@@ -139,19 +134,22 @@ def read_roster(path: Path) -> dict[str, tuple[str, ...]]:
 
     Aliases (a full name, an e-mail address, a matriculation number) are looked for in
     the names of files and folders.
+
+    Raises:
+        ValueError: there are no students in it.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadRoster(f"{path} is no CSV in UTF-8: {error}") from None
+        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from None
     students = {
         row[0].strip(): tuple(x.strip() for x in row if len(_letters(x)) > 1)
         for row in rows[1:]
         if row[0].strip()
     }
     if not students:
-        raise BadRoster(f"{path} names no students; it needs a heading and their rows")
+        raise ValueError(f"{path} names no students; it needs a heading and their rows")
     return students
 
 
