@@ -8,7 +8,7 @@ BY_NAME = {task.name: task for task in PROBES}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["reinforce", "actor_critic", "trpo", "ppo"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", BY_NAME)
 def test_solved(name, algorithm):
     solved = solve(BY_NAME[name], algorithm)
