@@ -139,7 +139,7 @@ def _labs() -> Iterator[Finding]:
         yield Finding("ok", "bubblewrap", "keeps submissions apart when you grade")
 
 
-def named(profile: "labs_helpers.course.profile.Profile") -> Iterator[Finding]:
+def named(profile: "labs_helpers.course.profile.Profile") -> Iterator[Finding]:  # noqa: F821
     """Say where model and data of a profile come from, if not from the project."""
     from labs_helpers.course.needs import needs
 

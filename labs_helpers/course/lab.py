@@ -279,7 +279,7 @@ class Lab:
 
     # Figures and report
 
-    def show(self, figure: "matplotlib.figure.Figure", text: str) -> None:
+    def show(self, figure: "matplotlib.figure.Figure", text: str) -> None:  # noqa: F821
         """Display a figure with a text in its place for whoever cannot see it.
 
         Args:

@@ -24,7 +24,7 @@ from labs_helpers.plots.style import (
 
 @styled
 def attack_heatmaps(
-    tables: Mapping[str, "labs_helpers.safety.AttackTable"],
+    tables: Mapping[str, "labs_helpers.safety.AttackTable"],  # noqa: F821
 ) -> Figure:
     """Draw how often each attack succeeds in each category, a panel a policy.
 

@@ -151,7 +151,7 @@ def heat_map(
     size: float | None = None,
     rotation: float = 35,
     **options: Any,
-) -> "matplotlib.image.AxesImage":
+) -> "matplotlib.image.AxesImage":  # noqa: F821
     """A table in colours from 0 to 1, its numbers written in; NaN is left blank."""
     matrix = np.ma.masked_invalid(np.asarray(matrix, float))
     image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, **options)

@@ -3,6 +3,7 @@
 import pytest
 
 from labs_helpers.rl import PROBES, experience, solve
+from labs_helpers.rl.config import ALGORITHMS
 
 BY_NAME = {task.name: task for task in PROBES}
 
