@@ -5,9 +5,11 @@
 
 import math
 import random
+import re
 
 import pytest
 
+from labs_helpers.common.files import ROOT
 from labs_helpers.course.exercises import check, exercises_of
 from labs_helpers.course.exercises.observe import observe, same_gradients, same_values
 from labs_helpers.course.exercises.patches import (
@@ -30,6 +32,15 @@ def scaled(x, factor=2.0):
         -9.0,
     )
     return y  # the result
+
+
+def test_headings_name_the_functions():
+    named = {(e.id, e.name) for e in EXERCISES}
+    for path in (ROOT / "data" / "exercises").glob("*.wrong"):
+        text = path.read_text(encoding="utf-8")
+        for heading in re.findall("^=== (.+)$", text, re.MULTILINE):
+            words = heading.split()
+            assert {*zip(words[::2], words[1::2], strict=True)} <= named
 
 
 def bank(text):

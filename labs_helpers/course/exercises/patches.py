@@ -1,6 +1,6 @@
 """Wrong answers as text: a bank is read, and its patches are applied to right answers.
 
-    === 1.2
+    === 1.2 bradley_terry_loss
 
     == margin added
     - difference - margin
@@ -12,8 +12,8 @@ the right answer's code, after `-`, gives way to what stands after `+`; several 
 either are lines of code, and `+` alone is nothing. White space in a piece may be any in
 the code. A piece stands in one place; with `-*` it changes wherever it stands. Lines
 after `=` are a whole body instead. What is headed by `&&` is a wrong answer on top of
-each that stands above it, as when padding gets in besides. `=== 3.1 3.4` belongs to
-both exercises.
+each that stands above it, as when padding gets in besides. What stands below
+`=== 3.1 reinforce_loss 3.4 ppo_loss` belongs to both exercises.
 """
 
 import ast
@@ -67,7 +67,7 @@ def read_bank(text: str, file: str = "bank") -> dict[str, tuple[Patch, ...]]:
     line = 1 + before.count("\n")
     for kind, title, block in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         if kind == "===":
-            ids = title.split()
+            ids = [word for word in title.split() if word[0].isdigit()]
         elif not ids:
             raise BankError(f"{file}, line {line}: first `=== 1.2` or the like")
         for id in ids:
