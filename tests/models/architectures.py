@@ -1,6 +1,6 @@
 """Families of language models with small random weights, and all that is done to them.
 
-`python -m tests.architectures` prints the table: what was tried of each family, with
+`python -m tests.models.architectures` prints the table: what was tried of each family, with
 all weights and with LoRA, and the sentences of those that are refused.
 """
 

@@ -1,6 +1,6 @@
 """Families of language models: all that is done to them passes, or is refused in words.
 
-`python -m tests.architectures` prints the whole table.
+`python -m tests.models.architectures` prints the whole table.
 """
 
 import importlib.util
