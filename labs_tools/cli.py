@@ -201,7 +201,7 @@ def study(
 
     if name is None:
         for known, experiment in studies.studies().items():
-            print(f"{known:28}{(experiment.rows.__doc__ or '').splitlines()[0]}")
+            print(f"{known:28}{(experiment.rows.__doc__ or '').split(chr(10))[0]}")
     else:
         print(f"written to {studies.run(name)}")
     return 0

@@ -66,10 +66,14 @@ class Study:
 
 
 def contents(path: Path) -> bytes:
-    """Digest of a file, or of a folder's files and their names."""
+    """Digest of a file, or of a folder's files and their names.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file() and file.name != BUILT:
+        if not file.is_dir() and file.name != BUILT:
             digest.update(file.relative_to(path).as_posix().encode())
             # as git may write the ends of lines
             digest.update(file.read_bytes().replace(b"\r\n", b"\n"))

@@ -1,7 +1,7 @@
 """Families of language models with small random weights, and all that is done to them.
 
-`python -m tests.models.architectures` prints the table: what was tried of each family, with
-all weights and with LoRA, and the sentences of those that are refused.
+`python -m tests.models.architectures` prints the table: what was tried of each family,
+with all weights and with LoRA, and the sentences of those that are refused.
 """
 
 import sys
@@ -36,12 +36,12 @@ from labs_helpers.models import (
 )
 from labs_helpers.models.policies import frozen_copy
 from labs_helpers.rl import RLConfig, train
+from labs_helpers.rl.config import ALGORITHMS
 from labs_helpers.sampling import rollout_logprobs, sample
 
 FAMILIES: dict[str, dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("families.toml").read_text(encoding="utf-8")
 )
-ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
 PAIRED = {
     "DPO": partial(PairObjective, loss=dpo_loss),
     "IPO": partial(PairObjective, loss=ipo_loss),

@@ -16,6 +16,7 @@ from labs_helpers.evaluation import (
     win_rate_power,
 )
 from labs_helpers.fit import History
+from labs_helpers.safety import AttackTable
 
 ESTIMATES = [Estimate(0.2 * i, 0.2 * i - 0.1, 0.2 * i + 0.1, 50) for i in range(3)]
 RUN = History([{"step": i, "loss": 1 / i, "accuracy": 0.5} for i in range(1, 9)])
@@ -35,6 +36,9 @@ BY_METHOD = [
     for seed in (0, 1)
     for n in (1, 2)
 ]
+ATTACKS = AttackTable(
+    ("no attack", "role_play"), ("x", "y"), np.array([[[0.0], [1]], [[1], [np.nan]]])
+)
 
 FIGURES = {
     "training_curve": lambda: plots.training_curve(
@@ -107,6 +111,16 @@ FIGURES = {
     "by_seed": lambda: plots.by_seed(
         {"PPO": [0.8, 0.82, 0.9], "one seed": [0.6]}, "way covered", (0.75, "bar")
     ),
+    "attack_heatmaps": lambda: plots.attack_heatmaps({"SFT": ATTACKS, "RL": ATTACKS}),
+    "helpful_and_harmless": lambda: plots.helpful_and_harmless(
+        {"SFT": tuple(ESTIMATES[:2]), "RL": tuple(ESTIMATES[1:])}
+    ),
+    "rates_by_policy": lambda: plots.rates_by_policy(
+        {"SFT": {"refusal": ESTIMATES[0]}, "RL": {"refusal": ESTIMATES[1]}}, "rate"
+    ),
+    "label_agreement": lambda: plots.label_agreement(
+        {"AI": ESTIMATES[1], "coin": ESTIMATES[2]}, highlighted=["AI"]
+    ),
 }
 
 
@@ -115,7 +129,7 @@ def test_figure_is_labelled_and_renders(name):
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
     axes = figure.axes[0]
-    assert axes.get_xlabel()
+    assert axes.get_xlabel() or name == "attack_heatmaps"  # columns have names
     assert axes.get_ylabel() or axes.get_yticklabels()
     assert figure._repr_png_().startswith(b"\x89PNG")
 
@@ -175,7 +189,7 @@ def test_a_peak_beyond_the_data_is_not_drawn():
 def test_every_figure_is_tested():
     drawn = {name.removeprefix("one_") for name in FIGURES}
     offered = {name for name, value in vars(plots).items() if callable(value)}
-    assert drawn == offered - {name for name in vars(plots.safety)}
+    assert drawn == offered
 
 
 def test_policies_lie_where_they_were_measured():

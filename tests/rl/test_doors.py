@@ -15,10 +15,10 @@ from labs_helpers.common import interrupts
 from labs_helpers.fit import FitConfig, SFTObjective, SLiCObjective, fit
 from labs_helpers.models import PolicyWithValue, RewardModel
 from labs_helpers.rl import RLConfig, probe_policy, train
+from labs_helpers.rl.config import ALGORITHMS
 from labs_helpers.rl.learner import recomputing
 from labs_helpers.rl.loop import as_prompts
 
-ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
 EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 

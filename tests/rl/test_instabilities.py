@@ -9,6 +9,7 @@ import torch
 
 from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl import RLConfig, alarms, probe_policy, train
+from labs_helpers.rl.config import ALGORITHMS
 from labs_helpers.rl.monitor import NAMES
 
 PROMPTS = ["a", "b", "a b", "c d e"]
@@ -79,7 +80,7 @@ def test_is_named(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["reinforce", "actor_critic", "trpo", "ppo"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_healthy_run_is_left_alone(algorithm):
     history = run(algorithm=algorithm, kl_weight=0.3, lr=1e-3)
     assert history["reward"][-5:].mean() > history["reward"][:5].mean()

@@ -17,8 +17,8 @@ from labs_helpers.rl import (
     probe_policy,
     train,
 )
+from labs_helpers.rl.config import ALGORITHMS
 
-ALGORITHMS = ("reinforce", "actor_critic", "trpo", "ppo")
 PROMPTS = ["a", "b", "a b", "c d e"]
 EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
