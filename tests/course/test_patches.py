@@ -172,7 +172,9 @@ def named(exercise, pairs) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    "share", [0.01, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"]
+    "share",
+    [0.01, pytest.param(1.0, marks=[pytest.mark.exhaustive, pytest.mark.timeout(7200)])],
+    ids=["some", "all"],
 )
 def test_most_pairs_of_mistakes_are_named(share):
     counts = {}

@@ -95,7 +95,7 @@ class TestOneRoad:
             encoded = SFTObjective(tokenizer).encode(row)
             assert (encoded["tokens"], encoded["answer"]) == (tokens, marks)
         pair = PairObjective(tokenizer, None).encode(Preference(asked, "no", said))
-        assert pair["rejected"] == (tokens, marks)
+        assert pair["answers"][1] == (tokens, marks)
         assert encode_answers(tokenizer, [asked], [said]) == [(tokens, marks)]
         reward = SimpleNamespace(tokenizer=tokenizer, request=None)
         assert RewardModel.encode(reward, asked, said) == tokens
