@@ -171,11 +171,10 @@ def named(exercise, pairs) -> tuple[int, int]:
     return sum(name == told[name] for name in told), len(told)
 
 
-@pytest.mark.parametrize(
-    "share",
-    [0.01, pytest.param(1.0, marks=[pytest.mark.exhaustive, pytest.mark.timeout(7200)])],
-    ids=["some", "all"],
-)
+ALL = pytest.param(1.0, marks=[pytest.mark.exhaustive, pytest.mark.timeout(7200)])
+
+
+@pytest.mark.parametrize("share", [0.01, ALL], ids=["some", "all"])
 def test_most_pairs_of_mistakes_are_named(share):
     counts = {}
     for exercise in EXERCISES:
