@@ -23,6 +23,7 @@ from labs_helpers.common.settings import (
     Positive,
     Seed,
     Share,
+    Text,
     settings,
 )
 from labs_helpers.data import as_rows
@@ -35,6 +36,7 @@ from labs_helpers.fit.run import Run, everyones, processes
 WINDOW = 50  # batches whose rows are sorted by length
 # What of a configuration must not change in a run.
 FIXED = "lr batch_size epochs steps warmup schedule weight_decay max_grad_norm seed"
+FIXED += " best_by"
 
 
 @settings
@@ -55,6 +57,9 @@ class FitConfig:
         seed: order of the rows, and dropout where there is any.
         log_every: steps that one row of the history averages over.
         evaluate_every: steps between calls of `evaluate`; 0 is at the end only.
+        best_by: a figure of `evaluate`, with a minus before it where less is better:
+            the model ends with the weights of its best evaluation, not the last.
+        patience: so many evaluations in a row without a better figure end the training.
         checkpoint: folder to save to, and to resume from where it has a checkpoint.
         save_every: steps between checkpoints; 0 is at the end only.
         progress: show a bar with the time left and the loss.
@@ -73,6 +78,8 @@ class FitConfig:
     seed: Seed = 0
     log_every: CountOrZero = 10
     evaluate_every: CountOrZero = 0
+    best_by: Text | None = None
+    patience: Count | None = None
     checkpoint: str | Path | None = None
     save_every: CountOrZero = 0
     progress: bool = True
@@ -85,6 +92,7 @@ def fit(
     config: FitConfig,
     *,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    report: Callable[[dict[str, float]], Any] | None = None,
 ) -> History:
     """Train the model in place and return what was logged.
 
@@ -93,6 +101,7 @@ def fit(
 
     Args:
         evaluate: given the model in eval mode; its figures go into the history.
+        report: given every row of the history as it is logged, in the main process.
 
     Raises:
         ValueError: a row cannot be encoded, or the model cannot read it.
@@ -129,6 +138,7 @@ def fit(
         return run.go(
             update,
             evaluate and (lambda: evaluate(model.eval())),
+            report,
             log_every=config.log_every,
             name="fit",
             shown=["loss"],

@@ -33,6 +33,7 @@ from labs_helpers.fit.identity import Identity, describe, describe_start, moved
 from labs_helpers.models import default_device_and_dtype
 
 _COUNTERS = ("step", "tokens", "seconds", "history", "pending", "moving")
+_COUNTERS += ("best", "waited", "best_weights")
 # What a training left of a model: its folder, what it made of it, and out of what.
 _LEFT: WeakKeyDictionary[nn.Module, tuple[Path, Identity, Identity]]
 _LEFT = WeakKeyDictionary()
@@ -52,6 +53,9 @@ class Run:
         tokens: learnt from, padding not counted.
         seconds: spent in training.
         history: rows for a `History`.
+        best: the best figure evaluated, the larger the better.
+        waited: evaluations since then.
+        best_weights: what was `trained` then; none if nobody asks for the best.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Run:
 
         Args:
             groups: what AdamW moves, with "lr" the highest of the schedule.
-            config: its `max_grad_norm` and `checkpoint` are read.
+            config: a `FitConfig`, or what shares its names.
             of: what a step is called, in messages.
             steps: so many are to be done.
         """
@@ -90,6 +94,8 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.pending: list[dict[str, float]] = []
         self.moving: list[str] = []
+        self.best, self.waited = -math.inf, 0
+        self.best_weights: dict[str, Tensor] = {}
         folder = config.checkpoint
         self.path = None if folder is None else Path(folder) / "state.pt"
 
@@ -168,6 +174,7 @@ class Run:
         self,
         update: Callable[[], tuple[dict[str, float], int]],
         evaluate: Callable[[], dict[str, float]] | None,
+        report: Callable[[dict[str, float]], Any] | None,
         *,
         log_every: int,
         name: str,
@@ -175,9 +182,12 @@ class Run:
     ) -> History:
         """Take steps to the end; evaluate, log and save where that is due.
 
+        The model ends with the best weights, if those are asked for.
+
         Args:
             update: takes a step; gives what it measured, and the tokens learnt from.
             evaluate: asked without gradient; its figures go into the history.
+            report: given each row of it, in the main process.
             log_every: steps that one row of the history averages over.
             name: of the bar.
             shown: figures beside it.
@@ -186,10 +196,17 @@ class Run:
             TrainingStopped: the message says at which step.
         """
         every, wanted = self.config.evaluate_every, self.config.progress
+        self.report = report if processes().is_main_process else None
+        by, patience = self.config.best_by, self.config.patience
+        if (by and evaluate is None) or (patience and not by):
+            raise ValueError(
+                "patience needs best_by, the figure that is to become better, and "
+                "best_by needs `evaluate`, which gives it"
+            )
         with waiting.bar(
             self.steps, name, done=self.step, wanted=wanted, keep=True
         ) as bar:
-            while self.step < self.steps:
+            while not self.has_ended:
                 started = time.perf_counter()
                 with self.saying_where():
                     measured, tokens = update()
@@ -202,11 +219,15 @@ class Run:
                 bar.update()
                 if evaluate is not None and self.is_due(every):
                     with torch.no_grad():
-                        self.log(evaluate())
+                        self.log(everyones(evaluate())[0])
+                    self.keep_best()
                 elif self.is_due(log_every):
                     self.log({})
                 if self.is_due(self.config.save_every):
                     self.save()
+        with torch.no_grad():
+            for name, weight in self.best_weights.items():
+                self.trained[name].copy_(weight)
         return History(self.history)
 
     def log(self, evaluated: dict[str, float]) -> None:
@@ -220,10 +241,39 @@ class Run:
         evaluated = {name: float(value) for name, value in evaluated.items()}
         self.history.append({**counts, **means, **evaluated})
         self.pending = []
+        if self.report is not None:
+            self.report(self.history[-1])
+
+    def keep_best(self) -> None:
+        """Note whether the last evaluation is the best, and keep its weights if so."""
+        asked = self.config.best_by
+        if asked is None:
+            return
+        row, name = self.history[-1], asked.removeprefix("-")
+        if name not in row:
+            raise ValueError(
+                f"best_by is {asked!r}, and there is no such figure; there are "
+                f"{', '.join(row)}"
+            )
+        figure = -row[name] if asked.startswith("-") else row[name]
+        self.waited += 1
+        if figure > self.best:
+            self.best, self.waited = figure, 0
+            self.best_weights = {
+                n: p.detach().to("cpu", copy=True) for n, p in self.trained.items()
+            }
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all steps are done, or nothing has become better for too long."""
+        patience = self.config.patience
+        return self.step == self.steps or (
+            patience is not None and self.waited >= patience
+        )
 
     def is_due(self, every: int) -> bool:
         """Whether something is to be done after this step, or every so many."""
-        return self.step == self.steps or (every > 0 and self.step % every == 0)
+        return self.has_ended or (every > 0 and self.step % every == 0)
 
     def save(self) -> None:
         """Write a checkpoint, if one was asked for."""

@@ -12,6 +12,7 @@ from labs_helpers.common.settings import (
     Positive,
     Seed,
     Share,
+    Text,
     settings,
 )
 
@@ -20,7 +21,7 @@ from labs_helpers.common.settings import (
 ALGORITHMS = {"reinforce": 3e-4, "actor_critic": 3e-4, "trpo": 1e-3, "ppo": 1.5e-4}
 Algorithm = Literal[tuple(ALGORITHMS)]
 # What may differ between a run and its resumption.
-FREE = {"progress", "checkpoint", "save_every", "evaluate_every"}
+FREE = {"progress", "checkpoint", "save_every", "evaluate_every", "patience"}
 
 
 @settings
@@ -67,6 +68,9 @@ class RLConfig:
         max_grad_norm: the gradient is scaled down to this norm.
         seed: order of the prompts, sampled answers, minibatches.
         evaluate_every: updates between calls of `evaluate`; 0 is at the end only.
+        best_by: a figure of `evaluate`, with a minus before it where less is better:
+            the policy ends with the weights of its best evaluation, not the last.
+        patience: so many evaluations in a row without a better figure end the training.
         checkpoint: folder to save to, and to resume from where it has a checkpoint.
         save_every: updates between checkpoints; 0 is at the end only.
         progress: show a bar with the time left, the reward and the KL.
@@ -97,6 +101,8 @@ class RLConfig:
     max_grad_norm: Positive = 1.0
     seed: Seed = 0
     evaluate_every: CountOrZero = 0
+    best_by: Text | None = None
+    patience: Count | None = None
     checkpoint: str | Path | None = None
     save_every: CountOrZero = 0
     progress: bool = True

@@ -42,6 +42,7 @@ def train(
     tokenizer: PreTrainedTokenizerBase | None = None,
     reference: Policy | None = None,
     evaluate: Callable[[Policy], dict[str, float]] | None = None,
+    report: Callable[[dict[str, float]], Any] | None = None,
     pretraining_loss: PretrainingLoss | None = None,
 ) -> History:
     """Train a policy in place to earn reward near its reference; return the log.
@@ -63,6 +64,7 @@ def train(
             its adapter has been trained to, if it has one. It must not share what is
             trained.
         evaluate: Given the policy in eval mode; its figures go into the history.
+        report: Given every row of the history as it is logged, in the main process.
         pretraining_loss: Of the policy, weighted, added to every step's loss: PPO-ptx
             (arXiv 2203.02155, eq. 2), against forgetting. See `pretraining_mix`.
 
@@ -83,6 +85,7 @@ def train(
         return training.learner.run.go(
             training.update,
             evaluate and (lambda: evaluate(model.eval().policy)),
+            report,
             log_every=1,
             name=config.algorithm,
             shown=["reward", "kl"],
