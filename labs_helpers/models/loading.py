@@ -9,26 +9,26 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub import utils as hub
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import utils as hub_utils
+from huggingface_hub.errors import GatedRepoError
 from jinja2 import TemplateSyntaxError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from labs_helpers.common import hub
+
 # Masks and frequencies that older checkpoints hold and newer models compute.
 NO_WEIGHTS = re.compile(
     r"\.(attn|attention)\.(bias|masked_bias|causal_mask)$|inv_freq$|position_ids$"
 )
-HUB_SECONDS = 5  # to wait for the hub before it counts as out of reach
 
 
 class CannotLoad(OSError):
@@ -39,11 +39,11 @@ class CannotLoad(OSError):
 def quiet_loading() -> Iterator[None]:
     """Without what libraries report as they load or save; bars of downloads stay."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    downloads = not hub.are_progress_bars_disabled()
+    downloads = not hub_utils.are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if downloads:  # they take minutes
-        hub.enable_progress_bars()
+        hub_utils.enable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -63,7 +63,9 @@ def named_origin(name_or_dir: str | Path) -> Iterator[None]:
     except CannotLoad:
         raise
     except Exception as error:  # each library has its own for a broken file
-        raise cannot_load(name_or_dir, _reason(error)) from error
+        gated = GatedRepoError in (type(error), type(error.__cause__))
+        reason = hub.how_to_be_let_in(str(name_or_dir)) if gated else _reason(error)
+        raise cannot_load(name_or_dir, reason) from error
 
 
 def cannot_load(name_or_dir: str | Path, reason: str) -> CannotLoad:
@@ -78,10 +80,10 @@ def cannot_load(name_or_dir: str | Path, reason: str) -> CannotLoad:
         reason = "this is a file"
     elif path.is_dir() and not any(path.glob("*config.json")):
         reason = "this folder has no config.json"
-    elif not path.is_dir() and not _was_downloaded(name) and not hub_answers():
+    elif not path.is_dir() and not hub.downloaded(name) and (why := hub.out_of_reach()):
         reason = (
-            "there is no such folder, it was not downloaded before, and the hub cannot "
-            "be reached (LABS_PROFILE=tiny runs the labs on models that they bring)"
+            f"it is not on this disk, and the hub cannot be reached ({why}; `labs "
+            "fetch` brings a model without it, LABS_PROFILE=tiny needs none)"
         )
     return CannotLoad(
         f"Cannot load {name!r}: {reason}. Expected a folder with a Hugging Face model "
@@ -90,28 +92,12 @@ def cannot_load(name_or_dir: str | Path, reason: str) -> CannotLoad:
     )
 
 
-def hub_answers() -> bool:
-    """Whether the hub can be asked; its client would try again for half a minute."""
-    if not constants.HF_HUB_OFFLINE:
-        with suppress(Exception):  # no network, no proxy, no certificate
-            hub.get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-            return True
-    return False
-
-
-def _was_downloaded(name: str) -> bool:
-    try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
-    except HFValidationError:  # no name of the hub at all
-        return False
-
-
 def source(name_or_dir: str | Path) -> dict[str, Any]:
     """Arguments of every `from_pretrained`: code from the hub is never run.
 
     Without the answer False, transformers asks on standard input.
     """
-    offline = not Path(name_or_dir).exists() and not hub_answers()
+    offline = not Path(name_or_dir).exists() and bool(hub.out_of_reach())
     return {"trust_remote_code": False, "local_files_only": offline}
 
 

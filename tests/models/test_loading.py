@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel, T5Config
 from transformers.utils import logging
 
+from labs_helpers.common import hub
 from labs_helpers.models import (
     PolicyWithValue,
     RewardModel,
@@ -306,14 +307,8 @@ class TestWithoutNetwork:
         with pytest.raises(OSError, match="LABS_PROFILE=tiny"):
             load(name)
 
-    def test_the_hub_is_asked_once_and_not_for_half_a_minute(self, monkeypatch):
-        monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(loading.constants, "ENDPOINT", "http://127.0.0.1:9")
-        assert not loading.hub_answers()
-        assert loading.source("nobody/nothing")["local_files_only"]
-
     def test_a_folder_asks_nobody(self, folder, monkeypatch):
-        monkeypatch.setattr(loading, "hub_answers", lambda: pytest.fail("asked"))
+        monkeypatch.setattr(hub, "out_of_reach", lambda: pytest.fail("asked"))
         load_policy(folder)
         load_tokenizer(folder)
 

@@ -44,7 +44,7 @@ def test_doctor_tells_a_wrong_path_from_what_the_hub_has(monkeypatch, tmp_path):
     monkeypatch.setattr("labs_helpers.course.needs.ask_hub", lambda need: "")
     found = {f.name: f for f in doctor.named(load_profile("small"))}
     assert found["model"].state == "MISSING"
-    assert "LABS_MODEL names" in found["model"].text
+    assert "LABS_MODEL names it" in found["model"].text
     assert (found["data"].state, found["data"].text[-10:]) == ("ok", "on the hub")
 
 
@@ -86,7 +86,7 @@ def test_doctor_says_where_a_real_model_comes_from(monkeypatch, tmp_path):
     found = {finding.name: finding for finding in doctor.examine()}
     assert found["model"].state == "ok"
     assert found["data"].state == "MISSING"
-    assert "LABS_DATA" in found["data"].text
+    assert "LABS_DATA" in found["data"].remedy
 
 
 def test_doctor_notices_a_folder_that_it_cannot_write(monkeypatch, tmp_path):
@@ -117,4 +117,4 @@ def test_doctor_says_it_too(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     found = list(doctor.named(load_profile("gpu")))
     assert {finding.state for finding in found} == {"MISSING"}
-    assert all("LABS_PROFILE=tiny" in finding.text for finding in found)
+    assert all("LABS_PROFILE=tiny" in finding.remedy for finding in found)
