@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 
 from labs_helpers.common.files import write_atomically
 from labs_helpers.common.printable import one_line, printable, text_table
-from labs_helpers.course.profile import Profile
+from labs_helpers.course.profile import MEASURES, Profile
 from labs_helpers.course.results import (
     Claim,
     claims_table,
@@ -195,7 +195,8 @@ def kernel_environment(profile: Profile, out: Path) -> dict[str, str]:
     # Figures belong into the notebook, whatever draws them outside.
     environment.pop("MPLBACKEND", None)
     # The kernel works in another folder.
-    for name in ("LABS_MODEL", "LABS_REWARD_MODEL", "LABS_DATA"):
+    for key in ("model", "reward_model", "data", *MEASURES):
+        name = f"LABS_{key.upper()}"
         if name in environment and Path(environment[name]).exists():
             environment[name] = str(Path(environment[name]).resolve())
     return environment

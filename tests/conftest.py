@@ -22,8 +22,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-for override in ("LABS_MODEL", "LABS_REWARD_MODEL", "LABS_DATA"):
-    os.environ.pop(override, None)
+OVERRIDES = ("MODEL", "REWARD_MODEL", "DATA", "JUDGE", "SUITES", "CAPABILITY")
+for override in OVERRIDES:
+    os.environ.pop(f"LABS_{override}", None)
 
 # Before the package is first imported.
 INT_IS_FLOAT = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

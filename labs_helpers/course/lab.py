@@ -32,7 +32,7 @@ from labs_helpers.course.exercises import (
     undefined,
 )
 from labs_helpers.course.needs import require
-from labs_helpers.course.profile import Profile, load_profile, short_name
+from labs_helpers.course.profile import Profile, load_profile
 from labs_helpers.course.results import (
     Claim,
     ExerciseResult,
@@ -43,14 +43,8 @@ from labs_helpers.course.results import (
     results_folder,
     words,
 )
-from labs_helpers.data import (
-    SPLITS,
-    Preference,
-    Task,
-    Unpaired,
-    load_preferences,
-    task_from_preferences,
-)
+from labs_helpers.course.task import load_task
+from labs_helpers.data import Task
 from labs_helpers.models import default_device_and_dtype
 
 TITLES = {
@@ -60,8 +54,6 @@ TITLES = {
     4: "Constitutional AI",
 }
 PACKAGES = ("alignment-labs", "torch", "transformers", "peft", "trl", "datasets")
-# A little less than English text has with today's tokenizers.
-CHARACTERS_PER_TOKEN = 3.5
 
 
 def start(number: int) -> "Lab":
@@ -133,14 +125,20 @@ class Lab:
         """What is to be aligned, by the profile. Built when first asked for."""
         return load_task(self.profile, self.sizes.get("max_length"))
 
+    def needs(self, *measures: str) -> bool:
+        """Say whether the task has these; if not, in a line how to get the first.
+
+        Args:
+            measures: truth, judge, capability, heads (more than one), or a suite.
+        """
+        missing = self.task.missing(*measures)
+        if missing:
+            print(missing)
+        return not missing
+
     def needs_truth(self) -> bool:
         """Say whether the task knows the true reward, in one line if it does not."""
-        if self.task.truth is None:
-            print(
-                f"This section compares with the true reward, which {self.task.name} "
-                "does not have: skipped."
-            )
-        return self.task.truth is not None
+        return self.needs("truth")
 
     # Claims and predictions
 
@@ -343,45 +341,3 @@ def _device() -> str:
     if hardware.device.type == "cpu":
         return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return torch.cuda.get_device_name()
-
-
-def load_task(profile: Profile, max_length: int | None = None) -> Task:
-    """Build the task that a profile names: the embedded world, or a preference set.
-
-    Args:
-        profile: names the data.
-        max_length: of a preference set, rows with about more tokens are left out: one
-            long conversation takes as much memory as a whole batch of others.
-    """
-    if profile.embedded:
-        # Reads all of the world's knowledge, which real data has no use for.
-        from labs_helpers.world.task import town_task
-
-        return town_task()
-    rows, name = load_preferences(profile.data), short_name(profile.data, 2)
-    if max_length is not None:
-        limit = max_length * CHARACTERS_PER_TOKEN
-        fitting = [row for row in rows if _characters(row) <= limit]
-        print(f"{name}: {len(fitting)} of {len(rows)} rows fit in {max_length} tokens")
-        rows = fitting
-    task = task_from_preferences(rows, name, seed=profile.seed)
-    empty = [part for part in SPLITS if not task.preferences(part)]
-    if empty:
-        raise ValueError(
-            f"{name} has {len(rows)} rows that can be used, which leaves none for "
-            f"{' and '.join(empty)}: the labs need 10 or more, to as many prompts"
-        )
-    return task
-
-
-def _characters(row: Preference | Unpaired) -> int:
-    """The length of the prompt with its longer answer."""
-    if isinstance(row, Preference):
-        answers = (row.chosen, row.rejected)
-    else:
-        answers = (row.completion,)
-    prompt, *answers = (
-        sum(len(message["content"]) for message in messages)
-        for messages in (row.prompt, *answers)
-    )
-    return prompt + max(answers)

@@ -1,7 +1,8 @@
 """Which model, data and sizes a lab runs with: the profile, and what overrides it.
 
-In go `LABS_PROFILE`, `LABS_MODEL`, `LABS_REWARD_MODEL`, `LABS_DATA`, `LABS_STRICT` and
-profiles.toml; out comes one `Profile`. Loads no model and no data.
+In go `LABS_PROFILE`, `LABS_MODEL`, `LABS_REWARD_MODEL`, `LABS_DATA`, `LABS_JUDGE`,
+`LABS_SUITES`, `LABS_CAPABILITY`, `LABS_STRICT` and profiles.toml; out comes one
+`Profile`. Loads no model and no data.
 """
 
 import os
@@ -17,6 +18,7 @@ from labs_helpers.common.files import ROOT
 
 MODELS = ROOT / "data" / "models"
 PROFILES = Path(__file__).with_name("profiles.toml")
+MEASURES = ("judge", "suites", "capability")  # what measures models on data
 
 
 class UnknownProfile(ValueError):
@@ -56,6 +58,9 @@ class Profile:
             or a name on the hub.
         reward_model: likewise; None where the labs train their own.
         data: None for the embedded world, else what `load_preferences` takes.
+        judge: what `load_judge` takes; None for one fitted on pairs set aside.
+        suites: a file or a folder of safety suites, for `load_suites`.
+        capability: a file of questions, for `load_capability`.
         judge_claims: whether the bounds of claims are meant for this profile.
         strict: whether a failed check is an error.
         seed: of everything that is random.
@@ -67,6 +72,9 @@ class Profile:
     model: str
     reward_model: str | None = None
     data: str | None = None
+    judge: str | None = None
+    suites: str | None = None
+    capability: str | None = None
     judge_claims: bool = False
     strict: bool = False
     seed: int = 0
@@ -122,19 +130,19 @@ def load_profile(name: str | None = None) -> Profile:
     }
     asked = {
         key: os.environ.get(f"LABS_{key.upper()}")
-        for key in ("model", "reward_model", "data")
+        for key in ("model", "reward_model", "data", *MEASURES)
     }
     overrides = {
         key: os.path.expanduser(value) for key, value in asked.items() if value
     }
-    if overrides:
+    if overrides.keys() - set(MEASURES):
         # The bounds are set for what the profile names itself.
         table["judge_claims"] = False
     if "model" in overrides:
         # An embedded reward model knows nothing of another model's answers.
         table["reward_model"] = None
     table |= overrides
-    for key in ("model", "reward_model"):
+    for key in ("model", "reward_model", "judge"):
         table[key] = located(table.get(key))
     strict = os.environ.get("LABS_STRICT", "0") not in ("", "0")
     return Profile(name=name, strict=strict, labs=labs, **table)

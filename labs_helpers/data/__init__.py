@@ -12,3 +12,4 @@ from labs_helpers.data.files import BadFile
 from labs_helpers.data.task import (
     Judge, Probe, Prompt, SPLITS, Task, Truth, task_from_preferences,
 )
+from labs_helpers.data.capability import load_capability

@@ -4,6 +4,7 @@ In go rows as they stand in a file, out come the usable ones and a report.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from labs_helpers.data.files import NumberedRow, read_rows
 from labs_helpers.data.formats import SIDES, dialogue, explicit
 from labs_helpers.data.messages import BadMessages, Message, a_kind, as_messages
+from labs_helpers.data.rated import SKIPPED, as_pairs
 from labs_helpers.data.report import (
     BadPreferences,
     Finding,
@@ -34,7 +36,7 @@ from labs_helpers.data.rows import (
 PROMPTS = ("question", "instruction", "query", "input")
 NO_PAIR = (
     "is not the same dialogue up to its last answer, or has no two different answers",
-    "The row is skipped, as HH has such rows",
+    f"{SKIPPED}, as HH has such rows",
 )
 NUMBER = "Write a finite number, or leave it out"
 TIME = "Write text or seconds, or leave it out"
@@ -106,21 +108,29 @@ KNOWN = {*_Pair.model_fields, *_Single.model_fields}
 
 
 def check_rows(
-    source: str | Path | Iterable[Any],
+    source: str | Path | Iterable[Any], name: str = "rows", every_aspect: bool = False
 ) -> tuple[list[Row], PreferenceReport]:
-    """Return the usable rows, and the report on all of them."""
+    """Return the usable rows, and the report on all of them.
+
+    Args:
+        name: what rows in memory are called.
+        every_aspect: also make a pair of each aspect in which answers are rated.
+    """
     report, usable = PreferenceReport(), []
     formats: dict[str, str] = {}
-    seen: dict[tuple[str, ...], int] = {}
-    read = read_rows if isinstance(source, str | Path) else _number
-    for file, line, given in read(source, report):
+    seen: dict[tuple, int] = {}
+    is_file = isinstance(source, str | Path)
+    read = read_rows(source, report) if is_file else _number(source, report, name)
+    for file, line, given in as_pairs(read, report, every_aspect):
         spelt_out = explicit(given)
         fields, errors = _fields(spelt_out, file, line)
         kind = Preference if fields and "chosen" in fields else Unpaired
         row = fields and kind(**fields)
-        if _are_dialogues(given) and not (row and _is_one_exchange(row)):
-            report.warnings.append(Finding(file, line, "", *NO_PAIR))
-            continue
+        if _are_dialogues(given):
+            if not (row and _is_one_exchange(row)):
+                report.warnings.append(Finding(file, line, "", *NO_PAIR))
+                continue
+            row = replace(row, dimension=row.dimension or _goal_of(file))
         if row:
             texts = {name: said(messages) for name, messages in contents(row).items()}
             own = {name: _format(fields[name]) for name in texts}
@@ -130,17 +140,18 @@ def check_rows(
         report.errors += errors
         if not errors:
             usable.append(row)
-            odd = [*_oddities(texts, spelt_out), *_repeats(texts, seen, line)]
+            about = getattr(row, "dimension", None)
+            odd = [*_oddities(texts, spelt_out), *_repeats(texts, about, seen, line)]
             report.warnings += [Finding(file, line, *problem) for problem in odd]
     report.rows = len(usable)
     if report.total == 0:
-        name = str(source) if read is read_rows else "rows"
+        name = str(source) if is_file else name
         remedy = "Expected one JSON object a line"
         report.errors.append(Finding(name, 1, "", "has no rows", remedy))
     return usable, report
 
 
-def _number(rows: Any, report: PreferenceReport) -> Iterator[NumberedRow]:
+def _number(rows: Any, report: PreferenceReport, name: str) -> Iterator[NumberedRow]:
     if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
         what = f"this is {a_kind(rows)}"
         if isinstance(rows, Mapping):
@@ -154,7 +165,7 @@ def _number(rows: Any, report: PreferenceReport) -> Iterator[NumberedRow]:
     as_text = all(row.as_text for row in given if isinstance(row, Row))
     for line, row in enumerate(given, start=1):
         report.total += 1
-        yield "rows", line, in_file(row, as_text) if isinstance(row, Row) else row
+        yield name, line, in_file(row, as_text) if isinstance(row, Row) else row
 
 
 def _fields(
@@ -179,6 +190,12 @@ def _are_dialogues(row: Any) -> bool:
     if not isinstance(row, Mapping) or row.get("prompt") is not None:
         return False
     return all(dialogue(row.get(side)) is not None for side in SIDES)
+
+
+def _goal_of(name: str) -> str | None:
+    """What HH's people were asked about: its folder or configuration says it."""
+    found = re.search(r"(?:^|[/:\\])(harmless|helpful)(?=[-/:.\\]|$)", name)
+    return found and found[1]
 
 
 def _is_one_exchange(row: Any) -> bool:
@@ -214,10 +231,10 @@ def _oddities(texts: dict[str, str], given: Mapping[str, Any]) -> Iterator[Probl
 
 
 def _repeats(
-    texts: dict[str, str], seen: dict[tuple[str, ...], int], line: int
+    texts: dict[str, str], about: str | None, seen: dict[tuple, int], line: int
 ) -> Iterator[Problem]:
-    same = tuple(map(comparable, texts.values()))
-    swapped = (same[0], *same[:0:-1])
+    prompt, *answers = map(comparable, texts.values())
+    same, swapped = (prompt, *answers, about), (prompt, *answers[::-1], about)
     if same in seen:
         remedy = "Remove it unless two people gave the same judgement"
         yield "", f"repeats line {seen[same]}", remedy

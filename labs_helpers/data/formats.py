@@ -9,8 +9,8 @@ the checks to name what is missing.
 - HH (Anthropic): chosen and rejected are texts of "\n\nHuman:" and "\n\nAssistant:"
   turns; or the prompt is one that ends with "\n\nAssistant:".
 - UltraFeedback, binarized: a prompt in plain text, and chosen and rejected as messages
-  that begin with it; the difference of the scores becomes the margin. The original:
-  instruction and completions, of which the best and the worst make a pair.
+  that begin with it; the difference of the scores becomes the margin. The original,
+  with completions, is turned into pairs by `rated`.
 - ShareGPT: conversations, and chosen and rejected as one {"from", "value"} each.
 - KTO: prompt, completion, label, as text or messages.
 """
@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labs_helpers.data.messages import BadMessages, Message, as_messages, plain
+from labs_helpers.data.rated import best_and_worst
 from labs_helpers.data.rows import Preference, Unpaired, in_file
 
 SIDES = ("chosen", "rejected")
@@ -43,7 +44,7 @@ def explicit(row: Any) -> Any:
     if isinstance(row.get("meta"), str):
         row["meta"] = _object(row["meta"])
     if "completions" in row and "chosen" not in row:
-        row = _best_and_worst(row)
+        row = best_and_worst(row) or row
     for side in SIDES:  # ShareGPT writes one message, without a list
         if isinstance(row.get(side), Mapping):
             row[side] = [row[side]]
@@ -82,22 +83,6 @@ def _object(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
-
-
-def _best_and_worst(row: dict[str, Any]) -> dict[str, Any]:
-    """A pair of UltraFeedback's rated completions, the difference for a margin."""
-    rated = []
-    for x in row["completions"] if isinstance(row["completions"], list) else []:
-        x = x if isinstance(x, Mapping) else {}
-        score = x.get("overall_score", x.get("score"))
-        if isinstance(score, int | float) and isinstance(x.get("response"), str):
-            rated.append((float(score), x["response"]))
-    rated.sort(key=lambda pair: pair[0])
-    if not rated or rated[0][0] == rated[-1][0] or "instruction" not in row:
-        return row
-    (worst, rejected), (best, chosen) = rated[0], rated[-1]
-    pair = {"prompt": row["instruction"], "chosen": chosen, "rejected": rejected}
-    return {**pair, "margin": best - worst}
 
 
 def _with_margin(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from labs_helpers.common.files import write_atomically
-from labs_helpers.data.checks import NO_PAIR, Content, as_json, check_rows
+from labs_helpers.data.checks import Content, as_json, check_rows
 from labs_helpers.data.files import SUFFIXES, BadFile, hub_rows, read_rows, read_text
 from labs_helpers.data.formats import explicit
 from labs_helpers.data.messages import Message, as_conversations
+from labs_helpers.data.rated import SKIPPED
 from labs_helpers.data.report import BadPreferences, PreferenceReport, validated
 from labs_helpers.data.rows import (
     Row,
@@ -46,18 +47,21 @@ def check_preferences(rows: str | Path | Iterable[Any]) -> PreferenceReport:
     return check_rows(rows)[1]
 
 
-def load_preferences(path_or_name: str | Path) -> list[Row]:
+def load_preferences(path_or_name: str | Path, every_aspect: bool = False) -> list[Row]:
     """Load a file or a folder of preferences, or a preference set of the hub.
 
-    Rows may be in any layout that `formats` knows: TRL's, HH-RLHF's, UltraFeedback's,
-    ShareGPT's, KTO's. Of HH, dialogues that differ before the last answer, or nowhere,
-    are skipped; the log says how many.
+    Rows may be in any layout that `formats` and `rated` know: TRL's, HH-RLHF's,
+    UltraFeedback's, HelpSteer's, ShareGPT's, KTO's. HH's dimension, helpful or
+    harmless, is its folder's. Skipped are, and the log says how many: of HH, dialogues
+    that differ before the last answer, or nowhere; answers that are rated alike.
 
     Args:
         path_or_name: Of JSON Lines, a JSON list, Parquet, packed with gzip or not, or a
             folder of these, of which the training split is taken. Or a hub name, for
             its "train" split, or "name:split", also with a slice, "name:test[:1000]".
             What you cannot correct, unusable rows of the hub, is skipped and logged.
+        every_aspect: Of rated answers (UltraFeedback, HelpSteer) also give a pair for
+            each aspect, which is its dimension.
 
     Raises:
         BadPreferences: A file has an unusable row, or a set of the hub no usable one.
@@ -65,16 +69,19 @@ def load_preferences(path_or_name: str | Path) -> list[Row]:
     """
     path, name = Path(path_or_name).expanduser(), str(path_or_name)
     if name and path.exists():
-        return _usable(path, name)
-    return _usable(hub_rows(name), name, needs_all=False)
+        return _usable(path, name, every_aspect)
+    return _usable(hub_rows(name), name, every_aspect, needs_all=False)
 
 
-def _usable(source: Any, name: str, needs_all: bool = True) -> list[Row]:
-    rows, report = check_rows(source)
+def _usable(
+    source: Any, name: str, every_aspect: bool = False, needs_all: bool = True
+) -> list[Row]:
+    rows, report = check_rows(source, name, every_aspect)
     if report.errors and (needs_all or not rows):
         raise BadPreferences(str(report))
     if skipped := report.total - report.rows:
-        reason = report.errors[0] if report.errors else f"it {NO_PAIR[0]}"
+        skips = (x for x in report.warnings if x.remedy.startswith(SKIPPED))
+        reason = report.errors[0] if report.errors else f"it {next(skips).problem}"
         counts = f"skipped {skipped} of {report.total} rows"
         logger.warning("%s: %s, the first because %s", name, counts, reason)
     return rows

@@ -6,7 +6,7 @@ one notebook runs on a small embedded world and on real preference data.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +17,47 @@ from labs_helpers.data.rows import Preference, Unpaired
 
 FEW = 30
 SPLITS = ("train", "validation", "test")
+# Pairs set aside for fitting a judge: a share, of sets that can spare so many, and
+# never more than are of use to a linear head.
+JUDGE = "judge"
+JUDGE_SHARE, JUDGE_FEWEST, JUDGE_MOST = 0.2, 100, 1000
+OVERALL = (None, "overall")
+# What a section may need: what it is called, and how to get it.
+_SUITES = "LABS_SUITES takes {}, a file or a folder of such files"
+_OWN = "items of data/safety's format with {}"
+NEEDS = {
+    "truth": ("the true reward", "Only the embedded world has one: unset LABS_DATA"),
+    "judge": (
+        "a judge that has seen no training pair",
+        "LABS_JUDGE takes the name or folder of a reward model or language model, or "
+        "an address, http://host/v1#model; without it one is fitted on pairs set "
+        f"aside, where there are {round(JUDGE_FEWEST / JUDGE_SHARE)} or more",
+    ),
+    "heads": (
+        "preferences for several goals",
+        "HH-RLHF's folders, UltraFeedback's completions and HelpSteer have them, and "
+        "rows with a dimension",
+    ),
+    "capability": (
+        "a capability probe",
+        "LABS_CAPABILITY takes a JSON Lines file in GSM8K's or ARC's format",
+    ),
+    "harmful": (
+        "a suite of harmful prompts",
+        _SUITES.format("XSTest, HarmBench, StrongREJECT or SimpleSafetyTests"),
+    ),
+    "soundalike": ("a suite of safe prompts", _SUITES.format("XSTest")),
+    "honesty": ("a suite of questions", _SUITES.format("TruthfulQA")),
+    "sycophancy": ("questions under pressure", _SUITES.format(_OWN.format("pressed"))),
+    "consistency": (
+        "questions in several wordings",
+        _SUITES.format(_OWN.format("paraphrases")),
+    ),
+    "train": (
+        "harmful and safe prompts to train on",
+        _SUITES.format("XSTest, HarmBench, StrongREJECT or SimpleSafetyTests"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -96,10 +137,16 @@ class Task:
     Attributes:
         name: shown in figures and reports.
         prompts: takes a split's name, gives its prompts.
-        preferences: takes a split's name, gives its preference pairs.
-        judge: says which of two answers is better; None where nothing can.
+        preferences: takes a split's name, gives its preference pairs: all in all or, by
+            the name of a goal, those of people who were asked about that alone.
+        heads: the goals, one head of a reward model each; the first is what is
+            preferred all in all, where that was asked.
+        judge: says which of two answers is better, and has seen no pair of any split;
+            None where nothing can.
         truth: the true reward; None outside a world that knows it.
         capability: takes a split's name, gives the probe for the alignment tax.
+        suites: safety suites by what they are for: harmful, soundalike, honesty,
+            sycophancy, consistency, and train, which has no item of the others.
         self_check: asked after an answer, lets a model judge it before it is scored;
             None where the models have not learned that.
         many_prompts: gives more training prompts than there are recorded answers to,
@@ -108,10 +155,12 @@ class Task:
 
     name: str
     prompts: Callable[[str], list[Prompt]]
-    preferences: Callable[[str], list[Preference]]
+    preferences: Callable[..., list[Preference]]
+    heads: tuple[str, ...] = ("reward",)
     judge: Judge | None = None
     truth: Truth | None = None
     capability: Callable[[str], Probe] | None = None
+    suites: Mapping[str, Any] = field(default_factory=dict)
     self_check: str | None = None
     many_prompts: Callable[[], list[Prompt]] | None = None
 
@@ -119,15 +168,40 @@ class Task:
         """Every training prompt: for answers that are sampled and not recorded."""
         return self.many_prompts() if self.many_prompts else self.prompts("train")
 
+    def missing(self, *needed: str) -> str:
+        """Say in a line what of this is not there and how to get it; else nothing.
+
+        Args:
+            needed: truth, judge, capability, heads (more than one), or a suite's name.
+        """
+        for name in needed:
+            if name not in NEEDS:
+                known = ", ".join(NEEDS)
+                raise ValueError(f"{name!r} is no need; a section may need {known}")
+            if name == "heads":
+                there = len(self.heads) > 1
+            else:
+                there = getattr(self, name, None) or self.suites.get(name)
+            if not there:
+                what, way = NEEDS[name]
+                return (
+                    f"This section needs {what}, which {self.name} does not have: "
+                    f"skipped. {way}."
+                )
+        return ""
+
 
 def task_from_preferences(
     rows: Sequence[Preference | Unpaired], name: str, seed: int = 0
 ) -> Task:
-    """Make a task of a preference set: 80 % train, 10 % validation, 10 % test.
+    """Make a task of a preference set: 60 % train, 10 % validation, 10 % test.
 
-    No prompt is in two splits. Of fewer than 30 pairs half are for training, a quarter
-    each for validation and test: with one prompt nothing can be tested. There is no
-    truth, judge or probe.
+    The rest is the split "judge", for fitting one; it has 1,000 pairs at most, and none
+    if it would have fewer than 100: train gets them. No prompt is in two splits. Of
+    fewer than 30 pairs half are for training, a quarter each for validation and test:
+    with one prompt nothing can be tested.
+
+    Goals are the rows' dimensions. There is no truth, judge, probe or suite.
 
     Of unpaired rows, a prompt's desirable answers are paired with its undesirable ones,
     in their order; what is left over, and answers to different prompts, make no pair.
@@ -142,19 +216,44 @@ def task_from_preferences(
             "needs rows with prompt, chosen and rejected, or a desirable and an "
             "undesirable answer to the same prompt"
         )
-    shares = (0.8, 0.1, 0.1) if len(pairs) >= FEW else (0.5, 0.25, 0.25)
-    parts = dict(zip(SPLITS, split(pairs, shares, seed), strict=True))
+    goals = [*dict.fromkeys(row.dimension for row in pairs)]
+    aspects = [goal for goal in goals if goal not in OVERALL]
+    overall = len(aspects) < len(goals)
+    if aspects and overall:
+        pairs = [replace(row, dimension=row.dimension or "overall") for row in pairs]
+        aspects = ["overall", *aspects]
+    heads, parts = tuple(aspects) or ("reward",), _parts(pairs, seed)
 
-    def preferences(part: str) -> list[Preference]:
+    def rows_of(part: str) -> list[Preference]:
         if part not in parts:
             raise ValueError(f"no split {part!r}; there are {', '.join(SPLITS)}")
         return parts[part]
 
+    def preferences(part: str, goal: str | None = None) -> list[Preference]:
+        if goal is not None and goal not in heads:
+            raise ValueError(f"no goal {goal!r}; {name} has {', '.join(heads)}")
+        if goal is None and overall and aspects:
+            goal = "overall"
+        if goal is None or not aspects:
+            return list(rows_of(part))
+        return [row for row in rows_of(part) if row.dimension == goal]
+
     def prompts(part: str) -> list[Prompt]:
-        once = {str(row.prompt): row for row in preferences(part)}
+        once = {str(row.prompt): row for row in rows_of(part)}
         return [Prompt(tuple(row.prompt), row.meta) for row in once.values()]
 
-    return Task(name, prompts, preferences)
+    return Task(name, prompts, preferences, heads)
+
+
+def _parts(pairs: list[Preference], seed: int) -> dict[str, list[Preference]]:
+    usual = (0.5, 0.25, 0.25) if len(pairs) < FEW else (0.8, 0.1, 0.1)
+    shares = dict(zip(SPLITS, usual, strict=True))
+    prompts = len({str(row.prompt) for row in pairs})
+    if prompts * JUDGE_SHARE >= JUDGE_FEWEST:
+        kept = min(JUDGE_SHARE, JUDGE_MOST / prompts)
+        shares |= {"train": shares["train"] - kept, JUDGE: kept}
+    found = split(pairs, tuple(shares.values()), seed)
+    return {JUDGE: [], **dict(zip(shares, found, strict=True))}
 
 
 def _paired(rows: Sequence[Preference | Unpaired]) -> list[Preference]:

@@ -1,13 +1,12 @@
-"""Win rates and accuracies against what is attainable, and judges that give them.
-
-Arrays of outcomes come in, numbers with 95 % intervals go out.
-"""
+"""Win rates and accuracies against what is attainable, and judges that give them."""
 
 # fmt: off
 from labs_helpers.data import Judge
 from labs_helpers.evaluation.judges import (
     BothOrders, LanguageModelJudge, RecordedJudge, RewardJudge, TruthJudge,
 )
+from labs_helpers.evaluation.remote import JudgeFails, RemoteJudge
+from labs_helpers.evaluation.named import ClassifierJudge, load_judge
 from labs_helpers.evaluation.win_rates import (
     WinRate, bayes_ceiling, expected_right, pair_accuracy, pairs_right, toward_ceiling,
     win_rate,

@@ -5,7 +5,9 @@ Every public name of the rooms can be imported from here.
 
 # fmt: off
 from labs_helpers.safety.suites import BadSuite, Item, Suite, load_suite, save_suite
-from labs_helpers.safety.public import load_harmbench, load_truthfulqa, load_xstest
+from labs_helpers.safety.public import (
+    load_harmbench, load_public, load_suites, load_truthfulqa, load_xstest,
+)
 from labs_helpers.safety.attacks import Attack, NO_ATTACK, attacked, load_attacks
 from labs_helpers.safety.refusals import Refusal, classify, refuses
 from labs_helpers.safety.measures import (

@@ -246,6 +246,15 @@ def test_section_that_needs_truth_says_so_in_one_line(lab, monkeypatch, capsys):
     monkeypatch.setattr("labs_helpers.course.lab.load_task", lambda *_: task)
     assert lab.needs_truth() is False
     assert capsys.readouterr().out.count("\n") == 1
+    assert lab.needs("judge", "capability") is False
+    printed = capsys.readouterr().out
+    assert "a judge that has seen no training pair" in printed
+    assert printed.count("\n") == 1
+
+
+def test_section_whose_needs_are_there_goes_on_without_a_word(lab, capsys):
+    assert lab.needs("truth", "judge", "capability", "heads", "harmful") is True
+    assert capsys.readouterr().out == ""
 
 
 # Figures, report and results

@@ -1,12 +1,10 @@
-"""Profiles, their overrides, and the tasks that they name."""
+"""Profiles and their overrides."""
 
-import gzip
-import json
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from labs_helpers.course.lab import load_task
 from labs_helpers.course.profile import (
     MODELS,
     PROFILES,
@@ -67,6 +65,17 @@ def test_overrides(monkeypatch):
     assert profile.title == "tiny (model, here/pairs.jsonl)"
 
 
+def test_what_measures_is_no_other_model_and_no_other_data(monkeypatch):
+    monkeypatch.setenv("LABS_JUDGE", "town-s")
+    monkeypatch.setenv("LABS_SUITES", "~/suites")
+    monkeypatch.setenv("LABS_CAPABILITY", "gsm8k.jsonl")
+    profile = load_profile("tiny")
+    assert profile.judge == str(MODELS / "town-s")
+    assert profile.suites == str(Path.home() / "suites")
+    assert profile.capability == "gsm8k.jsonl"
+    assert profile.judge_claims
+
+
 @pytest.mark.parametrize(("value", "strict"), [("1", True), ("0", False), ("", False)])
 def test_strict(monkeypatch, value, strict):
     monkeypatch.setenv("LABS_STRICT", value)
@@ -83,62 +92,3 @@ def test_missing_size_says_where_to_add_it():
 def test_short_name():
     assert short_name("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen2.5-0.5B-Instruct"
     assert short_name("/far/away/pairs.jsonl", 2) == "away/pairs.jsonl"
-
-
-def test_task_of_a_preference_file(monkeypatch, tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    rows = [
-        {"prompt": f"Question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"}
-        for i in range(40)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    monkeypatch.setenv("LABS_DATA", str(path))
-    task = load_task(load_profile("tiny"))
-    assert task.truth is None
-    splits = [task.preferences(split) for split in ("train", "validation", "test")]
-    assert sum(map(len, splits)) == 40
-
-
-def test_a_task_with_nothing_to_test_on_is_refused(monkeypatch, tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    rows = [
-        {"prompt": f"Question {i}", "chosen": "good", "rejected": "bad"}
-        for i in range(2)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    monkeypatch.setenv("LABS_DATA", str(path))
-    with pytest.raises(ValueError, match=r"pairs.jsonl has 2 rows.*none for .*test"):
-        load_task(load_profile("tiny"))
-
-
-def test_a_task_leaves_out_what_is_too_long(monkeypatch, tmp_path, capsys):
-    path = tmp_path / "pairs.jsonl"
-    rows = [
-        {"prompt": f"Question {i}", "chosen": "good", "rejected": "bad " * i}
-        for i in range(1, 41)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    monkeypatch.setenv("LABS_DATA", str(path))
-    task = load_task(load_profile("tiny"), max_length=30)
-    kept = [
-        row
-        for part in ("train", "validation", "test")
-        for row in task.preferences(part)
-    ]
-    longest = max(len(row.rejected[-1]["content"]) for row in kept)
-    assert longest == 4 * 23  # and 11 of the question
-    assert "23 of 40 rows fit in 30 tokens" in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("ignore:.*skipped")
-def test_task_of_whole_dialogues(monkeypatch, tmp_path):
-    path = tmp_path / "hh.jsonl.gz"
-    start = "\n\nHuman: Question {}\n\nAssistant: "
-    rows = [
-        {"chosen": start.format(i) + "good", "rejected": start.format(i) + "bad"}
-        for i in range(40)
-    ]
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    monkeypatch.setenv("LABS_DATA", str(path))
-    task = load_task(load_profile("tiny"))
-    assert task.preferences("train")[0].prompt[0]["role"] == "user"

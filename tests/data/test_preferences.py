@@ -335,7 +335,7 @@ class TestLoadAndSave:
         monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
         with caplog.at_level(logging.WARNING):
             assert load_preferences("some/set") == [Preference(**GOOD)]
-        assert "skipped 1 of 2 rows, the first because rows:2, chosen" in caplog.text
+        assert "skipped 1 of 2 rows, the first because some/set:2," in caplog.text
 
     def test_a_set_of_the_hub_without_a_usable_row(self, monkeypatch):
         rows = [{"question": "Why?", "answer": "So."}]

@@ -10,11 +10,13 @@ from labs_helpers.data import (
     Preference,
     Probe,
     Prompt,
+    Task,
     Truth,
     Unpaired,
     as_messages,
     task_from_preferences,
 )
+from labs_helpers.data.task import NEEDS
 
 CONVERSATION = (
     {"role": "user", "content": "Who cleans the hall?"},
@@ -59,6 +61,19 @@ class TestPrompt:
 
 
 class TestTaskFromPreferences:
+    def test_of_many_pairs_a_fifth_is_set_aside_for_a_judge(self):
+        rows = [Preference(f"Who {i}?", "a", "b") for i in range(1000)]
+        task = task_from_preferences(rows, "many")
+        parts = ("train", "validation", "test", "judge")
+        assert [len(task.preferences(part)) for part in parts] == [600, 100, 100, 200]
+        prompts = [{prompt.text for prompt in task.prompts(part)} for part in parts]
+        assert len(set.union(*prompts)) == 1000
+
+    def test_a_judge_takes_no_more_pairs_than_it_needs_and_none_of_few(self):
+        rows = [Preference(f"Who {i}?", "a", "b") for i in range(10_000)]
+        assert len(task_from_preferences(rows, "many").preferences("judge")) == 1000
+        assert task_from_preferences(rows[:499], "few").preferences("judge") == []
+
     def test_no_prompt_is_in_two_splits_and_none_is_lost(self, pairs):
         task = task_from_preferences(pairs, "pairs")
         texts = [
@@ -119,6 +134,75 @@ class TestTaskFromPreferences:
     def test_rows_without_pairs_are_refused(self):
         with pytest.raises(ValueError, match="1 rows and no preference pair"):
             task_from_preferences([Unpaired("a", "b", True)], "unpaired")
+
+
+class TestGoals:
+    def rows(self, *goals):
+        return [
+            Preference(f"Who {i}?", f"{goal} {i}", "b", dimension=goal)
+            for i in range(40)
+            for goal in goals
+        ]
+
+    def test_rows_without_a_dimension_have_one_head(self):
+        task = task_from_preferences(self.rows(None), "pairs")
+        assert task.heads == ("reward",)
+        assert task.preferences("test", "reward") == task.preferences("test")
+
+    def test_goals_are_dimensions_and_all_in_all_is_all_of_them(self):
+        task = task_from_preferences(self.rows("harmless", "helpful"), "HH")
+        assert task.heads == ("harmless", "helpful")
+        parts = [task.preferences("train", goal) for goal in task.heads]
+        assert [{row.dimension for row in part} for part in parts] == [
+            {"harmless"}, {"helpful"},
+        ]  # fmt: skip
+        assert len(task.preferences("train")) == sum(map(len, parts)) == 64
+
+    @pytest.mark.parametrize("overall", [None, "overall"])
+    def test_what_is_preferred_all_in_all_is_a_head_of_its_own(self, overall):
+        task = task_from_preferences(self.rows(overall, "honesty"), "UltraFeedback")
+        assert task.heads == ("overall", "honesty")
+        assert {row.dimension for row in task.preferences("train")} == {"overall"}
+        assert len(task.prompts("train")) == 32
+
+    def test_rows_of_a_prompt_stay_together(self):
+        task = task_from_preferences(self.rows(None, "honesty"), "UltraFeedback")
+        both = [
+            {str(row.prompt) for row in task.preferences("test", goal)}
+            for goal in task.heads
+        ]
+        assert both[0] == both[1]
+
+    def test_an_unknown_goal_is_named_with_the_known(self):
+        task = task_from_preferences(self.rows("harmless"), "HH")
+        with pytest.raises(ValueError, match="no goal 'humour'; HH has harmless"):
+            task.preferences("train", "humour")
+
+
+class Anybody:
+    def compare(self, prompts, a, b): ...
+
+
+class TestMissing:
+    task = Task("HH-RLHF", lambda split: [], lambda split: [], suites={"train": [1]})
+
+    @pytest.mark.parametrize("name", [name for name in NEEDS if name != "train"])
+    def test_what_is_missing_is_said_in_a_line_with_the_way(self, name):
+        said = self.task.missing(name)
+        assert said.startswith("This section needs ")
+        assert "HH-RLHF does not have: skipped. " in said
+        assert "\n" not in said
+
+    def test_the_first_that_is_missing_is_named(self):
+        assert "LABS_CAPABILITY" in self.task.missing("train", "capability", "judge")
+
+    def test_nothing_is_said_of_what_is_there(self):
+        task = dataclasses.replace(self.task, heads=("a", "b"), judge=Anybody())
+        assert task.missing("train", "heads", "judge") == ""
+
+    def test_an_unknown_need_is_named_with_the_known(self):
+        with pytest.raises(ValueError, match=r"'gold' is no need.* truth, judge"):
+            self.task.missing("gold")
 
 
 def test_a_probe_scores_in_the_order_of_its_prompts():
