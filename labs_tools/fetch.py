@@ -233,15 +233,19 @@ def fetch_profile(name: str) -> None:
     """
     from labs_helpers.course.needs import needs, require
     from labs_helpers.course.profile import load_profile
-    from labs_helpers.data import load_preferences
+    from labs_helpers.data import load_capability, load_preferences
+    from labs_helpers.evaluation import load_judge
     from labs_helpers.models import load_policy, load_tokenizer
+    from labs_helpers.safety import load_suites
 
+    load = {"data": load_preferences, "judge": load_judge}
+    load |= {"suites": load_suites, "capability": load_capability}
     profile = load_profile(name)
     require(profile)
     for need in needs(profile):
         print(f"{need.what} {need.name}: {need.place}")
-        if need.what == "data":
-            load_preferences(need.name)
+        if need.what in load:
+            load[need.what](need.name)
         else:
             load_tokenizer(need.name)
             load_policy(need.name, device="cpu")

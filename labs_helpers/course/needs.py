@@ -10,7 +10,8 @@ from pathlib import Path
 
 from labs_helpers.common import hub
 from labs_helpers.common.printable import one_line
-from labs_helpers.course.profile import Profile, embedded_models
+from labs_helpers.course.profile import MEASURES, Profile, embedded_models
+from labs_helpers.evaluation.remote import RemoteJudge, is_address
 
 FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv")
 
@@ -24,8 +25,8 @@ class Need:
     """Something that a profile names and the project does not bring.
 
     Attributes:
-        what: model, reward model or data.
-        name: a path, or a name on the hub.
+        what: model, reward model, judge, data, suites or capability.
+        name: a path, or a name on the hub; of a judge also an address.
     """
 
     what: str
@@ -34,7 +35,7 @@ class Need:
     @property
     def kind(self) -> str:
         """What the hub calls it."""
-        return "dataset" if self.what == "data" else "model"
+        return "dataset" if self.what in ("data", "suites", "capability") else "model"
 
     @property
     def repository(self) -> str:
@@ -44,6 +45,8 @@ class Need:
     @property
     def place(self) -> str:
         """Where it is."""
+        if is_address(self.name):
+            return "at its address"
         if Path(self.name).exists():
             return "on this disk"
         here = hub.downloaded(self.repository, self.kind)
@@ -53,14 +56,17 @@ class Need:
     def problem(self) -> str:
         """What stands in the way of having it; empty if nothing."""
         variable = f"LABS_{self.what.upper().replace(' ', '_')}"
+        if is_address(self.name):
+            return _unanswered(self.name)
         if (path := Path(self.name)).exists():
-            if self.what == "data" or any(path.glob("*config.json")):
+            if self.kind == "dataset" or any(path.glob("*config.json")):
                 return ""
             return (
                 f"{variable} names it, and it is no folder of a model: expected "
                 "config.json and *.safetensors in it"
             )
-        if self.name.startswith(("/", ".")) or self.name.endswith(FILES):
+        local = self.name.startswith(("/", ".")) or self.name.endswith(FILES)
+        if local or self.what in MEASURES[1:]:
             return (
                 f"{variable} names it, and there is no such file or folder: set it to "
                 "what is there, or unset it"
@@ -71,7 +77,9 @@ class Need:
 def needs(profile: Profile) -> Iterator[Need]:
     """What a profile names beside the embedded models."""
     named = {"model": profile.model, "reward model": profile.reward_model}
-    for what, name in {**named, "data": profile.data}.items():
+    if not profile.embedded:  # whose measures are its own
+        named |= {what: getattr(profile, what) for what in ("data", *MEASURES)}
+    for what, name in named.items():
         if name is not None and Path(name).name not in embedded_models():
             yield Need(what, name)
 
@@ -107,6 +115,14 @@ def way_out(profile: Profile, lacking: list[Need]) -> str:
         + "; LABS_MODEL and LABS_DATA name what you have; where the hub answers, `labs "
         f"fetch {profile.name}` brings all of it into HF_HOME"
     )
+
+
+def _unanswered(address: str) -> str:
+    try:
+        RemoteJudge.at(address).require_reachable()
+    except (OSError, ValueError) as error:
+        return str(error).rstrip(".")
+    return ""
 
 
 def ask_hub(need: Need) -> str:

@@ -35,8 +35,9 @@ from labs_helpers.safety import load_suites
 
 # A little less than English text has with today's tokenizers.
 CHARACTERS_PER_TOKEN = 3.5
-# Of a trunk's layers, for the features of a fitted judge.
-KEPT_LAYERS = 2 / 3
+# Of a trunk's layers: the middle ones tell SmolLM2's answers to HH apart no worse than
+# the last, at half the cost.
+KEPT_LAYERS = 1 / 2
 
 
 def load_task(profile: Profile, max_length: int | None = None) -> Task:

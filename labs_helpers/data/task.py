@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 # Pairs set aside for fitting a judge: a share, of sets that can spare so many, and
 # never more than are of use to a linear head.
 JUDGE = "judge"
-JUDGE_SHARE, JUDGE_FEWEST, JUDGE_MOST = 0.2, 100, 1000
+JUDGE_SHARE, JUDGE_FEWEST, JUDGE_MOST = 0.2, 100, 400
 OVERALL = (None, "overall")
 # What a section may need: what it is called, and how to get it.
 _SUITES = "LABS_SUITES takes {}, a file or a folder of such files"
@@ -196,7 +196,7 @@ def task_from_preferences(
 ) -> Task:
     """Make a task of a preference set: 60 % train, 10 % validation, 10 % test.
 
-    The rest is the split "judge", for fitting one; it has 1,000 pairs at most, and none
+    The rest is the split "judge", for fitting one; it has 400 pairs at most, and none
     if it would have fewer than 100: train gets them. No prompt is in two splits. Of
     fewer than 30 pairs half are for training, a quarter each for validation and test:
     with one prompt nothing can be tested.

@@ -66,6 +66,25 @@ def test_a_path_that_leads_nowhere_is_named(monkeypatch, variable, name):
         require(load_profile("tiny"))
 
 
+@pytest.mark.parametrize(
+    ("variable", "name", "said"),
+    [
+        ("JUDGE", "./none", "there is no such file or folder"),
+        ("JUDGE", "http://127.0.0.1:1/v1#model", "cannot be reached"),
+        ("JUDGE", "http://127.0.0.1:1/v1", "names no model"),
+        ("SUITES", "xstest", "there is no such file or folder"),
+        ("CAPABILITY", "gsm8k", "there is no such file or folder"),
+    ],
+)
+def test_what_measures_is_looked_for_too(monkeypatch, tmp_path, variable, name, said):
+    (tmp_path / "pairs.jsonl").write_text("")
+    monkeypatch.setenv(f"LABS_{variable}", name)
+    require(load_profile("tiny"))  # the embedded world does without
+    monkeypatch.setenv("LABS_DATA", str(tmp_path / "pairs.jsonl"))
+    with pytest.raises(Unreachable, match=said):
+        require(load_profile("tiny"))
+
+
 def test_a_folder_that_holds_no_model_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_MODEL", str(tmp_path))
     with pytest.raises(Unreachable, match=r"no folder of a model.*config.json"):

@@ -71,7 +71,7 @@ class TestTaskFromPreferences:
 
     def test_a_judge_takes_no_more_pairs_than_it_needs_and_none_of_few(self):
         rows = [Preference(f"Who {i}?", "a", "b") for i in range(10_000)]
-        assert len(task_from_preferences(rows, "many").preferences("judge")) == 1000
+        assert len(task_from_preferences(rows, "many").preferences("judge")) == 400
         assert task_from_preferences(rows[:499], "few").preferences("judge") == []
 
     def test_no_prompt_is_in_two_splits_and_none_is_lost(self, pairs):
