@@ -5,6 +5,7 @@ What a subcommand needs is imported when it is called: `labs --help` needs nothi
 
 import contextlib
 import functools
+import json
 import os
 import re
 import sys
@@ -224,24 +225,44 @@ def study(
     return 0
 
 
-@command("align a language model by reinforcement, as a file says")
+@command("align a language model as a file says")
 def train(
-    algorithm: Annotated[str, Argument(help="ppo, trpo, actor_critic or reinforce")],
+    method: Annotated[
+        str | None,
+        Argument(
+            metavar="METHOD",
+            help="sft, reward, dpo, ipo, kto, slic, reinforce, actor_critic, trpo, "
+            "ppo or cai",
+        ),
+    ] = None,
     config: Annotated[
-        Path, Option(metavar="FILE", help="TOML or YAML: policy, prompts, ...")
-    ],
+        Place, Option(metavar="FILE", help="TOML or YAML: policy, data, out, ...")
+    ] = None,
+    schema: Annotated[
+        bool, Option("--schema", help="Print the JSON Schema of such files.")
+    ] = False,
 ) -> int:
-    """Train a policy on its own answers, as a TOML or YAML file says.
+    """Train a model as a TOML or YAML file says, and save it.
 
-    The file names policy, prompts, reward and out, and in [settings] what RLConfig
-    takes; labs_tools/training.py shows one. The same command resumes a run that was
-    broken off. Several processes share the work, on GPUs as on CPUs, under torchrun
-    --standalone --nproc-per-node 2 --no-python labs train METHOD --config FILE, where
-    each answers `samples` prompts of its own.
+    docs/practitioners.md has a file for each method. The same command resumes a run
+    that was broken off.
+
+    Several processes share the work of one: accelerate launch --multi_gpu
+    --num_processes 2 -m labs_tools.cli train METHOD --config FILE, or torchrun
+    --standalone --nproc-per-node 2 -m labs_tools.cli train METHOD --config FILE. Where
+    there is no GPU both start them on CPUs, while accelerate launch --cpu starts one
+    process only, whatever number it is given.
     """
-    from labs_tools import training
+    from labs_tools.training import running, settings
 
-    return training.run(algorithm, config)
+    if schema:
+        print(json.dumps(settings.schema(), indent=2))
+        return 0
+    if method is None or config is None:
+        raise ValueError(
+            f"give a method, of {', '.join(settings.METHODS)}, and --config FILE"
+        )
+    return running.run(method, config)
 
 
 @command("measure refusals, attacks and truthfulness of any model")
@@ -317,3 +338,7 @@ def find_notebooks(labs: Sequence[int]) -> dict[int, Path]:
             f"{', '.join(map(str, found))}"
         )
     return {number: found[number] for number in sorted(set(labs) or found)}
+
+
+if __name__ == "__main__":  # as `accelerate launch -m` and `torchrun -m` start it
+    sys.exit(main())

@@ -24,7 +24,6 @@ from labs_helpers.data import (
     split,
 )
 from labs_helpers.data.preferences import duplicates, from_trl, leaks, to_trl
-from labs_tools.training import BadSettings, _prompts
 
 GOOD = {"prompt": "Who cleans?", "chosen": "Ada.", "rejected": "Nobody."}
 UNPAIRED = {"prompt": "Who cleans?", "completion": "Ada.", "label": True}
@@ -553,7 +552,6 @@ class TestPrompts:
     ):
         (tmp_path / name).write_bytes(content.encode())
         assert read_prompts(tmp_path / name) == prompts
-        assert _prompts(str(tmp_path / name)) == prompts
 
     @pytest.mark.parametrize(
         ("name", "content", "said"),
@@ -582,5 +580,3 @@ class TestPrompts:
         (tmp_path / name).write_bytes(first + content)
         with pytest.raises(BadFile, match=said):
             read_prompts(tmp_path / name)
-        with pytest.raises(BadSettings, match=said):
-            _prompts(str(tmp_path / name))

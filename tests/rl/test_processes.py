@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -103,34 +102,3 @@ def test_end_with_the_weights_of_one_process(tmp_path):
                     assert ours[name] == pytest.approx(
                         theirs[name], rel=1e-3, abs=1e-4
                     ), (algorithm, name)
-
-
-@pytest.mark.slow
-def test_labs_train_runs_under_torchrun(tmp_path):
-    from labs_helpers.rl import probe_policy
-
-    policy, tokenizer = probe_policy()
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    policy.save_pretrained(tmp_path / "policy")
-    tokenizer.save_pretrained(tmp_path / "policy")
-    (tmp_path / "prompts.txt").write_text("a\nb\n")
-    (tmp_path / "mine.py").write_text("def f(p, a):\n    return [len(x) for x in a]\n")
-    (tmp_path / "run.toml").write_text(
-        'policy = "policy"\nprompts = "prompts.txt"\nreward = "mine.py:f"\n'
-        'out = "out"\n'
-        "[settings]\nupdates = 2\nsamples = 2\nmax_new_tokens = 4\n"
-    )
-    # As `labs train --help` has it, with the programs beside this Python.
-    folder = Path(sys.executable).parent
-    command = f"{folder}/torchrun --standalone --nproc-per-node 2 --no-python"
-    labs = f"{folder}/labs train ppo --config run.toml"
-    ended = subprocess.run(
-        [*command.split(), *labs.split()],
-        cwd=tmp_path,
-        timeout=110,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert ended.stdout.count("ppo: reward") == 1
-    assert (tmp_path / "out" / "history.csv").read_text().count("\n") == 3
