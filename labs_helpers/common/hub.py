@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +18,10 @@ from labs_helpers.common.printable import one_line
 # What `labs fetch` brings without the hub: its name there and on the hub.
 PACKAGED = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SECONDS = 5.0  # to wait for the hub before it counts as out of reach
+MEMORY = 10.0  # seconds for which the answer holds
 WEIGHTS = ("*.safetensors", "*.bin")
 T = TypeVar("T")
+_heard: list[tuple[float, str]] = []  # when the hub was asked last, and what it said
 
 
 def copy_of(name: str) -> Path:
@@ -46,10 +47,14 @@ def located(name: str) -> str:
     return name
 
 
+def cache_of(name: str, kind: str = "model") -> Path:
+    """Where the hub's client keeps what it downloads of a "model" or a "dataset"."""
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+
+
 def downloaded(name: str, kind: str = "model") -> bool:
     """Whether a "model" or a "dataset" came from the hub before."""
-    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
-    snapshots = folder.glob("snapshots/*")
+    snapshots = cache_of(name, kind).glob("snapshots/*")
     if kind == "model":  # weights come last
         return any(is_model(snapshot) for snapshot in snapshots)
     prepared = Path(constants.HF_HOME) / "datasets" / name.replace("/", "___").lower()
@@ -57,12 +62,14 @@ def downloaded(name: str, kind: str = "model") -> bool:
 
 
 def out_of_reach() -> str:
-    """Why the hub cannot be asked; empty if it can. Known again for ten seconds."""
-    return _asked(int(time.monotonic() / 10))
+    """Why the hub cannot be asked; empty if it can. Remembered for ten seconds."""
+    if not _heard or time.monotonic() - _heard[-1][0] > MEMORY:
+        said = _ask()
+        _heard[:] = [(time.monotonic(), said)]
+    return _heard[-1][1]
 
 
-@lru_cache(maxsize=1)
-def _asked(when: int) -> str:
+def _ask() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     from huggingface_hub.utils import get_session

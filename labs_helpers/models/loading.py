@@ -81,9 +81,10 @@ def cannot_load(name_or_dir: str | Path, reason: str) -> CannotLoad:
     elif path.is_dir() and not any(path.glob("*config.json")):
         reason = "this folder has no config.json"
     elif not path.is_dir() and not hub.downloaded(name) and (why := hub.out_of_reach()):
-        reason = (
-            f"it is not on this disk, and the hub cannot be reached ({why}; `labs "
-            "fetch` brings a model without it, LABS_PROFILE=tiny needs none)"
+        return CannotLoad(
+            f"Cannot load {name!r}: it is not on this disk, and the hub cannot be "
+            f"reached ({why}). Give the folder of a model; `labs fetch` lists what "
+            "comes without the hub, and LABS_PROFILE=tiny needs none"
         )
     return CannotLoad(
         f"Cannot load {name!r}: {reason}. Expected a folder with a Hugging Face model "
@@ -96,8 +97,14 @@ def source(name_or_dir: str | Path) -> dict[str, Any]:
     """Arguments of every `from_pretrained`: code from the hub is never run.
 
     Without the answer False, transformers asks on standard input.
+
+    Raises:
+        CannotLoad: nothing of it is here, and the hub cannot be reached, which its
+            client would try for half a minute.
     """
     offline = not Path(name_or_dir).exists() and bool(hub.out_of_reach())
+    if offline and not hub.cache_of(str(name_or_dir)).exists():
+        raise cannot_load(name_or_dir, "it is not on this disk")
     return {"trust_remote_code": False, "local_files_only": offline}
 
 

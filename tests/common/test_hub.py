@@ -2,7 +2,6 @@
 
 import socket
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +10,9 @@ from labs_helpers.common import hub
 
 @pytest.fixture(autouse=True)
 def asks_anew():
-    hub._asked.cache_clear()
+    hub._heard.clear()
     yield
-    hub._asked.cache_clear()
+    hub._heard.clear()
 
 
 @pytest.fixture
@@ -93,7 +92,6 @@ class TestReach:
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
         asked = []
         monkeypatch.setattr(hub, "within", lambda *how: asked.append(how))
-        monkeypatch.setattr(hub, "time", SimpleNamespace(monotonic=lambda: 5.0))
         assert [hub.out_of_reach() for _ in range(3)] == ["", "", ""]
         assert len(asked) == 1
 

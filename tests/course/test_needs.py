@@ -28,6 +28,8 @@ def test_embedded_profiles_need_nothing(name, monkeypatch):
 def test_without_a_hub_the_way_out_is_named_within_seconds(name, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    why = "[Errno -3] Temporary failure in name resolution"
+    monkeypatch.setattr(hub, "out_of_reach", lambda: why)
     profile, begun = load_profile(name), time.monotonic()
     with pytest.raises(Unreachable, match="LABS_PROFILE=tiny") as raised:
         require(profile)
@@ -140,11 +142,11 @@ def a_hub(monkeypatch):
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(hub.constants, "ENDPOINT", address)
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-        hub._asked.cache_clear()
+        hub._heard.clear()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield address
         server.shutdown()
-        hub._asked.cache_clear()
+        hub._heard.clear()
 
 
 @pytest.mark.parametrize(
