@@ -226,29 +226,28 @@ def convert(file: Path, folder: Path) -> None:
 
 
 def fetch_profile(name: str) -> None:
-    """Download what a profile names, as a lab would, and load it once.
+    """Download what a profile names on the hub, and load it once, as a lab would.
 
     Raises:
         OSError: the hub has it not, or cannot be reached.
     """
     from labs_helpers.course.needs import needs, require
     from labs_helpers.course.profile import load_profile
-    from labs_helpers.data import load_capability, load_preferences
+    from labs_helpers.data import load_preferences
     from labs_helpers.evaluation import load_judge
     from labs_helpers.models import load_policy, load_tokenizer
-    from labs_helpers.safety import load_suites
 
-    load = {"data": load_preferences, "judge": load_judge}
-    load |= {"suites": load_suites, "capability": load_capability}
+    load = {
+        "model": lambda name: (load_tokenizer(name), load_policy(name, device="cpu")),
+        "judge": load_judge,
+        "data": load_preferences,
+    }
     profile = load_profile(name)
     require(profile)
     for need in needs(profile):
-        print(f"{need.what} {need.name}: {need.place}")
-        if need.what in load:
+        print(f"{need.what} {need.name}: {need.place}", flush=True)
+        if not need.local:
             load[need.what](need.name)
-        else:
-            load_tokenizer(need.name)
-            load_policy(need.name, device="cpu")
     print(f"The profile {name} needs no network now")
 
 

@@ -14,6 +14,7 @@ from labs_helpers.course.profile import MEASURES, Profile, embedded_models
 from labs_helpers.evaluation.remote import RemoteJudge, is_address
 
 FILES = (".jsonl", ".json", ".gz", ".parquet", ".csv")
+HERE = ("reward model", "suites", "capability")  # what no name on the hub stands for
 
 
 class Unreachable(OSError):
@@ -43,6 +44,13 @@ class Need:
         return self.name.partition(":")[0]
 
     @property
+    def local(self) -> bool:
+        """Whether its name is a path or an address, and none of the hub."""
+        path = self.name.startswith(("/", ".")) or self.name.endswith(FILES)
+        here = path or self.what in HERE or Path(self.name).exists()
+        return here or is_address(self.name)
+
+    @property
     def place(self) -> str:
         """Where it is."""
         if is_address(self.name):
@@ -65,8 +73,7 @@ class Need:
                 f"{variable} names it, and it is no folder of a model: expected "
                 "config.json and *.safetensors in it"
             )
-        local = self.name.startswith(("/", ".")) or self.name.endswith(FILES)
-        if local or self.what in MEASURES[1:]:
+        if self.local:
             return (
                 f"{variable} names it, and there is no such file or folder: set it to "
                 "what is there, or unset it"
@@ -100,13 +107,14 @@ def require(profile: Profile) -> None:
             for problem, several in problems.items()
         )
         lacking = [need for several in problems.values() for need in several]
-        raise Unreachable(
-            f"The profile {profile.name} needs {said}. {way_out(profile, lacking)}"
-        )
+        remedy = way_out(profile, lacking)
+        raise Unreachable(f"The profile {profile.name} needs {said}. {remedy}".strip())
 
 
 def way_out(profile: Profile, lacking: list[Need]) -> str:
-    """What to do where something that a profile names cannot be had."""
+    """What to do where something cannot be had from the hub; empty if nothing is."""
+    if all(need.local for need in lacking):
+        return ""
     packaged = {name: short for short, name in hub.PACKAGED.items()}
     short = next((packaged[n.name] for n in lacking if n.name in packaged), "")
     return (

@@ -62,10 +62,10 @@ def test_the_command_ends_in_that_sentence(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["./none", "/no/such", "~/none", "none.jsonl"])
 def test_a_path_that_leads_nowhere_is_named(monkeypatch, variable, name):
     monkeypatch.setenv(variable, name)
-    with pytest.raises(
-        Unreachable, match=rf"(none|such)\S*: {variable} names it, and there is no"
-    ):
+    said = rf"(none|such)\S*: {variable} names it, and there is no"
+    with pytest.raises(Unreachable, match=said) as raised:
         require(load_profile("tiny"))
+    assert "tiny needs nothing" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
