@@ -39,8 +39,9 @@ def fill(folder):
         for i, row in enumerate(rows)
     ]
     jsonl(folder / "answers.jsonl", answers)
-    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]
-    jsonl(folder / "conversations.jsonl", [{"messages": talk}] * 8)
+    said = {"role": "assistant", "content": "The baker."}
+    talks = [[{"role": "user", "content": a}, said] for a in asked] * 2
+    jsonl(folder / "conversations.jsonl", [{"messages": talk} for talk in talks])
     (folder / "prompts.txt").write_text("\n".join(asked))
     (folder / "mine.py").write_text(REWARD)
     (folder / "rules.yaml").write_text(RULES)

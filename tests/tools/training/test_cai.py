@@ -76,9 +76,9 @@ def test_another_constitution_is_another_run(project, trained, capsys):
 
 
 @pytest.mark.slow
-def test_the_embedded_world_is_tried_as_in_lab_4(project, monkeypatch):
+def test_the_embedded_world_is_tried_as_in_lab_4():
     asked = cai.CAI(policy="town-xs")
     prompts = cai._prompts(asked)
     kinds = [prompt.meta.get("attack") for prompt in prompts]
     assert len(prompts) == len(cai._prompts(asked)) > 700
-    assert sum(kind is not None for kind in kinds) > 100
+    assert sum(kind is not None for kind in kinds) > 90
