@@ -189,32 +189,21 @@ def convert(file: Path, folder: Path) -> None:
         folder: written.
     """
     import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM
 
     from labs_helpers.models.loading import quiet_loading
 
     # The bar of the library's reader, which is for two seconds, goes nowhere.
     with quiet_loading(), redirect_stderr(StringIO()):
-        given = {"gguf_file": file.name}
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, **given)
-        for passing in ("is_local", "local_files_only"):
-            tokenizer.init_kwargs.pop(passing, None)
         read = AutoModelForCausalLM.from_pretrained(
-            file.parent, dtype=torch.float16, **given
+            file.parent, gguf_file=file.name, dtype=torch.float16
         )
         config = read.config
-        del config.quantization_config
-        # What was read counts as packed, and cannot be saved.
+        # Newer versions count what was read as packed, and do not save it.
+        vars(config).pop("quantization_config", None)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
         model.load_state_dict(read.state_dict())
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        )
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer = _tokenizer(file)
         tokenizer.model_max_length = config.max_position_embeddings
         config.pad_token_id = tokenizer.pad_token_id
         # The file says it in float32.
@@ -223,6 +212,46 @@ def convert(file: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
     for written in folder.iterdir():  # safetensors lets nobody else read
         written.chmod(0o644)
+
+
+def _tokenizer(file: Path) -> "transformers.PreTrainedTokenizerBase":  # noqa: F821
+    """The tokenizer that a file describes; it pads with its end token."""
+    from gguf import GGUFReader, TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields = GGUFReader(file).fields.items()
+    said = {
+        name.removeprefix("tokenizer.ggml."): field.contents()
+        for name, field in fields
+        if name.startswith("tokenizer.")
+    }
+    tokens, kinds = said["tokens"], said["token_type"]
+    merges = [tuple(merge.split(" ")) for merge in said["merges"]]
+    ids = {token: at for at, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(ids, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, normalized=False, special=True)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == TokenType.CONTROL
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=tokens[said["bos_token_id"]],
+        eos_token=tokens[said["eos_token_id"]],
+        unk_token=tokens[said["unknown_token_id"]],
+        pad_token=tokens[said["eos_token_id"]],
+        chat_template=said["tokenizer.chat_template"],
+    )
 
 
 def fetch_profile(name: str) -> None:

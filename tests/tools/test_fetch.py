@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,6 @@ from labs_helpers.models import load_policy, load_tokenizer
 from labs_tools import cli, fetch
 
 MODEL = hub.PACKAGED["smollm2"]
-gguf = pytest.importorskip("gguf")
 
 
 @pytest.fixture
@@ -57,6 +57,8 @@ def write_gguf(path, model, tokenizer):
     writer.add_token_list(tokens)
     writer.add_token_types([3 if token in special else 1 for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in backend["model"]["merges"]])
+    writer.add_bos_token_id(tokens.index("<|user|>"))
+    writer.add_unk_token_id(tokens.index("<|pad|>"))
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_chat_template(tokenizer.chat_template)
     leaves = {
