@@ -28,7 +28,7 @@ from labs_helpers.data import (
 )
 from labs_helpers.data.task import JUDGE
 from labs_helpers.evaluation import Estimate, RewardJudge, load_judge
-from labs_helpers.evaluation.fitted import drop_upper_layers, fit_head
+from labs_helpers.evaluation.fitted import BATCH_SIZE, drop_upper_layers, fit_head
 from labs_helpers.fit.identity import digest
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer
 from labs_helpers.safety import load_suites
@@ -122,7 +122,7 @@ class LabJudge:
             f"pairs that nothing else is trained on ({seconds}). Of those held out of "
             f"the fit it ranks {accuracy} right{coin}."
         )
-        return RewardJudge(model)
+        return RewardJudge(model, batch_size=BATCH_SIZE)
 
     def _fit(self, model: RewardModel) -> tuple[Estimate, str]:
         """Fit the head, or take what an earlier lab has fitted on the same."""

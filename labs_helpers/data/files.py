@@ -196,6 +196,8 @@ def read_rows(path: str | Path, report: PreferenceReport) -> Iterator[NumberedRo
 def hub_rows(name: str) -> "Dataset":
     """Load a data set of the hub: name, name:split or name:configuration:split.
 
+    What is no configuration is a folder, as HH-RLHF's "harmless-base" is.
+
     Raises:
         FileNotFoundError: The name is rather that of a file.
         OSError: There is no such data set, or the hub is not to be reached.
@@ -210,7 +212,13 @@ def hub_rows(name: str) -> "Dataset":
     name, *parts = re.split(r":(?![^\[]*\])", name)  # not that of a slice, [:100]
     *configuration, part = parts or ["train"]
     try:
-        return datasets.load_dataset(name, *configuration, split=part or "train")
+        try:
+            return datasets.load_dataset(name, *configuration, split=part or "train")
+        except ValueError:
+            if not configuration:
+                raise
+            folder = configuration[0]
+            return datasets.load_dataset(name, data_dir=folder, split=part or "train")
     except (OSError, ValueError) as error:
         raise OSError(
             f"Cannot load {name!r}: no file of that name, and no data set with split "

@@ -55,12 +55,14 @@ class TruthJudge:
 class RewardJudge:
     """Prefers the answer with the higher reward, by a head's name or number.
 
-    Rewards that differ by no more than `tie_margin` are a tie.
+    Rewards that differ by no more than `tie_margin` are a tie; `batch_size` answers are
+    read at once.
     """
 
     reward_model: RewardModel
     head: str | int = 0
     tie_margin: float = 0.0
+    batch_size: int = 64
 
     def compare(self, prompts: Prompts, a: Texts, b: Texts) -> np.ndarray:
         """Compare answers: 1 where `a` wins, 0.5 for a tie, 0 where `b` wins."""
@@ -72,7 +74,8 @@ class RewardJudge:
                 f"{', '.join(heads)}"
             )
         head = heads.index(self.head) if isinstance(self.head, str) else self.head
-        rewards = self.reward_model.score([*prompts, *prompts], [*a, *b])[:, head]
+        asked, said = [*prompts, *prompts], [*a, *b]
+        rewards = self.reward_model.score(asked, said, self.batch_size)[:, head]
         of_a, of_b = rewards.double().numpy().reshape(2, -1)
         return outcomes_of(of_a - of_b, self.tie_margin)
 

@@ -336,6 +336,20 @@ class TestLoadAndSave:
             assert load_preferences("some/set") == [Preference(**GOOD)]
         assert "skipped 1 of 2 rows, the first because some/set:2," in caplog.text
 
+    def test_a_folder_of_the_hub_says_what_hh_was_asked(self, monkeypatch):
+        turns = "\n\nHuman: Who?\n\nAssistant: "
+        row = {"chosen": turns + "Ada.", "rejected": turns + "Bob."}
+
+        def load_dataset(name, *configuration, split, data_dir=None):
+            if configuration:
+                raise ValueError("BuilderConfig 'helpful-base' not found")
+            assert (name, data_dir, split) == ("Anthropic/hh", "helpful-base", "test")
+            return [row]
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        (found,) = load_preferences("Anthropic/hh:helpful-base:test")
+        assert found.dimension == "helpful"
+
     def test_a_set_of_the_hub_without_a_usable_row(self, monkeypatch):
         rows = [{"question": "Why?", "answer": "So."}]
         monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)

@@ -98,6 +98,23 @@ def ultrafeedback() -> list[Row]:
     ]
 
 
+def completions() -> list[Row]:
+    return [
+        {
+            "instruction": p,
+            "completions": [
+                {
+                    "response": text,
+                    "overall_score": score,
+                    "annotations": {"honesty": {"Rating": str(6 - score)}},
+                }
+                for text, score in ((a, 5), (b, 1))
+            ],
+        }
+        for p, a, b in triples()
+    ]
+
+
 def kto_text() -> list[Row]:
     return [
         {"prompt": p, "completion": answer, "label": good}
@@ -168,6 +185,7 @@ FORMATS: dict[str, tuple[str, Callable[[], list[Row]], Write]] = {
     "implicit": ("implicit.jsonl", implicit, write_lines),
     "hh": ("hh.jsonl", hh, write_lines),
     "ultrafeedback": ("ultrafeedback.jsonl", ultrafeedback, write_lines),
+    "completions": ("completions.jsonl", completions, write_lines),
     "kto_text": ("kto_text.jsonl", kto_text, write_lines),
     "kto_messages": ("kto_messages.jsonl", kto_messages, write_lines),
     "sharegpt": ("sharegpt.json", sharegpt, write_list),
