@@ -213,14 +213,24 @@ def study(
     name: Annotated[
         str | None, Argument(help="Without it, the studies are listed.")
     ] = None,
+    address: Annotated[
+        str | None,
+        Option(help="Of a Ray cluster: ray://HOST:10001, auto for one here, or local."),
+    ] = None,
 ) -> int:
-    """Run one study and write data/studies/NAME.csv."""
+    """Run one study and write data/studies/NAME.csv.
+
+    With --address, or RAY_ADDRESS, its seeds are measured at once, on a Ray cluster
+    that has this project on every machine; without, one after the other here.
+    """
     from labs_tools import studies
 
     if name is None:
         for known, experiment in studies.studies().items():
             print(f"{known:28}{(experiment.rows.__doc__ or '').split(chr(10))[0]}")
     else:
+        if address:
+            os.environ["RAY_ADDRESS"] = address
         print(f"written to {studies.run(name)}")
     return 0
 

@@ -30,7 +30,7 @@ from labs_helpers.world.annotators import BIASED, label
 from labs_helpers.world.prompts import prompts
 from labs_tools.studies.lab3 import PPO, RECIPE, Trained, random_values
 from labs_tools.studies.measures import held_out, loaded
-from labs_tools.studies.study import RECORDED, Row, study
+from labs_tools.studies.study import RECORDED, Row, each, study
 
 # Instabilities show soon, or not at all.
 SHORT = replace(RECIPE, updates=30)
@@ -120,7 +120,7 @@ def hacking() -> Iterator[Row]:
     opinion), gold (held-out, one answer each), alarm (the monitor's first alarm that is
     up by then, or "none").
     """
-    for seed in range(2):
+    for seed in each(range(2)):
         biased = biased_reward(seed)
         several = [biased, biased_reward(seed + 10), biased_reward(seed + 20)]
         other = {
@@ -189,7 +189,7 @@ def instabilities() -> Iterator[Row]:
     Columns: provoked, how, seed, alarms (all, in order), update (of the alarm that is
     right, 0 if there is none), gold.
     """
-    for seed in range(2):
+    for seed in each(range(2)):
         for name, (how, _, _) in PROVOKED.items():
             run = provoked(name, seed)
             right = [a.step for a in alarms(run.history) if a.name == name]

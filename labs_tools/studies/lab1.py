@@ -24,7 +24,7 @@ from labs_helpers.world import Gold, recorded, town_task
 from labs_helpers.world.annotators import BIASED, UNBIASED, differing, known, label
 from labs_helpers.world.prompts import prompts
 from labs_tools.studies.measures import LONGEST, capability, loaded, repeated
-from labs_tools.studies.study import RECORDED, Row, study
+from labs_tools.studies.study import RECORDED, Row, each, study
 from labs_tools.town.build import TownObjective
 from labs_tools.town.rankings import Speaking
 
@@ -94,7 +94,7 @@ def data_size() -> Iterator[Row]:
 def margins() -> Iterator[Row]:
     """Plain, with a margin from the strength of preference, and centred."""
     rows, p = _held_out()
-    for seed in range(3):
+    for seed in each(range(3)):
         pairs = differing(recorded.pairs("train", seed=seed), n=1500)
         labelled = [
             replace(row, margin=abs(_gold_gap(row))) for row in label(pairs, seed=seed)

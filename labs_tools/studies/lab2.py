@@ -38,7 +38,7 @@ from labs_tools.studies.goal_recipe import (
     unpaired,
 )
 from labs_tools.studies.measures import held_out, loaded
-from labs_tools.studies.study import RECORDED, Row, optima, practised, study
+from labs_tools.studies.study import RECORDED, Row, each, optima, practised, study
 
 MANY = {"prompts": 800, "answers": 6, "pairs": 2800, "others": 300}
 JOKES = {"answers": 16, "pairs": 800, "others": 500}
@@ -116,7 +116,7 @@ def best(rows: Sequence[Row], goal: str) -> Row:
 @study("dpo_goals", "town-s", data=ALL, recipe=(RECOMMENDED, CONFIG, COMPARISONS))
 def goals() -> Iterator[Row]:
     """Every goal with its recommended settings: what it wins, what else changes."""
-    for seed in range(3):
+    for seed in each(range(3)):
         for name, recipe in RECOMMENDED.items():
             found = measured(aligned(GOALS[name], recipe, seed), GOALS[name])
             yield {"goal": name, **asdict(recipe), "seed": seed} | found
@@ -126,7 +126,7 @@ def goals() -> Iterator[Row]:
 def toward_optimum() -> Iterator[Row]:
     """How far DPO goes toward the optimum at w = beta tau, by tau of the annotator."""
     stock = recorded.pairs("train")
-    for seed in range(2):
+    for seed in each(range(2)):
         for recipe in SHARP:
             weight = recipe.beta * recipe.temperature
             rows = label(differing(stock, n=STOCK), [recipe.annotator], seed)
@@ -164,7 +164,7 @@ def _measured(policy: Policy) -> Row:
 @study("dpo_beta", "town-s", data=RECORDED, recipe=(BETAS, USED))
 def beta_sweep() -> Iterator[Row]:
     """Win rate, KL and gain of the goal of safety by beta."""
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         rows = _rows(SWEEP, seed)
         for beta in BETAS:
             policy = _dpo(rows, SWEEP, seed, beta=beta)
@@ -184,7 +184,7 @@ def _with_flips(
 @study("dpo_noise", "town-s", data=RECORDED, recipe=(NOISE, USED))
 def label_noise() -> Iterator[Row]:
     """30 % of the labels flipped, without and with label smoothing."""
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         clean = _rows(SWEEP, seed)
         for share, smoothing in NOISE:
             rows = _with_flips(clean, share, seed)
@@ -197,7 +197,7 @@ def label_noise() -> Iterator[Row]:
 def few_desirable() -> Iterator[Row]:
     """KTO with all desirable answers, with a tenth, and with a tenth weighted up."""
     _, tokenizer, reference = loaded("town-s")
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         rows = unpaired(_rows(SWEEP, seed))
         draws = np.random.default_rng(seed).random(len(rows))
         tenth = [
@@ -224,7 +224,7 @@ def pair_sources() -> Iterator[Row]:
     """Pairs of the policy's own answers, against those of a smaller model."""
     asked, dimension = GOAL.prompts("train", 250), GOAL.dimension
     stranger = load_policy(MODELS / "town-xs")
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         theirs = answers(stranger, asked, 8, seed + 1)
         own = goal_rows(GOAL, SWEEP, seed)
         pairs = sampled_pairs(asked, theirs.texts, dimension, 4, seed)[: len(own)]
@@ -238,7 +238,7 @@ def pair_sources() -> Iterator[Row]:
 @study("dpo_variants", "town-s", data=RECORDED, recipe=(FULL, FULL.config(), SLIC))
 def variants() -> Iterator[Row]:
     """Ratings, win rates at equal length and alignment tax of every loss."""
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         yield from _compared(_policies_by_loss(_rows(FULL, seed), seed), seed)
 
 

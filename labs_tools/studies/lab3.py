@@ -27,7 +27,7 @@ from labs_helpers.rl.config import ALGORITHMS as LEARNING_RATES
 from labs_helpers.world import town_task
 from labs_helpers.world.prompts import capability_prompts
 from labs_tools.studies.measures import LONGEST, capability, held_out, loaded
-from labs_tools.studies.study import TOWN, Row, optima, practised, study
+from labs_tools.studies.study import TOWN, Row, each, optima, practised, study
 
 KL_WEIGHT = 0.03
 ALGORITHMS = ("ppo", "trpo", "actor_critic", "reinforce")
@@ -152,7 +152,7 @@ def algorithms() -> Iterator[Row]:
 
     Columns: algorithm, seed, gold, kl, covered, alarms, seconds.
     """
-    for seed in range(20):
+    for seed in each(range(20)):
         for algorithm in ALGORITHMS if seed < 2 else ("ppo",):
             config = replace(RECIPE, algorithm=algorithm, seed=seed)
             run = Trained("town-xs", config)
@@ -165,7 +165,7 @@ def seeds_s() -> Iterator[Row]:
 
     Every run is as long as in the lab.
     """
-    for seed in range(5):
+    for seed in each(range(5)):
         for algorithm in ALGORITHMS if seed < 1 else ("ppo",):
             run = Trained("town-s", replace(LONG, algorithm=algorithm, seed=seed))
             yield {"algorithm": algorithm, "seed": seed} | run.row()
@@ -178,7 +178,7 @@ def details() -> Iterator[Row]:
     Columns: detail, seed, gold, kl, covered, finished (share of training answers that
     end, at the end), alarms, seconds.
     """
-    for seed in range(2):
+    for seed in each(range(2)):
         for detail, (settings, options) in DETAILS.items():
             run = Trained("town-xs", replace(RECIPE, seed=seed, **settings), **options)
             finished = {"finished": run.at_the_end("finished")}
@@ -221,7 +221,7 @@ def ptx() -> Iterator[Row]:
     ]
     untrained, tokenizer, _ = loaded("town-xs")
     before = capability(untrained, "town-xs")
-    for seed in range(2):
+    for seed in each(range(2)):
         config = replace(RECIPE, seed=seed, kl_weight=0.0)
         for weight in MIXED:
             mix = None
@@ -244,7 +244,7 @@ def exploration() -> Iterator[Row]:
     Columns: variant, seed, gold, kl, covered, entropy (nats a token at the end),
     kl_weight (at the end), alarms.
     """
-    for seed in range(2):
+    for seed in each(range(2)):
         for variant, settings in EXPLORATION.items():
             run = Trained("town-xs", replace(RECIPE, seed=seed, **settings))
             entropy, price = run.at_the_end("entropy"), run.history["kl_weight"][-1]

@@ -33,7 +33,7 @@ from labs_helpers.world.annotators import PANEL, differing, probabilities, votes
 from labs_helpers.world.prompts import prompts
 from labs_tools.studies.cai_recipe import BETA, DATA, STAGES, Town, rules, shuffled
 from labs_tools.studies.measures import LONGEST, paired
-from labs_tools.studies.study import Row, study
+from labs_tools.studies.study import Row, each, study
 
 SEEDS = range(3)
 WAYS: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ def revision_rounds() -> Iterator[Row]:
     Columns: way, seed, and those of `Measured.row`.
     """
     town = Town()
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         unrevised = town.measured(town.sft, seed).row()
         yield {"way": "no revision", "seed": seed} | unrevised
         for way, options in WAYS.items():
@@ -78,7 +78,7 @@ def second_iteration() -> Iterator[Row]:
     policy still is. Columns: stage, critic, seed, and those of `Measured.row`.
     """
     town = Town()
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         supervised = town.sl_cai(town.sft, seed)
         aligned = town.rl_cai(supervised, seed)
         stages = {"SFT": town.sft, "SL-CAI": supervised, "RL-CAI": aligned}
@@ -101,7 +101,7 @@ def rl_cai_ways() -> Iterator[Row]:
     held-out pairs that SL-CAI answers differently) and seconds (of training).
     """
     town, held_out = Town(), prompts("test")
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         start = town.sl_cai(town.sft, seed)
         labels = town.ai_labels(start, seed)
         texts = safety.answers_of(start, town.tokenizer, held_out, 2, seed=60 + seed)
@@ -151,7 +151,7 @@ def rl_cai_seeds() -> Iterator[Row]:
     helpfulness_change, capability_change, paired with SFT.
     """
     town = Town("town-s", others=SIZES.train_prompts, pairs=SIZES.pairs)
-    for seed in range(5):
+    for seed in each(range(5)):
         policy = town.rl_cai(town.sl_cai(town.sft, seed), seed)
         before, after = (
             town.measured(p, seed, SIZES.use_samples) for p in (town.sft, policy)
@@ -178,7 +178,7 @@ def rlaif_vs_rlhf() -> Iterator[Row]:
     `Measured.row`; gold_change (since SFT, by prompt).
     """
     town, larger = Town("town-xs"), Town("town-s")
-    for seed in SEEDS:
+    for seed in each(SEEDS):
         before = town.measured(town.sft, seed)
         pairs = compared(town, seed, max(LABELS))
         better = _better(pairs)

@@ -13,7 +13,7 @@ import torch
 from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl import probe_policy, solve, token_env
 from labs_helpers.rl.environment import END, MASKING
-from labs_tools.studies.study import Row, study
+from labs_tools.studies.study import Row, each, study
 
 UPDATES, ANSWERS, EPOCHS, LR, LAM = 30, 64, 4, 3e-3, 0.95
 
@@ -56,7 +56,7 @@ def rllib() -> Iterator[Row]:
 
     Columns: library, seed, update, tokens, reward.
     """
-    for seed in range(3):
+    for seed in each(range(3)):
         for library, run in {"RLlib": _theirs, "ours": _ours}.items():
             for update, (tokens, reward) in enumerate(run(seed), 1):
                 found = {"tokens": tokens, "reward": round(reward, 4)}

@@ -1,10 +1,12 @@
 """Running a study into its file."""
 
 import csv
+import os
 from importlib import import_module
 from pathlib import Path
 
 from labs_helpers.course.recorded import FOLDER
+from labs_tools.studies import cluster
 from labs_tools.studies.study import STUDIES, Study, here
 
 ROOMS = (
@@ -27,20 +29,24 @@ def studies() -> dict[str, Study]:
 def run(name: str, folder: Path = FOLDER) -> Path:
     """Run a study; return its file, which is the old one until all rows are measured.
 
+    Where RAY_ADDRESS is set, the cluster there measures its seeds.
+
     Raises:
         UnknownStudy: no such study; the message lists them.
     """
     known = studies()
     if name not in known:
         raise UnknownStudy(f"no study {name!r}; there are {', '.join(known)}")
-    made_with = {"made_with": known[name].made_with}
+    study = known[name]
+    rows = cluster.rows_of(study) if os.environ.get("RAY_ADDRESS") else study.rows()
+    made_with = {"made_with": study.made_with}
     folder.mkdir(parents=True, exist_ok=True)
     path, unfinished = folder / f"{name}.csv", folder / f"{name}.csv.part"
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = None
-        for row in known[name].rows():
+        for row in rows:
             print(row, flush=True)
-            row = {**row, **here(), **made_with}
+            row = {**row, **({} if "device" in row else here()), **made_with}
             if writer is None:
                 writer = csv.DictWriter(file, row, lineterminator="\n")
                 writer.writeheader()

@@ -8,13 +8,14 @@ import base64
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, wraps
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,6 +32,9 @@ BUILT = "build.json"  # says how long a model took to build: nothing depends on 
 Measure = Callable[[], Iterator[Row]]
 Data = tuple[str | Callable[[], Any], ...]
 STUDIES: dict[str, "Study"] = {}
+COUNTING = -1  # the part of a study in which it only says how many seeds it has
+T = TypeVar("T")
+_part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,32 @@ def study(
         return rows
 
     return register
+
+
+class Counted(Exception):
+    """How many seeds a study goes through, from within it."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+@contextmanager
+def part(number: int | None) -> Iterator[None]:
+    """Meanwhile studies go through the seed of this place alone; None is all."""
+    global _part
+    before, _part = _part, number
+    try:
+        yield
+    finally:
+        _part = before
+
+
+def each(seeds: Iterable[T]) -> Iterator[T]:
+    """The seeds that a study's outermost loop goes through: all, or those of a part."""
+    seeds = list(seeds)
+    if _part == COUNTING:
+        raise Counted(len(seeds))
+    yield from seeds if _part is None else seeds[_part : _part + 1]
 
 
 def _columns(row: Row) -> Row:

@@ -19,7 +19,7 @@ from labs_helpers.world import Gold
 from labs_helpers.world.prompts import prompts
 from labs_tools.studies.lab3 import PPO, RECIPE, Trained, measured
 from labs_tools.studies.measures import loaded
-from labs_tools.studies.study import TOWN, Row, optima, study
+from labs_tools.studies.study import TOWN, Row, each, optima, study
 
 ANSWERS = 4  # to a prompt
 RATES = (3e-4, 1e-3)  # two, so that theirs is not judged by our learning rate
@@ -32,7 +32,7 @@ def trl() -> Iterator[Row]:
 
     Columns: library, algorithm, lr, seed, gold, kl, covered, seconds.
     """
-    for seed in range(2):
+    for seed in each(range(2)):
         for algorithm in ("ppo", "reinforce"):
             yield _ours(algorithm, seed)
         for algorithm in ("rloo", "grpo"):

@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from labs_helpers.rl.config import ALGORITHMS as LEARNING_RATES
+from labs_tools.studies.cluster import cluster
 from labs_tools.studies.lab3 import KL_WEIGHT, RECIPE, Trained, gold_and_kl
 from labs_tools.studies.study import TOWN, Row, practised, study
 
@@ -71,40 +72,31 @@ def search() -> list[tuple[dict[str, Any], list[Row]]]:
     Raises:
         ModuleNotFoundError: Ray is not installed.
     """
-    try:
-        import ray
+    with cluster(num_cpus=1), TemporaryDirectory() as folder:
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search import BasicVariantGenerator
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "this study needs Ray, the extra `rl`: pip install -e '.[rl]'"
-        ) from error
-    space = {
-        "lr": tune.loguniform(5e-5, 3e-3),
-        "epochs": tune.choice([1, 2, 4]),
-        "minibatches": tune.choice([1, 4]),
-        "clip": tune.choice([0.1, 0.2, 0.4]),
-        "lam": tune.choice([0.95, 1.0]),
-    }
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        with TemporaryDirectory() as folder:
-            tuner = tune.Tuner(
-                lambda settings: trial(settings, tune.report),
-                param_space=space,
-                tune_config=tune.TuneConfig(
-                    metric="objective",
-                    mode="max",
-                    num_samples=TRIALS,
-                    search_alg=BasicVariantGenerator(random_state=0),
-                    scheduler=ASHAScheduler(max_t=LOOKS, reduction_factor=2),
-                ),
-                run_config=tune.RunConfig(storage_path=folder, verbose=0),
-            )
-            return [_reported(result) for result in tuner.fit()]
-    finally:
-        ray.shutdown()
+
+        space = {
+            "lr": tune.loguniform(5e-5, 3e-3),
+            "epochs": tune.choice([1, 2, 4]),
+            "minibatches": tune.choice([1, 4]),
+            "clip": tune.choice([0.1, 0.2, 0.4]),
+            "lam": tune.choice([0.95, 1.0]),
+        }
+        tuner = tune.Tuner(
+            lambda settings: trial(settings, tune.report),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric="objective",
+                mode="max",
+                num_samples=TRIALS,
+                search_alg=BasicVariantGenerator(random_state=0),
+                scheduler=ASHAScheduler(max_t=LOOKS, reduction_factor=2),
+            ),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        )
+        return [_reported(result) for result in tuner.fit()]
 
 
 def _reported(result: Any) -> tuple[dict[str, Any], list[Row]]:
