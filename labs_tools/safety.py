@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from labs_helpers import safety
+from labs_helpers.course.profile import located
 from labs_helpers.models import load_policy, load_tokenizer
 from labs_helpers.safety import Figure, ModelCard, Suite
 
@@ -45,7 +46,7 @@ def run(
     own = _drawn(_read(suites), limit) if suites else []
     others = _drawn((PUBLIC[name](x) for name, x in public.items()), limit)
     attacks = suites and suites / "attacks.yaml"
-    subject = load_policy(model), load_tokenizer(model)
+    subject = load_policy(located(model)), load_tokenizer(located(model))
     options = {"max_new_tokens": max_new_tokens}
     figures = [*_own(subject, own, attacks, options)]
     for suite in others:
