@@ -101,7 +101,9 @@ class LabJudge:
         if not hasattr(self.judge, "both_orders"):
             return self.judge.compare(prompts, a, b)
         said = self.judge.both_orders(prompts, a, b)
-        print(f"The verdict turns with the order, a tie, in {said.disagreement}.")
+        turns = said.disagreement
+        weak = ": LABS_JUDGE is too weak a judge" if turns.value > 0.5 else ""
+        print(f"The verdict turns with the order, a tie, in {turns}{weak}.")
         return said.outcomes
 
     @cached_property
