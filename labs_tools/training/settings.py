@@ -218,7 +218,7 @@ def read_settings(method: str, path: Path) -> Settings:
     if kind is None:
         known = ", ".join(METHODS)
         raise BadSettings(f"no method {short(method)}; there are {known}")
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise BadSettings(f"there is no file {path}: give --config a TOML or YAML file")
     try:
         table = read_table(path)

@@ -52,6 +52,7 @@ def test_both_stages_are_saved(project, trained, capsys):
         assert History.load(f"{folder}/history.csv").rows
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(trained, monkeypatch):
     assert trained() == 0
     for name in ("critique_and_revise", "compare_by_principles"):
@@ -59,6 +60,7 @@ def test_what_is_done_is_not_done_again(trained, monkeypatch):
     assert trained() == 0
 
 
+@pytest.mark.slow
 def test_an_adapter_is_its_own_reference(project, trained):
     assert trained("lora = 2") == 0
     for folder in ("out", "out/sl-cai"):
@@ -66,6 +68,7 @@ def test_an_adapter_is_its_own_reference(project, trained):
         assert load_policy(folder)
 
 
+@pytest.mark.slow
 def test_another_constitution_is_another_run(project, trained, capsys):
     assert trained() == 0
     rules = (project / "rules.yaml").read_text().replace("rude", "rude or long")

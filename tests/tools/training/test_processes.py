@@ -99,3 +99,13 @@ def test_one_process_that_was_to_be_two_says_so(project, write):
         launched(
             *LAUNCH, "--cpu", "--num_processes", 2, *TRAIN, "dpo", "--config", path
         )
+
+
+@pytest.mark.slow
+def test_a_model_in_pieces_is_refused_by_name(write):
+    path = write("offline")
+    with pytest.raises(AssertionError, match="FSDP cuts a model into pieces"):
+        launched(
+            *(*LAUNCH, "--use_fsdp", "--num_processes", 2),
+            *(*TRAIN, "dpo", "--config", path),
+        )
