@@ -35,8 +35,7 @@ from labs_helpers.safety import load_suites
 
 # A little less than English text has with today's tokenizers.
 CHARACTERS_PER_TOKEN = 3.5
-# Of a trunk's layers: the middle ones tell SmolLM2's answers to HH apart no worse than
-# the last, at half the cost.
+# Of a trunk's layers: the upper ones are about the next token, and cost as much.
 KEPT_LAYERS = 1 / 2
 
 

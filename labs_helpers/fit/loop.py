@@ -35,8 +35,9 @@ from labs_helpers.fit.run import Run, everyones, processes
 
 WINDOW = 50  # batches whose rows are sorted by length
 # What of a configuration must not change in a run.
-FIXED = "lr batch_size epochs steps warmup schedule weight_decay max_grad_norm seed"
-FIXED += " best_by"
+FIXED = (
+    "lr batch_size epochs steps warmup schedule weight_decay max_grad_norm seed best_by"
+)
 
 
 @settings

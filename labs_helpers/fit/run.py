@@ -32,8 +32,10 @@ from labs_helpers.fit.history import History
 from labs_helpers.fit.identity import Identity, describe, describe_start, moved
 from labs_helpers.models import default_device_and_dtype
 
-_COUNTERS = ("step", "tokens", "seconds", "history", "pending", "moving")
-_COUNTERS += ("best", "waited", "best_weights")
+_COUNTERS = (
+    "step", "tokens", "seconds", "history", "pending", "moving",
+    "best", "waited", "best_weights",
+)  # fmt: skip
 # What a training left of a model: its folder, what it made of it, and out of what.
 _LEFT: WeakKeyDictionary[nn.Module, tuple[Path, Identity, Identity]]
 _LEFT = WeakKeyDictionary()
