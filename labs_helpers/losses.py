@@ -157,10 +157,15 @@ def entropy(
     >>> entropy(torch.zeros(1, 1, 4), torch.ones(1, 1))  # ln 4
     tensor(1.3863)
     """
-    logprobs = _kept_scores(mask, logits).log_softmax(dim=2)
+    return _masked_mean(token_entropy(_kept_scores(mask, logits)), mask)
+
+
+def token_entropy(logits: Float[Tensor, "*tokens V"]) -> Float[Tensor, "*tokens"]:
+    """Entropy of the next token's distribution, in nats, token by token."""
+    logprobs = logits.log_softmax(dim=-1)
     # An impossible token has p log p = 0, where the product alone would be NaN.
     possible = torch.where(logprobs.isfinite(), logprobs, 0.0)
-    return _masked_mean(-(logprobs.exp() * possible).sum(dim=2), mask)
+    return -(logprobs.exp() * possible).sum(dim=-1)
 
 
 def kl_estimate(

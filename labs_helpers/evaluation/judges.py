@@ -27,7 +27,7 @@ from labs_helpers.models import Policy, RewardModel
 from labs_helpers.models.chat import encode_answers
 from labs_helpers.models.limits import check_fits
 from labs_helpers.models.policies import in_batches
-from labs_helpers.sampling.logprobs import answer_scores, sequence_scores
+from labs_helpers.sampling.logprobs import answer_states, sequence_scores
 
 Prompts, Texts = Sequence[Any], Sequence[str]
 COMPARISON = (
@@ -280,7 +280,8 @@ def reply_logprobs(
         return torch.stack(scores, dim=1).double().numpy()
 
     def both(batch: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-        scores = answer_scores(policy, batch).scores.log_softmax(1)
+        read = answer_states(policy, batch).states
+        scores = read.scores(read.hidden).log_softmax(1)
         scores = scores.reshape(len(batch), len(one), -1)
         before = scores[:, range(len(one) - 1), one[:-1]].sum(dim=1, keepdim=True)
         return before + scores[:, -1, [one[-1], other[-1]]]

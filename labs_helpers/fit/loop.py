@@ -31,6 +31,7 @@ from labs_helpers.fit.checkpoint import folder_of_one_run
 from labs_helpers.fit.history import History
 from labs_helpers.fit.identity import Identity, digest
 from labs_helpers.fit.objectives import Encoded, Mean, Metrics, Objective, encode_rows
+from labs_helpers.fit.parts import Parts
 from labs_helpers.fit.run import Run, everyones, processes
 
 WINDOW = 50  # batches whose rows are sorted by length
@@ -130,11 +131,17 @@ def fit(
                 objective.prepare(model, encoded)
         if saved is not None:
             run.resume(saved)
+        model.train()
+        longest = max(encoded, key=lambda row: row["length"])
+        sequences = len(longest.get("answers", [0]))
+        parts = Parts(run, [model], longest["length"], sequences)
+        stack.callback(parts.undo)
 
         def update() -> tuple[Metrics, int]:
             batch = [encoded[i] for i in plan[run.step]]
             model.train()
-            return _update(run, objective, batch), sum(row["length"] for row in batch)
+            measured = _update(run, objective, batch, parts)
+            return measured, sum(row["length"] for row in batch)
 
         return run.go(
             update,
@@ -146,26 +153,31 @@ def fit(
         )
 
 
-def _update(run: Run, objective: Objective, batch: list[Encoded]) -> Metrics:
+def _update(
+    run: Run, objective: Objective, batch: list[Encoded], parts: Parts
+) -> Metrics:
     """Take one optimiser step; return what was measured."""
     lr = _learning_rate(run)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    measured = _differentiate(run, objective, batch)
+    measured = parts.trying(lambda: _differentiate(run, objective, batch, parts))
     losses = {"loss": measured["loss"]}
     norm = run.apply(list(run.trained.values()), losses)
     return {**measured, "grad_norm": norm, "lr": lr}
 
 
-def _differentiate(run: Run, objective: Objective, batch: list[Encoded]) -> Metrics:
+def _differentiate(
+    run: Run, objective: Objective, batch: list[Encoded], parts: Parts
+) -> Metrics:
     """Add up the gradient of the parts; each weighs by what its means count."""
     state = processes()
-    parts = min(run.config.accumulate * state.num_processes, len(batch))
+    wanted = run.config.accumulate * state.num_processes
+    cut = parts.of([row["length"] for row in batch], wanted)
     with run.autocast:
-        whole = objective.whole(run.model, batch, -(-len(batch) // parts))
+        whole = objective.whole(run.model, batch, min(map(len, cut)))
     found: list[tuple[str, float, float]] = []  # not every part measures everything
-    for first in range(state.process_index, parts, state.num_processes):
-        part = batch[first::parts]
+    for rows in cut[state.process_index :: state.num_processes]:
+        part = [batch[row] for row in sorted(rows)]
         with run.autocast:
             more = () if whole is None else (whole,)
             loss, metrics = objective.loss(run.model, part, *more)

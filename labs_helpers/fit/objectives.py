@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from labs_helpers.data import Message, Preference, Unpaired, as_messages
 from labs_helpers.data.rows import require_kind
 from labs_helpers.losses import bradley_terry_loss
-from labs_helpers.models import RewardModel, logits_and_hidden, pad_right
+from labs_helpers.models import RewardModel, pad_right
 from labs_helpers.models.chat import encode_answer, encode_conversation
 from labs_helpers.models.limits import check_fits, each_named
-from labs_helpers.sampling.logprobs import Masked
+from labs_helpers.models.vocabulary import states
+from labs_helpers.sampling.logprobs import Masked, surprise
 
 # "length" in tokens; and what an objective's own loss reads. Those here have "tokens"
 # with a mark at each one of the "answer"; or a pair of "answers", chosen first, and as
@@ -166,8 +167,8 @@ class SFTObjective(Objective):
         tokens = pad_right([row["tokens"] for row in batch])[0].to(device)
         answer = pad_right([row["answer"] for row in batch])[0].to(device)
         predicted = answer[:, 1:].bool()
-        logits, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
-        loss = F.cross_entropy(logits.float(), tokens[:, 1:][predicted])
+        read = states(model, tokens[:, :-1], predicted)
+        loss = read.each(surprise, tokens[:, 1:][predicted]).mean()
         return loss if whole is None else loss * (int(predicted.sum()) / whole), {}
 
 

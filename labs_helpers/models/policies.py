@@ -20,6 +20,7 @@ from labs_helpers.common import progress
 from labs_helpers.models import adapters, loading
 from labs_helpers.models.limits import positions
 from labs_helpers.models.loading import CannotLoad
+from labs_helpers.models.memory import forward_rows
 
 Policy = PreTrainedModel | PeftModel
 
@@ -209,9 +210,12 @@ def in_batches(
     order = sorted(range(len(rows)), key=lambda i: -length(rows[i]))
     results = []
     with evaluating(model), progress.bar(len(rows), what) as bar:
-        for start in range(0, len(rows), batch_size):
-            batch = [rows[i] for i in order[start : start + batch_size]]
+        start = 0
+        while start < len(rows):
+            size = min(batch_size, forward_rows(model, length(rows[order[start]])))
+            batch = [rows[i] for i in order[start : start + size]]
             results.append(compute(batch).cpu())
+            start += size
             bar.update(len(batch))
     return torch.cat(results)[torch.tensor(order).argsort()] if rows else torch.zeros(0)
 
@@ -230,18 +234,23 @@ def logits_and_hidden(
         read.append(inputs[0] if keep is None else inputs[0][keep])
         return (read[0], *inputs[1:])
 
+    hook = vocabulary_head(policy).register_forward_pre_hook(cut)
+    try:
+        logits = policy(input_ids=tokens, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, read[0]
+
+
+def vocabulary_head(policy: Policy) -> nn.Module:
+    """What makes vocabulary scores of hidden states."""
     head = policy.get_output_embeddings()
     if head is None:
         raise ValueError(
             f"{type(policy).__name__} has no vocabulary head: expected a causal "
             "language model (load_policy)"
         )
-    hook = head.register_forward_pre_hook(cut)
-    try:
-        logits = policy(input_ids=tokens, use_cache=False).logits
-    finally:
-        hook.remove()
-    return logits, read[0]
+    return head
 
 
 def hidden_width(trunk: PreTrainedModel | PeftModel) -> int:

@@ -17,6 +17,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from labs_helpers.models import adapters, loading, policies
 from labs_helpers.models.policies import Policy, load_policy, logits_and_hidden
+from labs_helpers.models.vocabulary import States, states
 
 HEAD_FILE = "value_head.safetensors"
 TRUNK_FOLDER = "value_trunk"
@@ -91,6 +92,22 @@ class PolicyWithValue(nn.Module):
                 vocabulary scores. None keeps the shape (B, L).
         """
         logits, hidden = logits_and_hidden(self.policy, tokens, keep)
+        return TokenOutput(logits, self._values(hidden, tokens, keep))
+
+    def states(
+        self, tokens: Int[Tensor, "B L"], keep: Bool[Tensor, "B L"]
+    ) -> tuple[States, Float[Tensor, " N"]]:
+        """As `forward`, with states of which vocabulary scores can be read by parts."""
+        found = states(self.policy, tokens, keep)
+        return found, self._values(found.hidden, tokens, keep)
+
+    def _values(
+        self,
+        hidden: Float[Tensor, "*tokens D"],
+        tokens: Int[Tensor, "B L"],
+        keep: Bool[Tensor, "B L"] | None,
+    ) -> Float[Tensor, "*tokens"]:
+        """Values of the policy's hidden states, or of the value model's own."""
         if self.value_trunk is not None:
             output = self.value_trunk(input_ids=tokens, use_cache=False)
             hidden = output.last_hidden_state
@@ -98,8 +115,7 @@ class PolicyWithValue(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             # Of one size in every model, so that one learning rate suits all heads.
             features = F.rms_norm(hidden.float(), hidden.shape[-1:])
-            values = self.value_head(features)[..., 0]
-        return TokenOutput(logits, values)
+            return self.value_head(features)[..., 0]
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What of the policy is trained."""

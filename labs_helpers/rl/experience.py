@@ -7,7 +7,7 @@ with N x S does, but for rounding. Knows no update rule.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -24,15 +24,19 @@ from labs_helpers.advantages import gae, shape_rewards, whiten
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.fit.references import AtStart
 from labs_helpers.fit.run import added, everyones, processes, share
-from labs_helpers.losses import entropy
-from labs_helpers.models import Policy, PolicyWithValue, evaluating, logits_and_hidden
+from labs_helpers.losses import token_entropy
+from labs_helpers.models import Policy, PolicyWithValue, evaluating
+from labs_helpers.models.memory import in_parts
 from labs_helpers.models.policies import frozen_copy
+from labs_helpers.models.vocabulary import States, states
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.rewards import Reward, scores_in_training
 from labs_helpers.sampling import Rollout, sample
+from labs_helpers.sampling.logprobs import surprise
 
 # More rows at a time pad more and leave a CPU's caches: measured 1.5 times slower.
 CPU_ROWS = 16
+Cut = Callable[[Sequence[int], int], list[list[int]]]
 
 
 @dataclass
@@ -70,31 +74,47 @@ class Experience:
             taken[field.name] = None if tensor is None else tensor[rows][:, :cut]
         return Experience(**taken)
 
-    def by_length(self, rows: Int[Tensor, " b"], number: int) -> list[Tensor]:
-        """Split rows into parts of similar length, which need little padding."""
+    def by_length(
+        self, rows: Int[Tensor, " b"], number: int, cut: Cut = in_parts
+    ) -> list[Tensor]:
+        """Split rows into parts of similar length, so many or as memory asks for."""
         if self.tokens.device.type == "cpu":
             number = max(number, -(-len(rows) // CPU_ROWS))
-        lengths = self.predicts[rows].int().cumsum(dim=1).argmax(dim=1)
-        parts = rows[lengths.argsort(stable=True)].tensor_split(number)
-        return [part for part in parts if len(part)]
+        lengths = self.predicts[rows].int().cumsum(dim=1).argmax(dim=1) + 1
+        return [rows[part] for part in cut(lengths.tolist(), number)]
+
+    @property
+    def answer_tokens(self) -> Int[Tensor, " N"]:
+        """The tokens that count, row by row."""
+        return self.responses[self.mask]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
 class Outputs(NamedTuple):
-    """What a policy says of an experience's tokens; N of them count."""
+    """What a policy says of an experience's tokens; N of them count.
+
+    Attributes:
+        entropies: Of the distributions that the tokens were drawn from, (N,), in nats.
+        logits: Of these, (N, V), all at once.
+    """
 
     logprobs: Float[Tensor, "B T"]
     values: Float[Tensor, "B T"]
-    logits: Float[Tensor, "N V"]
+    entropies: Callable[[], Tensor]
+    logits: Callable[[], Tensor]
 
 
 def read(model: PolicyWithValue, part: Experience, temperature: float) -> Outputs:
     """Log-probs, values and scores of the answers' tokens, with gradient."""
-    output = model(part.tokens, part.predicts)
-    logits = output.logits.float() / temperature
-    return Outputs(_logprobs(logits, part), _fill(part.mask, output.values), logits)
+    found, values = model.states(part.tokens, part.predicts)
+    return Outputs(
+        _logprobs(found, part, temperature),
+        _fill(part.mask, values),
+        lambda: found.each(lambda scores: token_entropy(scores / temperature)),
+        lambda: found.scores(found.hidden) / temperature,
+    )
 
 
 def collect(
@@ -106,6 +126,7 @@ def collect(
     config: RLConfig,
     *,
     seed: int,
+    cut: Cut = in_parts,
 ) -> tuple[Experience, dict[str, float]]:
     """Answer prompts, score the answers, and measure both.
 
@@ -113,6 +134,7 @@ def collect(
         reference: What KL is measured from (`reference_of`).
         config: Of an algorithm without values, they are 0, and rewards are all there is
             to trust.
+        cut: Makes parts of rows by their lengths, at least so many.
 
     Raises:
         TrainingStopped: the reward function failed, or all answers are empty.
@@ -138,7 +160,9 @@ def collect(
         _gathered(mine.to(device)),
         _gathered(rollout.finished.to(device)),
     )
-    reference_logprobs, mean_entropy = _fill_in(model, reference, experience, config)
+    reference_logprobs, mean_entropy = _fill_in(
+        model, reference, experience, config, cut
+    )
     penalised = scores - config.missing_end_penalty * ~finished
     measured = _assign_credit(experience, penalised, reference_logprobs, config)
     texts = [text for some in everyones(rollout.texts) for text in some]
@@ -226,6 +250,7 @@ def unscored(rollout: Rollout, device: torch.device) -> Experience:
         predicts=F.pad(is_answer[:, 1:], (0, 1)).to(device),
         responses=rollout.responses.to(device),
         mask=rollout.response_mask.to(device),
+        logprobs=rollout.logprobs.to(device),
     )
 
 
@@ -234,36 +259,57 @@ def _fill_in(
     reference: Policy | AtStart,
     experience: Experience,
     config: RLConfig,
+    cut: Cut,
 ) -> tuple[Float[Tensor, "B T"], float]:
     """Fill in log-probs and values; return the reference's log-probs and the entropy.
 
-    The sampler's own log-probs would do, but for rounding: these are of the forward
-    that updates differentiate, so that the first ratio is 1.
+    Where values are learnt, log-probs are of the forward that gives these and that
+    updates differentiate, so that the first ratio is 1. Else nothing is divided by
+    them, and those of the sampler do: one forward less. Their mean estimates the
+    entropy then.
     """
     device = experience.tokens.device
     seen = torch.zeros(3, *experience.mask.shape, device=device)
     total_entropy = torch.zeros(1, dtype=torch.float64)
+    sampled = None if config.learns_values else experience.logprobs
     mine = share(torch.arange(len(experience), device=device))
     at_start = isinstance(reference, AtStart)
     with evaluating(model):
-        for rows in experience.by_length(mine, config.minibatches * config.accumulate):
+        number = config.minibatches * config.accumulate
+        for rows in experience.by_length(mine, number, cut):
             part = experience.take(rows)
-            now = read(model, part, config.temperature)
-            mask = torch.ones(1, len(now.logits), device=device)
-            total_entropy += entropy(now.logits[None], mask).item() * len(now.logits)
-            with reference.active() if at_start else nullcontext(reference) as policy:
-                logits, _ = logits_and_hidden(policy, part.tokens, part.predicts)
-            theirs = _logprobs(logits.float() / config.temperature, part)
             width = part.mask.shape[1]
-            seen[:, rows, :width] = torch.stack([now.logprobs, now.values, theirs])
+            if sampled is None:
+                found, values = model.states(part.tokens, part.predicts)
+                both = found.each(_logprob_and_entropy(config), part.answer_tokens)
+                total_entropy += both[:, 1].sum().item()
+                seen[0, rows, :width] = _fill(part.mask, both[:, 0])
+                seen[1, rows, :width] = _fill(part.mask, values)
+            with reference.active() if at_start else nullcontext(reference) as policy:
+                found = states(policy, part.tokens, part.predicts)
+                seen[2, rows, :width] = _logprobs(found, part, config.temperature)
     experience.logprobs, experience.values, reference_logprobs = added(seen)
     total = added(total_entropy.to(device)).item()
+    if sampled is not None:
+        experience.logprobs, total = sampled, -sampled.sum().item()
     return reference_logprobs, total / int(experience.mask.sum())
 
 
-def _logprobs(logits: Float[Tensor, "N V"], part: Experience) -> Float[Tensor, "B T"]:
-    targets = part.responses[part.mask]
-    return _fill(part.mask, -F.cross_entropy(logits, targets, reduction="none"))
+def _logprobs(
+    found: States, part: Experience, temperature: float
+) -> Float[Tensor, "B T"]:
+    def logprobs(scores: Tensor, targets: Tensor) -> Tensor:
+        return -surprise(scores / temperature, targets)
+
+    return _fill(part.mask, found.each(logprobs, part.answer_tokens))
+
+
+def _logprob_and_entropy(config: RLConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    def both(scores: Tensor, targets: Tensor) -> Tensor:
+        scores = scores / config.temperature
+        return torch.stack([-surprise(scores, targets), token_entropy(scores)], dim=1)
+
+    return both
 
 
 def _fill(

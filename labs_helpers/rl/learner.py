@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from labs_helpers.fit.parts import Parts
 from labs_helpers.fit.run import Run, everyones, from_main, processes, share
-from labs_helpers.losses import entropy
 from labs_helpers.models import Policy, PolicyWithValue
 from labs_helpers.rl.config import RLConfig
 from labs_helpers.rl.experience import Experience, Outputs, read
@@ -27,6 +27,7 @@ class Learner:
 
     Args:
         pretraining_loss: of the policy, added to every step's loss.
+        longest: tokens of a prompt and its answer, at most.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Learner:
         model: PolicyWithValue,
         config: RLConfig,
         pretraining_loss: PretrainingLoss | None = None,
+        longest: int = 1,
     ):
         self.model, self.config = model, config
         self.pretraining_loss = pretraining_loss
@@ -46,6 +48,9 @@ class Learner:
         ]
         self.run = Run(model, groups, config, "update", config.updates)
         self.device, self.trained = self.run.device, list(self.run.trained.values())
+        readers = [model.policy, *([model.value_trunk] if model.value_trunk else [])]
+        model.eval()
+        self.parts = Parts(self.run, readers, longest, mode=lambda: recomputing(model))
         self.set_learning_rate(0)
 
     def set_learning_rate(self, update: int) -> float:
@@ -73,6 +78,13 @@ class Learner:
         """What the policy says now of the answers' tokens, with gradient."""
         return read(self.model, part, self.config.temperature)
 
+    def by_length(
+        self, experience: Experience, rows: Int[Tensor, " b"], number: int | None = None
+    ) -> list[Tensor]:
+        """Rows in parts that fit into memory, at least `accumulate` or so many."""
+        number = number or self.config.accumulate
+        return experience.by_length(rows, number, self.parts.of)
+
     def minibatches(self, experience: Experience) -> Iterator[Int[Tensor, " b"]]:
         """One pass over the answers in random order."""
         order = from_main(torch.randperm(len(experience)).to(self.device))
@@ -95,22 +107,9 @@ class Learner:
             TrainingStopped: loss or gradient are not finite; nothing has moved.
         """
         moving = self.trained if parameters is None else parameters
-        total = int(experience.mask[rows].sum())
-        mine: Measured = {}
-        for part_rows in experience.by_length(share(rows), self.config.accumulate):
-            part = experience.take(part_rows)
-            weight = int(part.mask.sum()) / total
-            with self.run.autocast:
-                now = self.read(part)
-                loss, metrics = loss_of(now, part)
-                if self.config.entropy_weight and now.logits.requires_grad:
-                    every = torch.ones(1, len(now.logits), device=self.device)
-                    bonus = entropy(now.logits[None], every)
-                    loss = loss - self.config.entropy_weight * bonus
-            metrics = {"loss": loss.item(), **metrics}
-            self.run.backward(loss * weight, inputs=moving)
-            for name, value in metrics.items():
-                mine[name] = mine.get(name, 0.0) + weight * value
+        mine = self.parts.trying(
+            lambda: self._differentiate(experience, rows, loss_of, moving)
+        )
         if self.pretraining_loss is not None and parameters is None:
             with self.run.autocast:
                 loss = self.pretraining_loss(self.model.policy)
@@ -123,6 +122,31 @@ class Learner:
                 measured[name] = measured.get(name, 0.0) + value
         losses = {n.replace("_", " "): x for n, x in measured.items() if "loss" in n}
         return {**measured, "grad_norm": self.run.apply(moving, losses)}
+
+    def _differentiate(
+        self,
+        experience: Experience,
+        rows: Int[Tensor, " b"],
+        loss_of: PartLoss,
+        moving: list[nn.Parameter],
+    ) -> Measured:
+        """Add up the gradient of this process's parts; each weighs by its tokens."""
+        total = int(experience.mask[rows].sum())
+        mine: Measured = {}
+        for part_rows in self.by_length(experience, share(rows)):
+            part = experience.take(part_rows)
+            weight = int(part.mask.sum()) / total
+            with self.run.autocast:
+                now = self.read(part)
+                loss, metrics = loss_of(now, part)
+                if self.config.entropy_weight and now.logprobs.requires_grad:
+                    bonus = now.entropies().mean()
+                    loss = loss - self.config.entropy_weight * bonus
+            metrics = {"loss": loss.item(), **metrics}
+            self.run.backward(loss * weight, inputs=moving)
+            for name, value in metrics.items():
+                mine[name] = mine.get(name, 0.0) + weight * value
+        return mine
 
 
 def mean_of_steps(steps: Iterable[Measured]) -> Measured:

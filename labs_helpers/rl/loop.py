@@ -134,7 +134,9 @@ class _Training:
             parameter.requires_grad_(False)
             stack.callback(parameter.requires_grad_, True)
         # Makes the policy the same in all processes.
-        self.learner = Learner(model, self.config, pretraining_loss)
+        longest = max(map(len, rows)) + self.config.max_new_tokens
+        self.learner = Learner(model, self.config, pretraining_loss, longest)
+        stack.callback(self.learner.parts.undo)
         stack.callback(self.learner.run.free)
         if reference is not None:
             require_apart(model, reference)
@@ -186,6 +188,7 @@ class _Training:
                 self.reward,
                 config,
                 seed=seed,
+                cut=learner.parts.of,
             )
         collected = time.perf_counter()
         learner.model.train(config.dropout)

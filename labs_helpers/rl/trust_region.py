@@ -122,7 +122,9 @@ def _policy_step(learner: Learner, experience: Experience) -> Measured:
     bound = learner.config.kl_bound * learner.step_share**2
     mine = share(torch.arange(len(experience), device=learner.device))
     number = learner.config.minibatches * learner.config.accumulate
-    parts = [experience.take(rows) for rows in experience.by_length(mine, number)]
+    parts = [
+        experience.take(rows) for rows in learner.by_length(experience, mine, number)
+    ]
     total = int(experience.mask.sum())
     slope, old_scores = _surrogate_gradient(learner, parts, total, parameters)
     learner.run.require_finite("gradient", slope.norm().item())
@@ -168,7 +170,7 @@ def _surrogate_gradient(
         now = learner.read(part)
         loss = _surrogate(now, part) * (int(part.mask.sum()) / total)
         slope += flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
-        old_scores.append(now.logits.detach().log_softmax(dim=1))
+        old_scores.append(now.logits().detach().log_softmax(dim=1))
     return added(slope), old_scores
 
 
@@ -196,7 +198,7 @@ def _fisher_product(
     if not len(mine):
         return lambda vector: added(torch.zeros_like(vector)) + DAMPING * vector
     taken = experience.take(mine)
-    scores = learner.read(taken).logits
+    scores = learner.read(taken).logits()
     kl = _kl(scores.detach().log_softmax(dim=1), scores)
     if len(mine) < len(rows):
         kl = kl * (int(taken.mask.sum()) / total)
@@ -220,10 +222,10 @@ def _gain_and_kl(
     moved = torch.zeros(2, device=learner.device)
     for part, old in zip(parts, old_scores, strict=True):
         now = learner.read(part)
-        before = Outputs(part.logprobs, part.values, now.logits)
+        before = now._replace(logprobs=part.logprobs)
         gain = _surrogate(now, part) - _surrogate(before, part)
         weight = int(part.mask.sum()) / total
-        moved += weight * torch.stack([gain, _kl(old, now.logits)])
+        moved += weight * torch.stack([gain, _kl(old, now.logits())])
     gain, kl = added(moved).tolist()
     return gain, kl
 

@@ -14,31 +14,32 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from labs_helpers.models import Policy, evaluating, logits_and_hidden, pad_right
+from labs_helpers.models import Policy, evaluating, pad_right
 from labs_helpers.models.chat import encode_answers
 from labs_helpers.models.limits import check_fits
 from labs_helpers.models.policies import in_batches, shares_parameters
+from labs_helpers.models.vocabulary import States, states
 from labs_helpers.sampling.rollouts import Rollout
 
 Masked = tuple[Sequence[int], Sequence[int]]  # tokens, and 1 at those of the answer
 
 
-class AnswerScores(NamedTuple):
-    """Vocabulary scores of the N answer tokens of a batch, row by row.
+class AnswerStates(NamedTuple):
+    """What predicts the N answer tokens of a batch, row by row.
 
     Attributes:
-        scores: in float32.
+        states: hidden states, from which the vocabulary can be scored.
         targets: the tokens themselves.
         predicted: where they are; column t belongs to token t + 1 of a sequence.
     """
 
-    scores: Float[Tensor, "N V"]
+    states: States
     targets: Int[Tensor, " N"]
     predicted: Bool[Tensor, "B T"]
 
 
-def answer_scores(model: nn.Module, rows: Sequence[Masked]) -> AnswerScores:
-    """Score the vocabulary where answers' tokens are predicted, in one forward pass.
+def answer_states(model: nn.Module, rows: Sequence[Masked]) -> AnswerStates:
+    """Read answers after their prompts, in one forward pass.
 
     Sequences are padded on the right and no attention mask is passed: a causal model's
     real tokens never see what stands to their right, and without a mask the attention
@@ -48,8 +49,8 @@ def answer_scores(model: nn.Module, rows: Sequence[Masked]) -> AnswerScores:
     tokens = pad_right([tokens for tokens, _ in rows])[0].to(device)
     answer = pad_right([answer for _, answer in rows])[0].to(device)
     predicted = answer[:, 1:].bool()
-    scores, _ = logits_and_hidden(model, tokens[:, :-1], predicted)
-    return AnswerScores(scores.float(), tokens[:, 1:][predicted], predicted)
+    found = states(model, tokens[:, :-1], predicted)
+    return AnswerStates(found, tokens[:, 1:][predicted], predicted)
 
 
 def answer_logprobs(
@@ -64,9 +65,16 @@ def answer_logprobs(
         Log-probs, (B, T = longest L - 1), 0 where nothing is to be predicted; and
         where something is. Column t belongs to token t + 1.
     """
-    scores, targets, predicted = answer_scores(model, rows)
-    found = -F.cross_entropy(scores, targets, reduction="none")
+    read, targets, predicted = answer_states(model, rows)
+    found = -read.each(surprise, targets)
     return found.new_zeros(predicted.shape).masked_scatter(predicted, found), predicted
+
+
+def surprise(
+    scores: Float[Tensor, "n V"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """How unexpected each token is, in nats: minus its log-prob."""
+    return F.cross_entropy(scores, targets, reduction="none")
 
 
 def sequence_scores(
@@ -138,11 +146,15 @@ def rollout_kl(
         )
 
     def summed(batch: Sequence[Masked]) -> Tensor:
-        of_policy, of_reference = (answer_scores(m, batch) for m in (policy, reference))
-        p, q = of_policy.scores.log_softmax(1), of_reference.scores.log_softmax(1)
-        kl = p.new_zeros(of_policy.predicted.shape)
-        each = (p.exp() * (p - q)).sum(dim=1)
-        return kl.masked_scatter(of_policy.predicted, each).sum(dim=1)
+        ours, theirs = (answer_states(m, batch) for m in (policy, reference))
+
+        def divergence(scores: Tensor, hidden: Tensor) -> Tensor:
+            p, q = scores.log_softmax(1), theirs.states.scores(hidden).log_softmax(1)
+            return (p.exp() * (p - q)).sum(dim=1)
+
+        each = ours.states.each(divergence, theirs.states.hidden)
+        kl = each.new_zeros(ours.predicted.shape)
+        return kl.masked_scatter(ours.predicted, each).sum(dim=1)
 
     with evaluating(reference):
         return in_batches(policy, _masked(rollout), summed, batch_size)

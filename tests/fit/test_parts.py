@@ -1,4 +1,7 @@
-"""A batch in parts is the batch: loss, gradient and figures, for every objective."""
+"""A batch in parts is the batch: loss, gradient and figures, for every objective.
+
+And batches and rows that memory has no room for.
+"""
 
 from functools import partial
 
@@ -16,10 +19,12 @@ from labs_helpers.fit import (
     SLiCObjective,
     SoftPairObjective,
     SoftRewardObjective,
+    TrainingStopped,
     fit,
 )
+from labs_helpers.fit.parts import Parts
 from labs_helpers.losses import dpo_loss, ipo_loss, slic_loss
-from labs_helpers.models import RewardModel
+from labs_helpers.models import RewardModel, memory
 from labs_helpers.sampling import rollout_kl, sample
 
 WORDS = ["Me.", "The hall is made of stone. " * 3, "No.", "It is " * 9, "I do.", "Who?"]
@@ -163,3 +168,88 @@ class TestAnotherRun:
         again("the model's weights at the start", policy=build(move=1e-3))
         again("reference.policy's weights", reference=build(1, move=1e-3))
         again("the model's weights at the start", policy=build().double())
+
+
+class TestMemory:
+    """Room is made small, so that a batch does not fit as it is."""
+
+    CONFIG = FitConfig(lr=1e-2, batch_size=6, steps=2, log_every=1, progress=False)
+
+    def run(self, tiny_policy, tiny_tokenizer, **given):
+        policy = tiny_policy(spread=0.1)
+        objective = PairObjective(tiny_tokenizer, tiny_policy(1, spread=0.1), dpo_loss)
+        history = fit(policy, PAIRS, objective, self.CONFIG, **given)
+        return history["loss"], policy
+
+    @pytest.fixture
+    def expected(self, tiny_policy, tiny_tokenizer):
+        return self.run(tiny_policy, tiny_tokenizer)[0]
+
+    @pytest.fixture
+    def parts(self, monkeypatch):
+        """The number of parts of every batch."""
+        seen = []
+
+        def counted(self, lengths, at_least=1):
+            seen.append(found := original(self, lengths, at_least))
+            return found
+
+        original = Parts.of
+        monkeypatch.setattr(Parts, "of", counted)
+        return seen
+
+    def test_a_batch_too_large_is_cut(
+        self, tiny_policy, tiny_tokenizer, expected, monkeypatch, parts, capsys
+    ):
+        found = memory.footprint(tiny_policy(spread=0.1).train())
+        room = found.rows(2 * 2, 30)
+        monkeypatch.setattr(memory, "free_bytes", lambda device: room)
+        losses, _ = self.run(tiny_policy, tiny_tokenizer)
+        assert all(len(cut) > 2 for cut in parts)
+        assert losses == pytest.approx(expected, rel=1e-5)
+        assert "again" not in capsys.readouterr().out
+
+    def test_a_row_too_large_is_recomputed_and_the_model_set_back(
+        self, tiny_policy, tiny_tokenizer, expected, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(memory, "free_bytes", lambda device: 1.0)
+        losses, policy = self.run(tiny_policy, tiny_tokenizer)
+        assert losses == pytest.approx(expected, rel=1e-5)
+        assert "gradient checkpointing" in capsys.readouterr().out
+        assert not policy.is_gradient_checkpointing
+
+    def test_what_does_not_fit_in_fact_is_cut_again(
+        self, tiny_policy, tiny_tokenizer, expected, monkeypatch, parts, capsys
+    ):
+        original = PairObjective.loss
+
+        def loss(self, model, batch, whole=None):
+            result = original(self, model, batch, whole)
+            if len(batch) > 2:
+                result[0].backward()  # what it has added by then is taken back
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return result
+
+        monkeypatch.setattr(PairObjective, "loss", loss)
+        losses, _ = self.run(tiny_policy, tiny_tokenizer)
+        assert losses == pytest.approx(expected, rel=1e-5)
+        assert "parts half as large" in capsys.readouterr().out
+        assert len(parts[-1]) >= 3
+
+    def test_a_single_row_that_does_not_fit_stops_in_a_sentence(
+        self, tiny_policy, tiny_tokenizer, monkeypatch
+    ):
+        def loss(self, model, batch, whole=None):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+        monkeypatch.setattr(PairObjective, "loss", loss)
+        with pytest.raises(TrainingStopped, match="one row at a time: leave out long"):
+            self.run(tiny_policy, tiny_tokenizer)
+
+    def test_other_errors_pass(self, tiny_policy, tiny_tokenizer, monkeypatch):
+        def loss(self, model, batch, whole=None):
+            raise KeyError("mine")
+
+        monkeypatch.setattr(PairObjective, "loss", loss)
+        with pytest.raises(KeyError, match="mine"):
+            self.run(tiny_policy, tiny_tokenizer)

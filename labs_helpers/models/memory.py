@@ -1,0 +1,163 @@
+"""How much memory reading tokens takes, measured on a few, and how many fit.
+
+What a backward pass needs is counted as autograd puts it aside, so that architecture,
+adapter, precision and gradient checkpointing are all in the figure. In go models and
+lengths of rows; out come bytes, and rows cut into parts that fit. Parts of a batch give
+its mean, but for rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from labs_helpers.models.limits import positions
+
+# A CPU gains nothing by larger parts: they leave its caches.
+CPU_BYTES = 2**31
+FORWARD_BYTES = 2**28  # of a forward without gradient
+CHUNK_BYTES = 2**26  # of the vocabulary's scores in float32, at a time
+SHARE = 0.9  # of what is free
+PROBED = (32, 96)  # tokens of a row
+# A layer's gradients are there beside what it has put aside, and so are the scores of
+# the vocabulary: copies of a chunk.
+LAYERS, CHUNKS = 2, 4
+
+
+class Footprint(NamedTuple):
+    """Bytes that a token takes.
+
+    Attributes:
+        token: put aside by all layers for the backward pass.
+        square: likewise, for each token of its row: attention that keeps its scores.
+        layer: held by one layer as it computes.
+        scores: of the vocabulary; 0 without a vocabulary head.
+    """
+
+    token: float
+    square: float
+    layer: float
+    scores: float
+
+    def rows(self, rows: int, length: int) -> float:
+        """Bytes of a forward and a backward pass over rows of a length."""
+        each = self.token + LAYERS * self.layer + self.square * length
+        scores = min(rows * length * self.scores, CHUNK_BYTES)
+        return rows * length * each + CHUNKS * scores
+
+
+def footprint(model: nn.Module) -> Footprint | None:
+    """Measure a model as it is: its mode, its precision; None if it reads no tokens."""
+    inner = language_model(model)
+    if inner is None:
+        return None
+    limit = positions(inner) or max(PROBED)
+    short, long = (min(length, limit) for length in PROBED)
+    first, second = (_put_aside(inner, length) / length for length in (short, long))
+    square = (second - first) / (long - short) if long > short else 0.0
+    square = max(0.0, square)
+    head = inner.get_output_embeddings()
+    scores = 0 if head is None else 4 * head.weight.shape[0]
+    token = max(first - square * short, 0.0)
+    return Footprint(token, square, layer_bytes(inner), scores)
+
+
+def language_model(model: nn.Module) -> PreTrainedModel | PeftModel | None:
+    """What of a model reads tokens, if that is one of Hugging Face's."""
+    inner = getattr(model, "trunk", model)
+    return inner if isinstance(inner, PreTrainedModel | PeftModel) else None
+
+
+def layer_bytes(model: nn.Module) -> float:
+    """What the linear maps of one layer give for a token, in bytes, about."""
+    heads = set()
+    if isinstance(model, PreTrainedModel | PeftModel):
+        heads = {id(model.get_output_embeddings())}
+    widths = sum(
+        getattr(module, "out_features", 0) or getattr(module, "nf", 0)  # GPT-2's
+        for module in model.modules()
+        if id(module) not in heads
+    )
+    config: Any = getattr(model, "config", None)
+    layers = getattr(config, "num_hidden_layers", None) or 1
+    return 4 * widths / layers
+
+
+def forward_rows(model: nn.Module, length: int) -> int:
+    """How many rows of a length a forward without gradient may take at once."""
+    device = next(model.parameters()).device
+    limit = free_bytes(device) / 4 if device.type == "cuda" else FORWARD_BYTES
+    return max(1, int(limit / max(1, layer_bytes(model) * length)))
+
+
+def _put_aside(model: PreTrainedModel | PeftModel, length: int) -> int:
+    """Bytes that autograd keeps of a row, beside the weights."""
+    weights = {t.untyped_storage().data_ptr() for t in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    tokens = torch.zeros(1, length, dtype=torch.long, device=model.device)
+    cuda = [model.device] if model.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(cuda),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        output = model(input_ids=tokens, use_cache=False)
+        del output
+    return sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> float:
+    """What may be taken for a step's rows."""
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return SHARE * (torch.cuda.mem_get_info(device)[0] + idle)
+    return min(CPU_BYTES, SHARE * psutil.virtual_memory().available)
+
+
+def in_parts(
+    lengths: Sequence[int],
+    at_least: int = 1,
+    fits: Callable[[int, int], bool] = lambda rows, length: True,
+) -> list[list[int]]:
+    """Cut rows into parts of similar length, each of which fits, if a row does.
+
+    Args:
+        lengths: of the rows, in tokens.
+        at_least: parts, where there are as many rows.
+        fits: whether so many rows do, padded to a length.
+
+    Returns:
+        The rows' numbers, shorter ones first.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    parts: list[list[int]] = []
+    for row in order:
+        if not parts or not fits(len(parts[-1]) + 1, lengths[row]):
+            parts.append([])
+        parts[-1].append(row)
+    if len(parts) >= min(at_least, len(order)):
+        return parts
+    for number in range(at_least, len(order)):
+        equal = [part.tolist() for part in np.array_split(order, number)]
+        if all(fits(len(part), lengths[part[-1]]) for part in equal):
+            return equal
+    return [[row] for row in order]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is an allocator's last word."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
