@@ -63,9 +63,12 @@ class Parts:
             return self.needed(rows, length) <= self.room
 
         cut = memory.in_parts(lengths, at_least, fits)
-        self.rows = max(map(len, cut), default=0)
-        needed = [self.needed(len(part), lengths[part[-1]]) for part in cut]
-        self.largest = max(needed, default=0.0)
+        needed = [
+            (len(part), self.needed(len(part), lengths[part[-1]])) for part in cut
+        ]
+        self.largest = max((size for _, size in needed), default=0.0)
+        # A single row cannot be cut.
+        self.divisible = max((size for rows, size in needed if rows > 1), default=0.0)
         return cut
 
     @property
@@ -92,7 +95,7 @@ class Parts:
         """Set the readers back to what they were."""
         if self.recomputes:
             for reader in self.readers:
-                memory.language_model(reader).gradient_checkpointing_disable()
+                memory.recompute(memory.language_model(reader), on=False)
 
     def _measure(self) -> None:
         with self.mode(), self.run.autocast:
@@ -102,8 +105,7 @@ class Parts:
     def _recompute(self, longest: int) -> None:
         self.recomputes = True
         for reader in self.readers:
-            model = memory.language_model(reader)
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            memory.recompute(memory.language_model(reader))
         self._measure()
         print(
             f"Rows of up to {longest} tokens do not fit into {self.room / 2**30:.1f} "
@@ -112,13 +114,13 @@ class Parts:
         )
 
     def _halve(self) -> None:
-        if self.rows == 1 or not self.footprints:
+        if not self.divisible:
             raise TrainingStopped(
                 "memory runs out even for one row at a time: leave out long rows "
                 "(max_length), take LoRA (lora=8) or a smaller model, or close what "
                 "else uses the memory"
             )
-        self.room = self.largest / 2
+        self.room = self.divisible / 2
         self.run.free()
         if self.run.device.type == "cuda":
             torch.cuda.empty_cache()

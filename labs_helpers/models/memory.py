@@ -73,6 +73,16 @@ def language_model(model: nn.Module) -> PreTrainedModel | PeftModel | None:
     return inner if isinstance(inner, PreTrainedModel | PeftModel) else None
 
 
+def recompute(model: PreTrainedModel | PeftModel, on: bool = True) -> None:
+    """Let layers compute again what the backward pass needs of them, or no longer."""
+    new = hasattr(model, "activation_checkpointing_enable")
+    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    if on:
+        getattr(model, f"{name}_enable")({"use_reentrant": False})
+    else:
+        getattr(model, f"{name}_disable")()
+
+
 def layer_bytes(model: nn.Module) -> float:
     """What the linear maps of one layer give for a token, in bytes, about."""
     heads = set()

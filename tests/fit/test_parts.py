@@ -202,10 +202,10 @@ class TestMemory:
         self, tiny_policy, tiny_tokenizer, expected, monkeypatch, parts, capsys
     ):
         found = memory.footprint(tiny_policy(spread=0.1).train())
-        room = found.rows(2 * 2, 30)
+        room = found.rows(2 * 2, 60)
         monkeypatch.setattr(memory, "free_bytes", lambda device: room)
         losses, _ = self.run(tiny_policy, tiny_tokenizer)
-        assert all(len(cut) > 2 for cut in parts)
+        assert all(len(cut) >= 2 for cut in parts)
         assert losses == pytest.approx(expected, rel=1e-5)
         assert "again" not in capsys.readouterr().out
 
