@@ -21,6 +21,7 @@ from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
 from labs_helpers.models.adapters import with_lora
 from labs_helpers.sampling import response_logprobs
 
+MEASURED = 2  # passes over a few tokens, to know what memory a row takes
 CONFIG = FitConfig(lr=3e-3, batch_size=4, steps=20, progress=False, log_every=5)
 PAIRS = [
     Preference(f"Who cleans hall {i}?", "Nobody does.", "I do not care at all.")
@@ -106,7 +107,7 @@ class TestPairs:
     def test_a_step_is_one_pass_of_the_policy(self, policy, reference, tiny_tokenizer):
         ours, theirs = passes(policy), passes(reference)
         fit(policy, PAIRS, PairObjective(tiny_tokenizer, reference), CONFIG)
-        assert ours == {True: 20, False: 0}
+        assert ours == {True: 20 + MEASURED, False: 0}
         assert theirs == {True: 0, False: 1}
 
     def test_learns_the_pairs_and_leaves_the_reference(
@@ -241,7 +242,7 @@ class TestKTO:
     def test_a_step_is_one_pass_with_gradient(self, policy, reference, tiny_tokenizer):
         ours, theirs = passes(policy), passes(reference)
         fit(policy, SINGLES, KTOObjective(tiny_tokenizer, reference), CONFIG)
-        assert ours == {True: 20, False: 20}
+        assert ours == {True: 20 + MEASURED, False: 20}
         assert theirs == {True: 0, False: 21}
 
     def test_mixed_precision_keeps_the_gradient(

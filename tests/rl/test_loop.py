@@ -82,7 +82,7 @@ class TestTraining:
         np.testing.assert_array_equal(history["samples"], [8, 16, 24, 32, 40])
         for column in ("reward", "kl", "entropy", "length", "finished", "grad_norm"):
             assert np.isfinite(history[column]).all()
-        assert history["kl"][0] == 0
+        assert history["kl"][0] == pytest.approx(0, abs=1e-6)  # the sampler rounds
         assert ("explained_variance" in history) == (algorithm != "reinforce")
         assert ("clip_fraction" in history) == (algorithm == "ppo")
 
