@@ -27,7 +27,8 @@ def run(algorithm):
         return [float(answer.count("b")) for answer in answers]
 
     history = train(policy, PROMPTS, says_b, config, tokenizer=tokenizer)
-    return {n: x for n, x in history.last.items() if not n.endswith("seconds")}
+    noise = ("seconds", "residual")  # and what conjugate gradients leave of rounding
+    return {n: x for n, x in history.last.items() if not n.endswith(noise)}
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_what_does_not_fit_is_cut(algorithm, monkeypatch, parts):
     parts.clear()
     room = memory.footprint(probe_policy()[0]).rows(2, 12)
     monkeypatch.setattr(memory, "free_bytes", lambda device: room)
-    # TRPO's conjugate gradients make more of rounding.
+    # TRPO's step is made of many products.
     assert_equal(run(algorithm), expected, 1e-3 if algorithm == "trpo" else 1e-4)
     assert max(map(len, parts)) > 2
 
