@@ -381,9 +381,7 @@ def kto_loss(
     return (weight * (1 - value)).mean()
 
 
-def _kept(
-    mask: Shaped[Tensor, "B T"], *parts: Float[Tensor, "B T"]
-) -> list[Float[Tensor, "B T"]]:
+def _kept(mask: Shaped[Tensor, "B T"], *parts: Float[Tensor, "B T"]) -> list[Tensor]:
     """Each part where it counts, elsewhere 0, which has no gradient."""
     return [torch.where(mask.bool(), part, 0.0) for part in parts]
 
@@ -396,9 +394,7 @@ def _kept_scores(
     return logits.float() if logits.dtype.itemsize == 2 else logits
 
 
-def _masked_mean(
-    x: Float[Tensor, "B T"], mask: Shaped[Tensor, "B T"]
-) -> Float[Tensor, ""]:
+def _masked_mean(x: Float[Tensor, "B T"], mask: Shaped[Tensor, "B T"]) -> Tensor:
     """Mean over what counts; 0 where nothing does."""
     counts = mask.bool()
     return torch.where(counts, x, 0.0).sum() / counts.sum().clamp(min=1)

@@ -131,10 +131,7 @@ def fit(
                 objective.prepare(model, encoded)
         if saved is not None:
             run.resume(saved)
-        model.train()
-        longest = max(encoded, key=lambda row: row["length"])
-        sequences = len(longest.get("answers", [0]))
-        parts = Parts(run, [model], longest["length"], sequences)
+        parts = _parts(run, encoded)
         stack.callback(parts.undo)
 
         def update() -> tuple[Metrics, int]:
@@ -151,6 +148,12 @@ def fit(
             name="fit",
             shown=["loss"],
         )
+
+
+def _parts(run: Run, encoded: list[Encoded]) -> Parts:
+    longest = max(encoded, key=lambda row: row["length"])
+    sequences = len(longest.get("answers", [0]))
+    return Parts(run, [run.model.train()], longest["length"], sequences)
 
 
 def _update(

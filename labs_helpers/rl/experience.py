@@ -93,17 +93,22 @@ class Experience:
 
 
 class Outputs(NamedTuple):
-    """What a policy says of an experience's tokens; N of them count.
-
-    Attributes:
-        entropies: Of the distributions that the tokens were drawn from, (N,), in nats.
-        logits: Of these, (N, V), all at once.
-    """
+    """What a policy says of an experience's tokens; N of them count."""
 
     logprobs: Float[Tensor, "B T"]
     values: Float[Tensor, "B T"]
-    entropies: Callable[[], Tensor]
-    logits: Callable[[], Tensor]
+    states: States
+    temperature: float
+
+    @property
+    def logits(self) -> Float[Tensor, "N V"]:
+        """Scores of the vocabulary, of all tokens at once."""
+        return self.states.scores(self.states.hidden) / self.temperature
+
+    @property
+    def entropies(self) -> Float[Tensor, " N"]:
+        """Of the distributions that the tokens are drawn from, in nats."""
+        return self.states.each(lambda x: token_entropy(x / self.temperature))
 
 
 def read(model: PolicyWithValue, part: Experience, temperature: float) -> Outputs:
@@ -112,8 +117,8 @@ def read(model: PolicyWithValue, part: Experience, temperature: float) -> Output
     return Outputs(
         _logprobs(found, part, temperature),
         _fill(part.mask, values),
-        lambda: found.each(lambda scores: token_entropy(scores / temperature)),
-        lambda: found.scores(found.hidden) / temperature,
+        found,
+        temperature,
     )
 
 
@@ -156,22 +161,18 @@ def collect(
     scored = time.perf_counter()
     answers = vars(unscored(rollout, device)).items()
     experience = Experience(**{n: _gathered(x) for n, x in answers if x is not None})
-    scores, finished = (
-        _gathered(mine.to(device)),
-        _gathered(rollout.finished.to(device)),
-    )
+    scores, finished = (_gathered(x.to(device)) for x in (mine, rollout.finished))
     reference_logprobs, mean_entropy = _fill_in(
         model, reference, experience, config, cut
     )
     penalised = scores - config.missing_end_penalty * ~finished
     measured = _assign_credit(experience, penalised, reference_logprobs, config)
     texts = [text for some in everyones(rollout.texts) for text in some]
-    difference = experience.logprobs - reference_logprobs
     measured |= {
         "entropy": mean_entropy,
         "reward": scores.mean().item(),
         "reward_spread": scores.std(correction=0).item(),
-        "kl": difference.sum(dim=1).mean().item(),
+        "kl": (experience.logprobs - reference_logprobs).sum(dim=1).mean().item(),
         "kl_weight": config.kl_weight,
         "length": experience.mask.sum(dim=1).float().mean().item(),
         "finished": finished.float().mean().item(),

@@ -140,7 +140,7 @@ class Learner:
                 now = self.read(part)
                 loss, metrics = loss_of(now, part)
                 if self.config.entropy_weight and now.logprobs.requires_grad:
-                    bonus = now.entropies().mean()
+                    bonus = now.entropies.mean()
                     loss = loss - self.config.entropy_weight * bonus
             metrics = {"loss": loss.item(), **metrics}
             self.run.backward(loss * weight, inputs=moving)

@@ -170,7 +170,7 @@ def _surrogate_gradient(
         now = learner.read(part)
         loss = _surrogate(now, part) * (int(part.mask.sum()) / total)
         slope += flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
-        old_scores.append(now.logits().detach().log_softmax(dim=1))
+        old_scores.append(now.logits.detach().log_softmax(dim=1))
     return added(slope), old_scores
 
 
@@ -198,7 +198,7 @@ def _fisher_product(
     if not len(mine):
         return lambda vector: added(torch.zeros_like(vector)) + DAMPING * vector
     taken = experience.take(mine)
-    scores = learner.read(taken).logits()
+    scores = learner.read(taken).logits
     kl = _kl(scores.detach().log_softmax(dim=1), scores)
     if len(mine) < len(rows):
         kl = kl * (int(taken.mask.sum()) / total)
@@ -225,7 +225,7 @@ def _gain_and_kl(
         before = now._replace(logprobs=part.logprobs)
         gain = _surrogate(now, part) - _surrogate(before, part)
         weight = int(part.mask.sum()) / total
-        moved += weight * torch.stack([gain, _kl(old, now.logits())])
+        moved += weight * torch.stack([gain, _kl(old, now.logits)])
     gain, kl = added(moved).tolist()
     return gain, kl
 
