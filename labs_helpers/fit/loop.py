@@ -131,8 +131,7 @@ def fit(
                 objective.prepare(model, encoded)
         if saved is not None:
             run.resume(saved)
-        parts = _parts(run, encoded)
-        stack.callback(parts.undo)
+        parts = _parts(run, encoded, stack)
 
         def update() -> tuple[Metrics, int]:
             batch = [encoded[i] for i in plan[run.step]]
@@ -150,10 +149,12 @@ def fit(
         )
 
 
-def _parts(run: Run, encoded: list[Encoded]) -> Parts:
+def _parts(run: Run, encoded: list[Encoded], stack: ExitStack) -> Parts:
     longest = max(encoded, key=lambda row: row["length"])
     sequences = len(longest.get("answers", [0]))
-    return Parts(run, [run.model.train()], longest["length"], sequences)
+    parts = Parts(run, [run.model.train()], longest["length"], sequences)
+    stack.callback(parts.undo)
+    return parts
 
 
 def _update(
