@@ -21,6 +21,9 @@ SPLITS = ("train", "validation", "test")
 # never more than are of use to a linear head.
 JUDGE = "judge"
 JUDGE_SHARE, JUDGE_FEWEST, JUDGE_MOST = 0.2, 100, 400
+# For testing a tenth, or up to a quarter until there are as many as tell an accuracy
+# of 0.57 from one half.
+TEST_PAIRS = 200
 OVERALL = (None, "overall")
 # What a section may need: what it is called, and how to get it.
 _SUITES = "LABS_SUITES takes {}, a file or a folder of such files"
@@ -194,12 +197,13 @@ class Task:
 def task_from_preferences(
     rows: Sequence[Preference | Unpaired], name: str, seed: int = 0
 ) -> Task:
-    """Make a task of a preference set: 60 % train, 10 % validation, 10 % test.
+    """Make a task of a preference set, no prompt in two splits.
 
-    The rest is the split "judge", for fitting one; it has 400 pairs at most, and none
-    if it would have fewer than 100: train gets them. No prompt is in two splits. Of
-    fewer than 30 pairs half are for training, a quarter each for validation and test:
-    with one prompt nothing can be tested.
+    A tenth is for validation, and a tenth for testing or, of sets with fewer than 200
+    pairs in that, up to a quarter. A fifth is the split "judge", for fitting one; it
+    has 400 pairs at most, and none if it would have fewer than 100. The rest is for
+    training. Of fewer than 30 pairs half are for training, a quarter each for
+    validation and test: with one prompt nothing can be tested.
 
     Goals are the rows' dimensions. There is no truth, judge, probe or suite.
 
@@ -246,9 +250,10 @@ def task_from_preferences(
 
 
 def _parts(pairs: list[Preference], seed: int) -> dict[str, list[Preference]]:
-    usual = (0.5, 0.25, 0.25) if len(pairs) < FEW else (0.8, 0.1, 0.1)
-    shares = dict(zip(SPLITS, usual, strict=True))
     prompts = len({str(row.prompt) for row in pairs})
+    test = min(0.25, max(0.1, TEST_PAIRS / prompts))
+    usual = (0.5, 0.25, 0.25) if len(pairs) < FEW else (0.9 - test, 0.1, test)
+    shares = dict(zip(SPLITS, usual, strict=True))
     if prompts * JUDGE_SHARE >= JUDGE_FEWEST:
         kept = min(JUDGE_SHARE, JUDGE_MOST / prompts)
         shares |= {"train": shares["train"] - kept, JUDGE: kept}

@@ -4,6 +4,7 @@ In go names or folders of Hugging Face models; out come ordinary Hugging Face ob
 which save with `save_pretrained`.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,31 @@ def load_policy(
     else:
         policy = adapters.load_adapter(policy, name, adapter)
     return policy.to(device or hardware.device).eval()
+
+
+def branch(policy: Policy, lora: int | PeftConfig | None = None) -> Policy:
+    """A policy that begins where another is, to be trained beside it.
+
+    Under an adapter its frozen weights are those of the other, which must stay as they
+    are: of a large model there is one copy, however many adapters.
+
+    Args:
+        policy: without an adapter of its own. Under `lora` it is frozen from here on.
+        lora: as in `load_policy`; None and 0 train a copy of all weights.
+
+    Raises:
+        ValueError: `policy` has an adapter, or cannot hold the one asked for.
+    """
+    if isinstance(policy, PeftModel):
+        raise ValueError(
+            "expected a policy without an adapter to begin from, got one that has one: "
+            "take what is under it (policy.get_base_model()), or load_policy"
+        )
+    if not lora:
+        return adapters.fresh_copy(policy).requires_grad_().eval()
+    held = {id(t): t for t in (*policy.parameters(), *policy.buffers())}
+    adapted = adapters.with_lora(copy.deepcopy(policy, held), lora, task="CAUSAL_LM")
+    return adapted.to(policy.device).eval()
 
 
 def _read_base(name: str, base: str, dtype: torch.dtype) -> PreTrainedModel:

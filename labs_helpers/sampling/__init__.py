@@ -3,5 +3,5 @@
 # fmt: off
 from labs_helpers.sampling.rollouts import Rollout, sample
 from labs_helpers.sampling.logprobs import (
-    answer_logprobs, response_logprobs, rollout_kl, rollout_logprobs,
+    answer_logprobs, response_logprobs, rollout_kl, rollout_logprobs, sequence_scores,
 )

@@ -65,7 +65,7 @@ class TestTaskFromPreferences:
         rows = [Preference(f"Who {i}?", "a", "b") for i in range(1000)]
         task = task_from_preferences(rows, "many")
         parts = ("train", "validation", "test", "judge")
-        assert [len(task.preferences(part)) for part in parts] == [600, 100, 100, 200]
+        assert [len(task.preferences(part)) for part in parts] == [500, 100, 200, 200]
         prompts = [{prompt.text for prompt in task.prompts(part)} for part in parts]
         assert len(set.union(*prompts)) == 1000
 
@@ -73,6 +73,14 @@ class TestTaskFromPreferences:
         rows = [Preference(f"Who {i}?", "a", "b") for i in range(10_000)]
         assert len(task_from_preferences(rows, "many").preferences("judge")) == 400
         assert task_from_preferences(rows[:499], "few").preferences("judge") == []
+
+    def test_of_many_pairs_a_tenth_is_tested_on_of_few_a_quarter(self):
+        rows = [Preference(f"Who {i}?", "a", "b") for i in range(4000)]
+        tested = [
+            len(task_from_preferences(rows[:n], "rows").preferences("test"))
+            for n in (100, 800, 2000, 4000)
+        ]
+        assert tested == [25, 200, 200, 400]
 
     def test_no_prompt_is_in_two_splits_and_none_is_lost(self, pairs):
         task = task_from_preferences(pairs, "pairs")
@@ -156,14 +164,14 @@ class TestGoals:
         assert [{row.dimension for row in part} for part in parts] == [
             {"harmless"}, {"helpful"},
         ]  # fmt: skip
-        assert len(task.preferences("train")) == sum(map(len, parts)) == 64
+        assert len(task.preferences("train")) == sum(map(len, parts)) == 52
 
     @pytest.mark.parametrize("overall", [None, "overall"])
     def test_what_is_preferred_all_in_all_is_a_head_of_its_own(self, overall):
         task = task_from_preferences(self.rows(overall, "honesty"), "UltraFeedback")
         assert task.heads == ("overall", "honesty")
         assert {row.dimension for row in task.preferences("train")} == {"overall"}
-        assert len(task.prompts("train")) == 32
+        assert len(task.prompts("train")) == 26
 
     def test_rows_of_a_prompt_stay_together(self):
         task = task_from_preferences(self.rows(None, "honesty"), "UltraFeedback")

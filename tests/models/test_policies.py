@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from labs_helpers.models import (
+    branch,
     default_device_and_dtype,
     encode_chat,
     load_policy,
@@ -124,3 +125,35 @@ class TestSharedParameters:
         policy, other = tiny_policy(), tiny_policy()
         other.model.norm.weight = policy.model.norm.weight.requires_grad_(False)
         assert not shares_parameters(policy, other)
+
+
+class TestBranch:
+    TOKENS = torch.tensor([[5, 6, 7]])
+
+    def train(self, policy):
+        add_to_adapters(policy)
+        return policy(self.TOKENS).logits.detach()
+
+    def test_adapters_share_the_frozen_weights_and_nothing_else(self, tiny_policy):
+        policy = tiny_policy().eval()
+        begin = policy(self.TOKENS).logits.detach()
+        first, second = branch(policy, lora=2), branch(policy, lora=2)
+        for one in (first, second):
+            torch.testing.assert_close(one(self.TOKENS).logits, begin)
+            kept = {p.data_ptr() for p in one.parameters() if not p.requires_grad}
+            assert kept == {p.data_ptr() for p in policy.parameters()}
+            assert not shares_parameters(one, policy)
+        assert not shares_parameters(first, second)
+        assert not torch.allclose(self.train(first), begin)
+        for other in (second, policy):
+            torch.testing.assert_close(other(self.TOKENS).logits, begin)
+
+    def test_without_an_adapter_all_weights_are_copied_to_be_trained(self, tiny_policy):
+        policy = tiny_policy().requires_grad_(False)
+        other = branch(policy)
+        assert all(parameter.requires_grad for parameter in other.parameters())
+        assert not shares_parameters(other, policy)
+
+    def test_a_policy_with_an_adapter_is_no_beginning(self, tiny_policy):
+        with pytest.raises(ValueError, match="expected a policy without an adapter"):
+            branch(branch(tiny_policy(), lora=2), lora=2)
