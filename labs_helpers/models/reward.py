@@ -125,7 +125,11 @@ class RewardModel(nn.Module):
             tokens, lengths = (part.to(self.trunk.device) for part in pad_right(batch))
             return self._last_hidden(tokens, lengths)
 
-        return policies.in_batches(self, rows, last_hidden, batch_size, "scores", len)
+        # An answer that is compared with several others is read once.
+        place = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, rows)))}
+        once = [list(row) for row in place]
+        found = policies.in_batches(self, once, last_hidden, batch_size, "scores", len)
+        return found[[place[tuple(row)] for row in rows]]
 
     def _last_hidden(
         self, input_ids: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]

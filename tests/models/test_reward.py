@@ -77,6 +77,20 @@ class TestRewardModel:
         scores = reward_model.score(messages, ANSWERS)
         assert torch.equal(scores, reward_model.score(PROMPTS, ANSWERS))
 
+    def test_what_comes_several_times_is_read_once(self, reward_model, monkeypatch):
+        read = []
+        monkeypatch.setattr(
+            type(reward_model),
+            "_last_hidden",
+            lambda self, tokens, lengths: (
+                read.extend(tokens.tolist()) or torch.randn(len(tokens), self.width)
+            ),
+        )
+        scores = reward_model.score(PROMPTS[:2] * 2, [*ANSWERS[:2], ANSWERS[0], "No."])
+        assert len(read) == 3
+        assert torch.equal(scores[0], scores[2])
+        assert not torch.equal(scores[1], scores[3])
+
     def test_no_answers_no_scores(self, reward_model):
         assert reward_model.score([], []).shape == (0, 2)
 
