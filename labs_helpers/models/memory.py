@@ -23,22 +23,24 @@ CPU_BYTES = 2**31
 FORWARD_BYTES = 2**28  # of a forward without gradient
 CHUNK_BYTES = 2**26  # of the vocabulary's scores in float32, at a time
 SHARE = 0.9  # of what is free
-PROBED = (32, 96)  # tokens of a row
+PROBED = (32, 64, 96)  # tokens of a row
 # A layer's gradients are there beside what it has put aside, and so are the scores of
 # the vocabulary: copies of a chunk.
 LAYERS, CHUNKS = 2, 4
 
 
 class Footprint(NamedTuple):
-    """Bytes that a token takes.
+    """Bytes that reading takes.
 
     Attributes:
-        token: put aside by all layers for the backward pass.
+        once: put aside however little is read: weights in another precision.
+        token: put aside by all layers for the backward pass, for each token.
         square: likewise, for each token of its row: attention that keeps its scores.
         layer: held by one layer as it computes.
         scores: of the vocabulary; 0 without a vocabulary head.
     """
 
+    once: float
     token: float
     square: float
     layer: float
@@ -48,7 +50,7 @@ class Footprint(NamedTuple):
         """Bytes of a forward and a backward pass over rows of a length."""
         each = self.token + LAYERS * self.layer + self.square * length
         scores = min(rows * length * self.scores, CHUNK_BYTES)
-        return rows * length * each + CHUNKS * scores
+        return self.once + rows * length * each + CHUNKS * scores
 
 
 def footprint(model: nn.Module) -> Footprint | None:
@@ -57,14 +59,19 @@ def footprint(model: nn.Module) -> Footprint | None:
     if inner is None:
         return None
     limit = positions(inner) or max(PROBED)
-    short, long = (min(length, limit) for length in PROBED)
-    first, second = (_put_aside(inner, length) / length for length in (short, long))
-    square = (second - first) / (long - short) if long > short else 0.0
-    square = max(0.0, square)
+    lengths = [min(length, limit) for length in PROBED]
+    once, token, square = _curve(lengths, [_put_aside(inner, n) for n in lengths])
     head = inner.get_output_embeddings()
     scores = 0 if head is None else 4 * head.weight.shape[0]
-    token = max(first - square * short, 0.0)
-    return Footprint(token, square, layer_bytes(inner), scores)
+    return Footprint(once, token, square, layer_bytes(inner), scores)
+
+
+def _curve(lengths: list[int], sizes: list[int]) -> list[float]:
+    """Of a parabola through three points its coefficients, none below 0."""
+    if len(set(lengths)) < len(lengths):  # a model that reads few tokens
+        return [0.0, sizes[-1] / lengths[-1], 0.0]
+    powers = np.vander(lengths, increasing=True)
+    return [max(0.0, float(x)) for x in np.linalg.solve(powers, sizes).round(3)]
 
 
 def language_model(model: nn.Module) -> PreTrainedModel | PeftModel | None:
