@@ -114,7 +114,7 @@ class LabJudge:
         started, name = time.perf_counter(), self._profile.model
         tokenizer = load_tokenizer(name)
         model = RewardModel.from_policy(load_policy(name), tokenizer=tokenizer)
-        drop_upper_layers(model, KEPT_LAYERS)
+        drop_upper_layers(model.trunk, KEPT_LAYERS)
         accuracy, way = self._fit(model)
         seconds = f"{time.perf_counter() - started:.0f} s"
         coin = "" if accuracy.low > 0.5 else ": no better than a coin, so far"

@@ -22,10 +22,10 @@ FOLDS = 5
 BATCH_SIZE = 8
 
 
-def drop_upper_layers(model: RewardModel, kept: float) -> None:
-    """Keep the lower share of the trunk's layers: the upper ones predict tokens."""
-    depth = model.trunk.config.get_text_config().num_hidden_layers
-    for module in model.trunk.modules():
+def drop_upper_layers(trunk: nn.Module, kept: float) -> None:
+    """Keep the lower share of a trunk's layers: the upper ones predict tokens."""
+    depth = trunk.config.get_text_config().num_hidden_layers
+    for module in trunk.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             del module[max(1, round(kept * depth)) :]
 

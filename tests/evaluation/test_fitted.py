@@ -66,7 +66,7 @@ def test_without_its_upper_layers_a_trunk_computes_what_the_lower_say(model):
         )
         model.features(["Who?"], ["Stone."])
         expected = model.trunk.norm(hidden[0])[:, -1]
-    drop_upper_layers(model, 0.5)
+    drop_upper_layers(model.trunk, 0.5)
     assert len(model.trunk.layers) == 1
     shallow = model.features(["Who?"], ["Stone."])
     torch.testing.assert_close(shallow, expected.float())
