@@ -26,5 +26,5 @@ from labs_helpers.evaluation.optimum import (
     kl_per_answer, optimal_frontier, optimal_policy, optimum_from_samples,
     overoptimisation_fit,
 )
-from labs_helpers.evaluation.fitted import drop_upper_layers
+from labs_helpers.evaluation.fitted import drop_upper_layers, fit_head
 from labs_helpers.evaluation.worth import Worth, worth_of_answers
