@@ -20,10 +20,12 @@ class Worth:
 
     Attributes:
         name: of the measure.
+        by: what measures.
         values: one row a prompt, one column an answer to it.
     """
 
     name: str
+    by: str
     values: Float[np.ndarray, "prompts n"]
 
 
@@ -49,7 +51,7 @@ def worth_of_answers(
     if task.truth is not None:
         asked = [prompt for prompt in prompts for _ in texts[0]]
         gold = task.truth.scores(asked, texts.ravel().tolist())
-        return Worth("gold", np.reshape(gold, texts.shape))
+        return Worth("gold", "gold", np.reshape(gold, texts.shape))
     pairs = [*combinations(range(texts.shape[1]), 2)]
     if task.judge is None or not pairs:
         raise ValueError(
@@ -64,4 +66,4 @@ def worth_of_answers(
     for column, (i, j) in enumerate(pairs):
         won[:, i] += outcomes[:, column]
         won[:, j] += 1 - outcomes[:, column]
-    return Worth("win rate by the judge", won / (texts.shape[1] - 1))
+    return Worth("win rate", "the judge", won / (texts.shape[1] - 1))

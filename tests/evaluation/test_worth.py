@@ -47,6 +47,7 @@ ANSWERS = [["x", "xxx", "xx"], ["yy", "y", "y"]]
 def test_a_judge_gives_the_share_of_the_other_answers_that_are_worse():
     judge = Longer()
     found = worth_of_answers(task(judge=judge), PROMPTS, ANSWERS)
+    assert (found.name, found.by) == ("win rate", "the judge")
     assert found.values.tolist() == [[0, 1, 0.5], [1, 0.25, 0.25]]
     assert found.values.mean(1).tolist() == [0.5, 0.5]
     assert judge.calls == 1
@@ -54,7 +55,7 @@ def test_a_judge_gives_the_share_of_the_other_answers_that_are_worse():
 
 def test_truth_goes_before_the_judge():
     found = worth_of_answers(task(judge=Longer(), truth=Length()), PROMPTS, ANSWERS)
-    assert found.name == "gold"
+    assert (found.name, found.by) == ("gold", "gold")
     assert found.values.tolist() == [[2, 4, 3], [5, 4, 4]]
 
 
