@@ -5,6 +5,8 @@ token included. All functions are pure and without gradient; what is masked neve
 matters, not even a NaN there, and reads 0 in what they return. Knows nothing of models.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -68,6 +70,47 @@ def gae(
         next_value = torch.where(here, values[:, t], next_value)
         advantages[:, t] = torch.where(here, advantage, 0.0)
     return advantages, advantages + values
+
+
+@torch.no_grad()
+def group_advantages(
+    scores: Float[Tensor, " B"],
+    answers: int,
+    baseline: Literal["leave_one_out", "mean"] = "leave_one_out",
+    scale: bool = False,
+) -> Float[Tensor, " B"]:
+    """How much better each answer is than the others to its prompt.
+
+    leave_one_out takes off the mean of the others, on which an answer has no influence,
+    so that the gradient stays unbiased (RLOO, arXiv 2402.14740). mean takes off that of
+    all, which is the same times (n - 1) / n (GRPO, arXiv 2402.03300, section 4.1).
+
+    Args:
+        answers: to a prompt; they stand together.
+        scale: divide by the group's standard deviation, as GRPO does. Groups that
+            hardly differ then count as much as others (Dr. GRPO, arXiv 2503.20783,
+            leaves it out). 1e-4 is added to it, as in TRL.
+
+    >>> scores = torch.tensor([1.0, 0.0, 0.0, 5.0, 5.0, 5.0])
+    >>> group_advantages(scores, answers=3)
+    tensor([ 1.0000, -0.5000, -0.5000,  0.0000,  0.0000,  0.0000])
+    >>> group_advantages(scores, 3, "mean", scale=True)
+    tensor([ 1.1545, -0.5773, -0.5773,  0.0000,  0.0000,  0.0000])
+    """
+    if answers < 2 or len(scores) % answers:
+        raise ValueError(
+            "groups are two or more answers to each prompt, one group after another; "
+            f"got {len(scores)} scores in groups of {answers}"
+        )
+    if baseline not in ("leave_one_out", "mean"):
+        raise ValueError(f"baseline is 'leave_one_out' or 'mean', got {baseline!r}")
+    groups = scores.view(-1, answers)
+    advantages = groups - groups.mean(dim=1, keepdim=True)
+    if baseline == "leave_one_out":
+        advantages = advantages * (answers / (answers - 1))
+    if scale:
+        advantages = advantages / (groups.std(dim=1, keepdim=True) + 1e-4)
+    return advantages.flatten()
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs_helpers.advantages import gae, shape_rewards, whiten
+from labs_helpers.advantages import gae, group_advantages, shape_rewards, whiten
 
 GARBAGE = pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf, 1e30])
 RAGGED = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
@@ -165,3 +165,48 @@ class TestShapedRewards:
         assert torch.equal(
             shape_rewards(scores, policy, reference, RAGGED, 0.3), expected
         )
+
+
+class TestGroups:
+    SCORES = torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 3.0])
+
+    def test_leave_one_out_takes_off_the_mean_of_the_others(self):
+        expected = [1 - 4, 2 - 3.5, 6 - 1.5, -1.5, -1.5, 3.0]
+        close(group_advantages(self.SCORES, 3), expected)
+
+    def test_mean_takes_off_that_of_all(self):
+        close(group_advantages(self.SCORES, 3, "mean"), [-2, -1, 3, -1, -1, 2])
+
+    def test_scaled_groups_have_one_deviation(self):
+        scaled = group_advantages(self.SCORES, 3, "mean", scale=True).view(2, 3)
+        torch.testing.assert_close(scaled.std(dim=1), torch.ones(2), rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize("baseline", ["leave_one_out", "mean"])
+    @pytest.mark.parametrize("scale", [True, False])
+    def test_what_is_the_same_in_a_group_is_no_merit(self, baseline, scale):
+        assert not group_advantages(torch.full((8,), 0.5), 4, baseline, scale).any()
+        moved = self.SCORES + torch.tensor([5.0, 5.0, 5.0, -2.0, -2.0, -2.0])
+        close(
+            group_advantages(moved, 3, baseline, scale),
+            group_advantages(self.SCORES, 3, baseline, scale),
+        )
+
+    def test_the_gradient_of_leave_one_out_is_unbiased(self):
+        """Of one draw in two: the mean over all pairs is the gradient."""
+        logit = torch.zeros(1, requires_grad=True)
+        p, rewards = logit.sigmoid(), torch.tensor([0.0, 1.0])
+        mean = (1 - p) * rewards[0] + p * rewards[1]
+        expected = torch.autograd.grad(mean, logit, retain_graph=True)[0]
+        found = torch.zeros(1)
+        for i in (0, 1):
+            for j in (0, 1):
+                advantages = group_advantages(rewards[[i, j]], 2)
+                logprobs = torch.cat([1 - p, p]).log()[[i, j]]
+                loss = (advantages * logprobs).mean()
+                found += torch.autograd.grad(loss, logit, retain_graph=True)[0] / 4
+        close(found, expected)
+
+    @pytest.mark.parametrize("answers", [1, 4])
+    def test_no_groups(self, answers):
+        with pytest.raises(ValueError, match=f"6 scores in groups of {answers}"):
+            group_advantages(self.SCORES, answers)

@@ -18,9 +18,11 @@ from labs_helpers.losses import (
     ipo_loss,
     kl_estimate,
     kto_loss,
+    length_weights,
     mismatched_kl,
     ppo_loss,
     reinforce_loss,
+    rloo_loss,
     sequence_logprobs,
     slic_loss,
     soft_dpo_loss,
@@ -61,6 +63,14 @@ GRADIENTS = {
     "log-probs": (lambda x: sequence_logprobs(x, TOKENS, MASK), [SCORES]),
     "reinforce": (lambda x: reinforce_loss(x, OLD, MASK), [(2, 3)]),
     "PPO": (lambda x: ppo_loss(x, OLD, -OLD, MASK).loss, [(2, 3)]),
+    "two-sided PPO": (
+        lambda x: ppo_loss(x, OLD, -OLD, MASK, 0.1, 0.5, FIXED[3:]).loss,
+        [(2, 3)],
+    ),
+    "RLOO": (
+        lambda x: rloo_loss(x, OLD, FIXED[3:], MASK, 0.1, 0.5, FIXED[2:4]).loss,
+        [(2, 3)],
+    ),
     "value": (lambda x: value_loss(x, OLD, -OLD, MASK), [(2, 3)]),
     "entropy": (lambda x: entropy(x, MASK), [SCORES]),
     "k1": (lambda p, q: kl_estimate(p, q, "k1"), [(3,)] * 2),
@@ -98,6 +108,10 @@ MASKED = {
     "log-probs": (lambda x, mask: sequence_logprobs(x, TOKENS, mask).sum(), [SCORES]),
     "reinforce": (reinforce_loss, [(2, 3)] * 2),
     "PPO": (ppo_loss, [(2, 3)] * 3),
+    "RLOO": (
+        lambda new, old, mask: rloo_loss(new, old, torch.tensor([1.0, -2.0]), mask),
+        [(2, 3)] * 2,
+    ),
     "value": (value_loss, [(2, 3)] * 3),
     "entropy": (entropy, [SCORES]),
 }
@@ -302,6 +316,14 @@ class TestPPO:
         close(result.approx_kl, expected)
         close(result.ratio, [[1.5, 1.1, 0.5, 1.0]])
 
+    @pytest.mark.parametrize(("ratio", "loss"), [(1.5, -1.28), (1.25, -1.25)])
+    def test_the_clip_may_be_wider_above(self, ratio, loss):
+        one, mask = torch.ones(1, 1), torch.ones(1, 1)
+        result = ppo_loss(ratios(ratio), 0 * one, one, mask, 0.2, clip_high=0.28)
+        close(result.loss, loss)
+        close(result.clip_fraction, float(ratio > 1.28))
+        close(ppo_loss(ratios(0.5), 0 * one, -one, mask, 0.2, 0.28).loss, 0.8)
+
     def test_first_gradient_is_that_of_reinforce(self):
         logprobs, advantages = doubles(2, 3), doubles(2, 3)
         mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -314,6 +336,48 @@ class TestPPO:
         ppo_loss(now, old, advantages, torch.ones(1, 2)).loss.backward()
         assert old.grad is None
         assert advantages.grad is None
+
+
+class TestRLOO:
+    def test_first_gradient_is_that_of_reinforce(self):
+        logprobs, advantages = doubles(2, 3), torch.tensor([0.5, -2.0]).double()
+        rloo = rloo_loss(logprobs, logprobs.detach(), advantages, MASK).loss
+        reinforce = reinforce_loss(logprobs, advantages[:, None].expand(2, 3), MASK)
+        close(*(torch.autograd.grad(x, logprobs)[0] for x in (rloo, reinforce)))
+
+    def test_clips_whole_answers(self):
+        # 1.1 * 1.1 is beyond 1.2, neither of them alone.
+        logprobs = torch.full((1, 2), 1.1).log().requires_grad_()
+        old, mask = torch.zeros(1, 2), torch.ones(1, 2)
+        result = rloo_loss(logprobs, old, torch.ones(1), mask)
+        close(result.loss, -1.2 / 2)
+        close(result.ratio, [1.21])
+        assert result.clip_fraction == 1
+        assert not torch.autograd.grad(result.loss, logprobs)[0].any()
+
+
+class TestNormalisers:
+    @pytest.mark.parametrize(
+        ("normaliser", "expected"),
+        [
+            ("token", lambda x: (x * MASK).sum() / 5),
+            ("sequence", lambda x: (x * MASK).sum(dim=1).div(MASK.sum(dim=1)).mean()),
+            ("constant", lambda x: (x * MASK).sum() / (2 * 7)),
+        ],
+    )
+    def test_weights_make_the_mean_over_tokens_another(self, normaliser, expected):
+        costs = torch.randn(2, 3)
+        weights = length_weights(MASK, normaliser, longest=7)
+        old, ones = torch.zeros(2, 3), MASK.bool()
+        loss = ppo_loss(old, old, -costs, ones, weights=weights).loss
+        close(loss, expected(costs))
+
+    def test_of_a_part_are_those_of_the_whole(self):
+        whole = length_weights(MASK, "sequence", 7)
+        parts = [
+            length_weights(m[None], "sequence", 7, torch.tensor(2.5)) for m in MASK
+        ]
+        close(torch.cat(parts), whole)
 
 
 class TestValue:

@@ -1,16 +1,13 @@
-"""Objectives as pure functions of tensors.
+"""Objectives on preferences: of rewards, and of the log-probs of whole answers.
 
-B sequences, T response tokens, V tokens in the vocabulary; a mask is 1 where a
-response token counts, the end-of-sequence token included. A loss is the mean over what
-counts. What is masked matters neither to the value nor to the gradient, not even a NaN
-there.
+B pairs or answers, a number each. A loss is the mean over them.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -36,161 +33,6 @@ def bradley_terry_loss(
     if not center_weight:
         return loss
     return loss + center_weight * (chosen_rewards + rejected_rewards).square().mean()
-
-
-def sequence_logprobs(
-    logits: Float[Tensor, "B T V"],
-    tokens: Int[Tensor, "B T"],
-    mask: Shaped[Tensor, "B T"],
-) -> Float[Tensor, " B"]:
-    """Log-probability of each response: the sum over its tokens, not their mean.
-
-    Args:
-        logits: Aligned: logits[:, t] predict tokens[:, t]. Of a model's output over a
-            whole sequence these are output[:, :-1] for sequence[:, 1:].
-        tokens: Where masked, any number (-100, say).
-
-    >>> tokens, mask = torch.tensor([[0, 3]]), torch.ones(1, 2)
-    >>> sequence_logprobs(torch.zeros(1, 2, 4), tokens, mask)
-    tensor([-2.7726])
-    """
-    logits, counts = _kept_scores(mask, logits), mask.bool()
-    tokens = torch.where(counts, tokens, 0).long()
-    chosen = logits.gather(dim=2, index=tokens[:, :, None])[:, :, 0]
-    logprobs = chosen - logits.logsumexp(dim=2)
-    return torch.where(counts, logprobs, 0.0).sum(dim=1)
-
-
-def reinforce_loss(
-    logprobs: Float[Tensor, "B T"],
-    advantages: Float[Tensor, "B T"],
-    mask: Shaped[Tensor, "B T"],
-) -> Float[Tensor, ""]:
-    """Policy gradient loss of Williams (1992): mean of -advantage * log-prob per token.
-
-    Its gradient is minus the policy gradient; its value means nothing. Advantages are
-    taken as constants.
-
-    >>> reinforce_loss(torch.tensor([[-2.0]]), torch.tensor([[0.5]]), torch.ones(1, 1))
-    tensor(1.)
-    """
-    logprobs, advantages = _kept(mask, logprobs, advantages.detach())
-    return _masked_mean(-advantages * logprobs, mask)
-
-
-class PolicyLoss(NamedTuple):
-    """PPO's loss and what tells how far the policy has moved from the one sampled.
-
-    Attributes:
-        clip_fraction: share of the tokens whose ratio lies outside 1 -+ clip.
-        approx_kl: KL from the old policy to the new, nats per token (k3 estimate).
-        ratio: new over old probability of each token, detached; 1 where masked.
-    """
-
-    loss: Float[Tensor, ""]
-    clip_fraction: Float[Tensor, ""]
-    approx_kl: Float[Tensor, ""]
-    ratio: Float[Tensor, "B T"]
-
-
-def ppo_loss(
-    logprobs: Float[Tensor, "B T"],
-    old_logprobs: Float[Tensor, "B T"],
-    advantages: Float[Tensor, "B T"],
-    mask: Shaped[Tensor, "B T"],
-    clip: float = 0.2,
-) -> PolicyLoss:
-    """Clipped surrogate of PPO (arXiv 1707.06347, eq. 7), its mean over the tokens.
-
-    -min(ratio * advantage, clamp(ratio, 1 - clip, 1 + clip) * advantage): what pushes
-    a ratio further out than the clip has no gradient. Old log-probs and advantages are
-    taken as constants.
-
-    A ratio of 1.5 earns no more than 1.2 where the advantage is 1:
-
-    >>> old, mask = torch.zeros(1, 1), torch.ones(1, 1)
-    >>> ppo_loss(torch.full((1, 1), 1.5).log(), old, torch.ones(1, 1), mask).loss
-    tensor(-1.2000)
-    """
-    logprobs, old_logprobs, advantages = _kept(
-        mask, logprobs, old_logprobs.detach(), advantages.detach()
-    )
-    ratio = (logprobs - old_logprobs).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    loss = _masked_mean(-torch.min(ratio * advantages, clipped * advantages), mask)
-    with torch.no_grad():
-        outside = ((ratio - 1).abs() > clip).to(ratio.dtype)
-        clip_fraction = _masked_mean(outside, mask)
-        approx_kl = _masked_mean(kl_estimate(old_logprobs, logprobs), mask)
-    return PolicyLoss(loss, clip_fraction, approx_kl, ratio.detach())
-
-
-def value_loss(
-    values: Float[Tensor, "B T"],
-    old_values: Float[Tensor, "B T"],
-    returns: Float[Tensor, "B T"],
-    mask: Shaped[Tensor, "B T"],
-    clip: float = 0.2,
-) -> Float[Tensor, ""]:
-    """Half the squared error of the values, which may move by `clip` from the old.
-
-    mean(max((V - R)^2, (clamp(V, V_old - clip, V_old + clip) - R)^2)) / 2, as in
-    OpenAI's PPO (arXiv 2005.12729, section 3). Old values and returns are constants.
-
-    >>> one, mask = torch.ones(1, 1), torch.ones(1, 1)
-    >>> value_loss(0 * one, 0 * one, 2 * one, mask)
-    tensor(2.)
-    """
-    values, old_values, returns = _kept(
-        mask, values, old_values.detach(), returns.detach()
-    )
-    near = old_values + (values - old_values).clamp(-clip, clip)
-    error = torch.max((values - returns).square(), (near - returns).square())
-    return _masked_mean(error, mask) / 2
-
-
-def entropy(
-    logits: Float[Tensor, "B T V"], mask: Shaped[Tensor, "B T"]
-) -> Float[Tensor, ""]:
-    """Mean entropy of the next token's distribution, in nats a token.
-
-    >>> entropy(torch.zeros(1, 1, 4), torch.ones(1, 1))  # ln 4
-    tensor(1.3863)
-    """
-    return _masked_mean(token_entropy(_kept_scores(mask, logits)), mask)
-
-
-def token_entropy(logits: Float[Tensor, "*tokens V"]) -> Float[Tensor, "*tokens"]:
-    """Entropy of the next token's distribution, in nats, token by token."""
-    logprobs = logits.log_softmax(dim=-1)
-    # An impossible token has p log p = 0, where the product alone would be NaN.
-    possible = torch.where(logprobs.isfinite(), logprobs, 0.0)
-    return -(logprobs.exp() * possible).sum(dim=-1)
-
-
-def kl_estimate(
-    logprobs: Float[Tensor, "*tokens"],
-    reference_logprobs: Float[Tensor, "*tokens"],
-    kind: Literal["k1", "k2", "k3"] = "k3",
-) -> Float[Tensor, "*tokens"]:
-    """Estimate KL(policy || reference), token by token sampled from the policy.
-
-    With d = log policy - log reference (Schulman 2020, "Approximating KL divergence"):
-    k1 = d is unbiased, and often negative; k2 = d^2 / 2 is never negative, and biased;
-    k3 = exp(-d) - 1 + d is both never negative and unbiased. In nats.
-
-    >>> d = torch.tensor([0.5])
-    >>> [kl_estimate(d, 0 * d, kind).item() for kind in ("k1", "k2", "k3")]
-    [0.5, 0.125, 0.1065...]
-    """
-    difference = logprobs - reference_logprobs
-    if kind == "k1":
-        return difference
-    if kind == "k2":
-        return difference.square() / 2
-    if kind == "k3":
-        return torch.expm1(-difference) + difference
-    raise ValueError(f"kind is 'k1', 'k2' or 'k3', got {kind!r}")
 
 
 class PreferenceLoss(NamedTuple):
@@ -379,22 +221,3 @@ def kto_loss(
     value = torch.sigmoid(torch.where(good, gain, -gain))
     weight = torch.where(good, desirable_weight, undesirable_weight)
     return (weight * (1 - value)).mean()
-
-
-def _kept(mask: Shaped[Tensor, "B T"], *parts: Float[Tensor, "B T"]) -> list[Tensor]:
-    """Each part where it counts, elsewhere 0, which has no gradient."""
-    return [torch.where(mask.bool(), part, 0.0) for part in parts]
-
-
-def _kept_scores(
-    mask: Shaped[Tensor, "B T"], logits: Float[Tensor, "B T V"]
-) -> Float[Tensor, "B T V"]:
-    """Vocabulary scores where they count, elsewhere 0; half precision as float32."""
-    logits = torch.where(mask.bool()[:, :, None], logits, 0.0)
-    return logits.float() if logits.dtype.itemsize == 2 else logits
-
-
-def _masked_mean(x: Float[Tensor, "B T"], mask: Shaped[Tensor, "B T"]) -> Tensor:
-    """Mean over what counts; 0 where nothing does."""
-    counts = mask.bool()
-    return torch.where(counts, x, 0.0).sum() / counts.sum().clamp(min=1)
