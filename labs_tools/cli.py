@@ -241,8 +241,8 @@ def train(
         str | None,
         Argument(
             metavar="METHOD",
-            help="sft, reward, dpo, ipo, kto, slic, reinforce, actor_critic, trpo, "
-            "ppo or cai",
+            help="sft, reward, dpo, ipo, kto, slic, reinforce, rloo, grpo, "
+            "actor_critic, trpo, ppo or cai",
         ),
     ] = None,
     config: Annotated[

@@ -27,8 +27,8 @@ from labs_helpers.models import Policy, PolicyWithValue, RewardModel, load_token
 from labs_helpers.models.chat import encode_prompts
 from labs_helpers.models.limits import check_fits
 from labs_helpers.rl import updates
+from labs_helpers.rl.collecting import collect, reference_of
 from labs_helpers.rl.config import RLConfig
-from labs_helpers.rl.experience import collect, reference_of
 from labs_helpers.rl.learner import Learner, Measured, PretrainingLoss, recomputing
 from labs_helpers.rl.rewards import Reward
 
@@ -171,12 +171,12 @@ class _Training:
             np.random.SeedSequence((config.seed, run.step, 0)).generate_state(1)[0]
         )
         torch.manual_seed(seed)
-        lr = learner.set_learning_rate(run.step)
+        lr, answered = learner.set_learning_rate(run.step), 0.0
         if run.history:
-            weight = adapted_kl_weight(
-                run.history[-1]["kl_weight"], run.history[-1]["kl"], config.kl_target
-            )
-            config = replace(config, kl_weight=weight)
+            last = run.history[-1]
+            weight = adapted_kl_weight(last["kl_weight"], last["kl"], config.kl_target)
+            learner.config = config = replace(config, kl_weight=weight)
+            answered = last["samples"]
         asked = self.order[run.step, processes().process_index]
         learner.model.eval()
         with run.autocast:
@@ -189,14 +189,24 @@ class _Training:
                 config,
                 seed=seed,
                 cut=learner.parts.of,
+                others=self.others(run.step),
             )
         collected = time.perf_counter()
         learner.model.train(config.dropout)
         with recomputing(learner.model):
             measured |= getattr(updates, config.algorithm)(learner, experience)
         measured |= {"lr": lr, "update_seconds": time.perf_counter() - collected}
-        samples = {"samples": (run.step + 1) * self.order[0].size}
-        return {**samples, **measured}, int(experience.mask.sum())
+        answered += self.order[0].size * config.group + measured.get("redrawn", 0)
+        return {"samples": answered, **measured}, int(experience.mask.sum())
+
+    def others(self, step: int) -> list[Any]:
+        """Prompts that an update does not ask, in an order of its own, to draw from."""
+        if not self.config.redraw:
+            return []
+        random = np.random.default_rng((self.config.seed, step, 1))
+        asked = {*self.order[step].flat}
+        drawn = random.permutation(len(self.prompts))
+        return [self.prompts[i] for i in drawn if i not in asked]
 
 
 def adapted_kl_weight(weight: float, kl: float, target: float | None) -> float:
@@ -266,7 +276,8 @@ def _require_reward(reward: Any) -> None:
 
 def _order(prompts: int, config: RLConfig) -> np.ndarray:
     """Prompts that each update asks of each process: every prompt once a pass."""
-    shape = (config.updates, processes().num_processes, config.samples)
+    asked = config.samples // config.group
+    shape = (config.updates, processes().num_processes, asked)
     random = np.random.default_rng(config.seed)
     passes = -(-int(np.prod(shape)) // prompts)
     drawn = np.concatenate([random.permutation(prompts) for _ in range(passes)])

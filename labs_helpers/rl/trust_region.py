@@ -109,7 +109,7 @@ def trpo(learner: Learner, experience: Experience) -> Measured:
 
     values = mean_of_steps(
         learner.step(experience, rows, loss_of, learner.model.value_parameters())
-        for _ in range(learner.config.epochs)
+        for _ in range(learner.config.passes)
         for rows in learner.minibatches(experience)
     )
     return {**values, **measured}

@@ -5,14 +5,24 @@ measured. They differ only where the algorithms do. Know nothing of prompts, rew
 and how often they are called. `RLConfig.algorithm` is the name of one.
 """
 
+from collections.abc import Callable
+
 import torch
 
-from labs_helpers.losses import ppo_loss, reinforce_loss, value_loss
+from labs_helpers.losses import (
+    PolicyLoss,
+    kl_estimate,
+    length_weights,
+    ppo_loss,
+    reinforce_loss,
+    rloo_loss,
+    value_loss,
+)
 from labs_helpers.rl.experience import Experience, Outputs
 from labs_helpers.rl.learner import Learner, Measured, mean_of_steps
 from labs_helpers.rl.trust_region import trpo
 
-__all__ = ["actor_critic", "ppo", "reinforce", "trpo"]
+__all__ = ["actor_critic", "grpo", "ppo", "reinforce", "rloo", "trpo"]
 
 
 def reinforce(learner: Learner, experience: Experience) -> Measured:
@@ -25,6 +35,26 @@ def reinforce(learner: Learner, experience: Experience) -> Measured:
         return reinforce_loss(now.logprobs, part.advantages, part.mask), {}
 
     return learner.step(experience, _all(experience), loss_of)
+
+
+def rloo(learner: Learner, experience: Experience) -> Measured:
+    """Whole answers as actions, each compared with the others to its prompt.
+
+    Ahmadian et al. (arXiv 2402.14740), clipped as PPO where a round serves again.
+    """
+
+    def policy_loss(*of: torch.Tensor, advantages: torch.Tensor, **how) -> PolicyLoss:
+        return rloo_loss(*of, advantages=advantages[:, 0], **how)
+
+    return _compared(learner, experience, policy_loss)
+
+
+def grpo(learner: Learner, experience: Experience) -> Measured:
+    """PPO's clip, with an answer's rank among those to its prompt at each token.
+
+    Shao et al. (arXiv 2402.03300, section 4.1).
+    """
+    return _compared(learner, experience, ppo_loss)
 
 
 def actor_critic(learner: Learner, experience: Experience) -> Measured:
@@ -63,7 +93,52 @@ def ppo(learner: Learner, experience: Experience) -> Measured:
 
     return mean_of_steps(
         learner.step(experience, rows, loss_of)
-        for _ in range(learner.config.epochs)
+        for _ in range(learner.config.passes)
+        for rows in learner.minibatches(experience)
+    )
+
+
+def _compared(
+    learner: Learner, experience: Experience, policy_loss: Callable[..., PolicyLoss]
+) -> Measured:
+    """Passes over answers whose advantages are their groups'."""
+    config = learner.config
+
+    def step(rows: torch.Tensor) -> Measured:
+        mean_length = experience.mask[rows].sum() / len(rows)
+
+        def loss_of(now: Outputs, part: Experience) -> tuple[torch.Tensor, Measured]:
+            weights = length_weights(
+                part.mask, config.normaliser, config.max_new_tokens, mean_length
+            )
+            old = part.logprobs if config.takes_ratios else now.logprobs.detach()
+            policy = policy_loss(
+                now.logprobs,
+                old,
+                advantages=part.advantages,
+                mask=part.mask,
+                clip=config.clip,
+                clip_high=config.clip_high,
+                weights=weights,
+            )
+            loss = policy.loss
+            if config.kl_in_loss:
+                # Times the ratio: the estimate's own gradient is not that of the KL
+                # (DeepSeek-V3.2, arXiv 2512.02556).
+                kl = kl_estimate(now.logprobs, part.reference_logprobs)
+                kl = weights[:, None] * (now.logprobs - old).exp() * kl
+                loss = loss + config.kl_weight * kl[part.mask].mean()
+            return loss, {
+                "policy_loss": policy.loss.item(),
+                "clip_fraction": policy.clip_fraction.item(),
+                "approx_kl": policy.approx_kl.item(),
+            }
+
+        return learner.step(experience, rows, loss_of)
+
+    return mean_of_steps(
+        step(rows)
+        for _ in range(config.passes)
         for rows in learner.minibatches(experience)
     )
 

@@ -5,7 +5,7 @@ simulated annotators, whose labels are known to be right with a known probabilit
 """
 
 # fmt: off
-from labs_helpers.world import annotators, recorded
+from labs_helpers.world import annotators, checks, recorded
 from labs_helpers.world.annotators import Annotator, Pair
 from labs_helpers.world.goals import (
     GOALS, Goal, comparison_request, other_pairs, sampled_pairs,

@@ -9,7 +9,7 @@ from peft import PeftModel
 from labs_helpers.fit import History
 from labs_helpers.fit.run import processes
 from labs_helpers.rl import RLConfig, train
-from labs_helpers.rl.experience import reference_of
+from labs_helpers.rl.collecting import reference_of
 from labs_tools.training.data import reward_of, rows_of
 from labs_tools.training.evaluation import on_prompts
 from labs_tools.training.models import model_of, save
@@ -45,9 +45,9 @@ def run_on_policy(asked: OnPolicy) -> History:
 def _shared(config: RLConfig) -> RLConfig:
     """The settings of one process of several: they share the answers of an update."""
     number = processes().num_processes
-    if config.samples % number:
+    if config.samples % (number * config.group):
         raise ValueError(
             f"{number} processes cannot share settings.samples={config.samples}: take "
-            f"a multiple of {number}"
+            f"a multiple of {number * config.group}"
         )
     return replace(config, samples=config.samples // number)

@@ -133,7 +133,7 @@ def _sampling(policy: Any, tokenizer: Any) -> None:
 def _reinforce(policy: Any, tokenizer: Any, algorithm: str) -> None:
     before = _weights(policy)
     config = RLConfig(
-        algorithm=algorithm, updates=1, samples=2, max_new_tokens=3, progress=False
+        algorithm=algorithm, updates=1, samples=4, max_new_tokens=3, progress=False
     )
     history = train(
         policy,

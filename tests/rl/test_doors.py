@@ -29,7 +29,7 @@ def says_b(prompts, answers):
 def run(policy=None, prompts=("a", "b", "a b"), reward=says_b, **settings):
     fresh, tokenizer = probe_policy()
     given = {n: settings.pop(n) for n in ("reference", "evaluate") if n in settings}
-    defaults = {"updates": 2, "samples": 6, "max_new_tokens": 4, "lr": 1e-2}
+    defaults = {"updates": 2, "samples": 8, "max_new_tokens": 4, "lr": 1e-2}
     config = RLConfig(**{**defaults, "progress": False, **settings})
     policy = fresh if policy is None else policy
     return policy, train(policy, prompts, reward, config, tokenizer=tokenizer, **given)

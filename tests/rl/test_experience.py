@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.models import PolicyWithValue
 from labs_helpers.rl import RLConfig, collect, probe_policy, read, unscored
-from labs_helpers.rl.experience import explained_variance, reference_of, repetition
+from labs_helpers.rl.collecting import explained_variance, reference_of, repetition
 from labs_helpers.sampling import sample
 
 PROMPTS = ["a", "b c", "a b c d e", "d"]

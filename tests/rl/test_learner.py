@@ -17,7 +17,7 @@ def run(algorithm):
     config = RLConfig(
         algorithm=algorithm,
         updates=1,
-        samples=8,
+        samples=16,
         max_new_tokens=4,
         lr=1e-2,
         progress=False,

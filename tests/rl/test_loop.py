@@ -17,7 +17,7 @@ from labs_helpers.rl import (
     probe_policy,
     train,
 )
-from labs_helpers.rl.config import ALGORITHMS
+from labs_helpers.rl.config import ALGORITHMS, GROUPED
 
 PROMPTS = ["a", "b", "a b", "c d e"]
 EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -83,8 +83,10 @@ class TestTraining:
         for column in ("reward", "kl", "entropy", "length", "finished", "grad_norm"):
             assert np.isfinite(history[column]).all()
         assert history["kl"][0] == pytest.approx(0, abs=1e-6)  # the sampler rounds
-        assert ("explained_variance" in history) == (algorithm != "reinforce")
-        assert ("clip_fraction" in history) == (algorithm == "ppo")
+        about = RLConfig(algorithm=algorithm)
+        assert ("explained_variance" in history) == about.learns_values
+        assert ("clip_fraction" in history) == (algorithm in ("ppo", *GROUPED))
+        assert ("no_spread" in history) == (algorithm in GROUPED)
 
     def test_first_steps_ratio_is_1(self):
         _, history = run(updates=1, epochs=1, minibatches=1)
@@ -128,7 +130,7 @@ class TestTraining:
     def test_a_value_of_its_own(self, algorithm):
         model, _ = run(algorithm=algorithm, separate=True)
         moved = (model.value_head.weight != 0).any()
-        assert moved == (algorithm != "reinforce")
+        assert moved == RLConfig(algorithm=algorithm).learns_values
 
     @pytest.mark.parametrize("algorithm", ["actor_critic", "ppo"])
     def test_values_have_a_learning_rate_of_their_own(self, algorithm):

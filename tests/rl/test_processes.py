@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+from labs_helpers.rl.config import ALGORITHMS, GROUPED
+
 SCRIPT = """
 import os, sys, torch
 from labs_helpers.fit import FitConfig, Objective, fit
@@ -20,21 +22,27 @@ def reward(prompts, answers):
     asked.extend(prompts)
     return [answer.count("b") - 0.1 * len(answer) for answer in answers]
 
+def coarse(prompts, answers):
+    return [float("b" in answer) for answer in answers]
+
 def pretraining_loss(policy):
     tokens = torch.randint(8, (1, 4))
     return policy(input_ids=tokens, labels=tokens).loss
 
-for algorithm in ("reinforce", "actor_critic", "ppo", "trpo"):
+GROUPS = {"answers": 2, "redraw": 1, "normaliser": "sequence"}
+for algorithm in ("reinforce", "rloo", "grpo", "actor_critic", "ppo", "trpo"):
     asked.clear()
     policy, tokenizer = probe_policy(seed=rank)  # to be made the same at the start
     config = RLConfig(
         algorithm=algorithm, updates=3, samples=8 // number, max_new_tokens=4, lr=1e-2,
         epochs=2, minibatches=3, progress=False, checkpoint=f"{folder}/{algorithm}",
+        **(GROUPS if algorithm in ("rloo", "grpo") else {}),
     )
     mixed = pretraining_loss if algorithm == "ppo" else None
     history = train(
-        policy, ["a", "b", "c b a"], reward, config, tokenizer=tokenizer,
-        pretraining_loss=mixed,
+        policy, ["a", "b", "c b a", "d", "e", "f"],
+        coarse if algorithm in ("rloo", "grpo") else reward, config,
+        tokenizer=tokenizer, pretraining_loss=mixed,
     )
     torch.save(
         {"weights": policy.state_dict(), "asked": asked, "rows": history.rows},
@@ -81,7 +89,7 @@ def test_end_with_the_weights_of_one_process(tmp_path):
             text=True,
         )
         assert ended.returncode == 0, ended.stderr[-3000:]
-    for algorithm in ("reinforce", "actor_critic", "ppo", "trpo", "fit"):
+    for algorithm in (*ALGORITHMS, "fit"):
         left, right = (
             torch.load(tmp_path / "two" / f"{algorithm}{rank}of2.pt") for rank in (0, 1)
         )
@@ -92,9 +100,12 @@ def test_end_with_the_weights_of_one_process(tmp_path):
             torch.testing.assert_close(
                 tensor, alone["weights"][name], rtol=0, atol=1e-3
             )
-        for i in (0, 4, 8):
+        # Groups are drawn anew by numbers that the processes share otherwise.
+        for i in () if algorithm in GROUPED else (0, 4, 8):
             asked = left["asked"][i : i + 4] + right["asked"][i : i + 4]
             assert asked == alone["asked"][2 * i : 2 * i + 8]
+        if algorithm in GROUPED:
+            assert any(row["redrawn"] for row in alone["rows"])
         for ours, theirs in zip(left["rows"], alone["rows"], strict=True):
             for name in ours:
                 # What conjugate gradients leave is mostly rounding.

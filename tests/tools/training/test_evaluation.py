@@ -17,7 +17,7 @@ from labs_helpers.fit import (
 from labs_helpers.losses import slic_loss
 from labs_helpers.models import RewardModel
 from labs_helpers.rl import RLConfig, probe_policy
-from labs_helpers.rl.experience import reference_of
+from labs_helpers.rl.collecting import reference_of
 from labs_tools.training.evaluation import on_prompts, on_rows
 
 PAIRS = [Preference("Who?", "The baker" + "." * i, "No") for i in range(1, 6)]

@@ -1,5 +1,6 @@
 """`labs train` from a settings file to a model that loads again, and on from a kill."""
 
+import json
 import re
 import signal
 import subprocess
@@ -191,20 +192,17 @@ EXAMPLE = re.compile(r"```toml\n# labs train (\w+) --config (\S+)\n(.*?)```", re
 FEW = {
     "policy": '"town-xs"',
     "samples": "4",
+    "answers": "2",
     "max_new_tokens": "4",
     "updates": "2",
     "pairs": "3",
     "evaluate_every": "1",
     "validation": "0.25",
 }
-EXAMPLES = {
-    method: text
-    for method, _, text in EXAMPLE.findall(
-        (ROOT / "docs" / "practitioners.md").read_text(encoding="utf-8")
-    )
-}
-# All of them take the same file.
-EXAMPLES |= {method: EXAMPLES["ppo"] for method in ON_POLICY}
+GUIDE = (ROOT / "docs" / "practitioners.md").read_text(encoding="utf-8")
+EXAMPLES = {method: text for method, _, text in EXAMPLE.findall(GUIDE)}
+# All others take the same file.
+EXAMPLES = {method: EXAMPLES["ppo"] for method in ON_POLICY} | EXAMPLES
 
 
 def test_every_method_has_an_example():
@@ -218,13 +216,10 @@ def test_examples_of_the_guide_train(project, method):
     for name, value in FEW.items():
         text = re.sub(rf"^{name} = \S+", f"{name} = {value}", text, flags=re.M)
     text = re.sub(r"^batch_size = \d+", "batch_size = 4\nsteps = 2", text, flags=re.M)
-    (project / "rewards.py").write_text(
-        re.search(
-            r"```python\n(.*?)```",
-            (ROOT / "docs" / "practitioners.md").read_text(),
-            re.S,
-        )[1]
-    )
+    for name, code in re.findall(r"```python\n# (\S+)\n(.*?)```", GUIDE, re.DOTALL):
+        (project / name).write_text(code)
+    rows = [{"prompt": f"What is {i} plus 1?", "answer": str(i + 1)} for i in range(8)]
+    (project / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (project / "run.toml").write_text(text)
     assert trained(method, "run.toml") == 0
     out = re.search(r'^out = "(.*)"', text, re.M)[1]

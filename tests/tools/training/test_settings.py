@@ -52,6 +52,13 @@ def test_an_algorithm_is_the_command_s(tmp_path):
         read_settings("trpo", write(tmp_path, twice))
 
 
+def test_settings_of_groups_are_those_of_the_rules_that_have_them(tmp_path):
+    path = write(tmp_path, "policy = 'town-xs'\n[settings]\nnormaliser = 'constant'\n")
+    assert read_settings("grpo", path).settings.normaliser == "constant"
+    with pytest.raises(BadSettings, match="only rloo and grpo read normaliser"):
+        read_settings("ppo", path)
+
+
 @pytest.mark.parametrize(
     ("method", "figure"),
     [("dpo", "-validation_loss"), ("ppo", "validation_objective")],
