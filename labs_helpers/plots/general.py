@@ -210,14 +210,16 @@ def overoptimisation(
     gold: Sequence[Estimate],
     proxy: Sequence[Estimate] | None = None,
     fit: OveroptimisationFit | None = None,
+    witness: str = "gold (true)",
 ) -> Figure:
     """Draw gold, and the proxy that was optimised, against the distance travelled.
 
     Distances are sqrt(KL) from the start, rewards what was gained over it, on one
-    scale; the fit is the curve of Gao et al., with its peak.
+    scale; the fit is the curve of Gao et al., with its peak; the witness is what
+    stands for gold.
     """
     figure, axes = new_figure()
-    errorbar(axes, distance, gold, "gold (true)")
+    errorbar(axes, distance, gold, witness)
     if proxy is not None:
         errorbar(axes, distance, proxy, "proxy (optimised)")
     if fit is not None:

@@ -167,15 +167,16 @@ def hacking(
     proxy: Sequence[Estimate],
     alarm: float | None = None,
     second: Sequence[Estimate] = (),
+    witness: str = "gold",
 ) -> Figure:
     """Draw gold and the proxy that is optimised against the updates, each on its scale.
 
     A second opinion, of a judge that is not optimised, is on the proxy's scale; the
-    alarm is the update of the monitor's first.
+    alarm is the update of the monitor's first; the witness is what stands for gold.
     """
     figure, left = new_figure(7.5, 4.2)
     right = left.twinx()
-    errorbar(left, updates, gold, "gold (true)")
+    errorbar(left, updates, gold, f"{witness} (not optimised)")
     look = {"color": COLOURS[1], "marker": "s", "label": "proxy (optimised)"}
     right.plot(updates, values(proxy), **look)
     if second:
@@ -185,7 +186,7 @@ def hacking(
     right.grid(visible=False)
     if alarm is not None:
         left.axvline(alarm, color="black", ls=":", marker="", label="first alarm")
-    left.set(xlabel="update", ylabel="gold of held-out answers")
+    left.set(xlabel="update", ylabel=f"{witness}, held-out answers")
     right.set_ylabel("score, standard deviations of the start")
     handles, labels = left.get_legend_handles_labels()
     more, names = right.get_legend_handles_labels()
