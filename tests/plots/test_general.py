@@ -106,7 +106,9 @@ FIGURES = {
     "hacking": lambda: plots.hacking(
         [0, 10, 20], ESTIMATES, ESTIMATES, alarm=12, second=ESTIMATES
     ),
-    "one_hacking": lambda: plots.hacking([0, 10, 20], ESTIMATES, ESTIMATES),
+    "one_hacking": lambda: plots.hacking(
+        [0, 10, 20], ESTIMATES, ESTIMATES, witness="win rate by the judge"
+    ),
     "trials": lambda: plots.trials({0: RUN, 1: RUN}, "loss", "objective"),
     "by_seed": lambda: plots.by_seed(
         {"PPO": [0.8, 0.82, 0.9], "one seed": [0.6]}, "way covered", (0.75, "bar")
