@@ -73,6 +73,7 @@ torch.save(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_end_with_the_weights_of_one_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -84,7 +85,7 @@ def test_end_with_the_weights_of_one_process(tmp_path):
         (tmp_path / folder).mkdir()
         ended = subprocess.run(
             [*start, str(script), str(tmp_path / folder)],
-            timeout=110,
+            timeout=220,
             capture_output=True,
             text=True,
         )
