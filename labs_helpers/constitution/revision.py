@@ -4,11 +4,14 @@ In go a policy, its tokenizer, prompts, answers and a constitution; out come tra
 with every critique and revision, and their last answers for supervised training. This
 is the supervised stage of Constitutional AI (arXiv 2212.08073, section 3), with one
 difference: an answer is revised only where the critique finds fault, for a revision of
-a good answer can only lose. `always=True` revises all, as in the paper.
+a good answer can only lose. `always=True` revises all, as in the paper. What a weak
+model writes in place of a revision is not taken (see `unusable`).
 """
 
 import difflib
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +29,10 @@ from labs_helpers.models import Policy
 from labs_helpers.models.chat import encode_conversation
 from labs_helpers.sampling import Rollout, sample
 
+# A critique said again, in place of an answer.
+_ABOUT = re.compile(
+    r"\b((follows?|keeps?|breaks?) the rules?|(this|your) answer)\b", re.IGNORECASE
+)
 _ROW = Markup(
     '<tr><td style="text-align:left"><b>{}</b></td>'
     '<td style="text-align:left">{}{}</td></tr>'
@@ -34,11 +41,16 @@ _ROW = Markup(
 
 @dataclass(frozen=True)
 class Round:
-    """A principle put to an answer; no revision where the critique found no fault."""
+    """A principle put to an answer; no revision where the critique found no fault.
+
+    Nor where it gives no verdict, or what came in its place is `unusable`: `refused`
+    says why.
+    """
 
     principle: Principle
     critique: str
     revision: str | None
+    refused: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +70,7 @@ class Transcript:
     @property
     def revised(self) -> bool:
         """Whether any round changed the answer."""
-        return any(r.revision is not None for r in self.rounds)
+        return self.last != self.first
 
     def to_last_revision(self) -> "Transcript":
         """The same without what came after the last revision: its end is `last`."""
@@ -122,6 +134,8 @@ def critique_and_revise(
     each: int | None = None,
     rounds: int = 1,
     always: bool = False,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> list[Transcript]:
     """Hold answers against principles, one after the other, and have them mended.
@@ -140,6 +154,8 @@ def critique_and_revise(
             by default all of them.
         rounds: how often to go through the principles.
         always: revise even where the critique finds no fault.
+        max_new_tokens: of a critique, and of a revision.
+        temperature: of revisions.
         seed: of revisions and of the draw of principles.
     """
     if len(prompts) != len(answers):
@@ -151,11 +167,9 @@ def critique_and_revise(
     draw = random.Random(seed)
     plans = [_plan(list(constitution), each, rounds, draw) for _ in prompts]
     for step, principles in enumerate(zip(*plans, strict=True)):
-        say = partial(
-            sample, policy, tokenizer, max_new_tokens=64, seed=seed + 1000 * step
-        )
-        kept = None if always else constitution.kept
-        found = _round(transcripts, principles, kept, say)
+        options = {"max_new_tokens": max_new_tokens, "seed": seed + 1000 * step}
+        say = partial(sample, policy, tokenizer, **options)
+        found = _round(transcripts, principles, constitution, always, temperature, say)
         transcripts = [
             replace(old, rounds=(*old.rounds, new))
             for old, new in zip(transcripts, found, strict=True)
@@ -209,6 +223,29 @@ def word_diff(before: str, after: str) -> list[tuple[str, str]]:
     return [(kind, " ".join(words)) for kind, words in pieces if words]
 
 
+def unusable(revision: str, requests: Sequence[str] = ()) -> str:
+    """Say why a text is no revision of an answer, in a word or two; "" if it may be.
+
+    Args:
+        requests: what was said between the two, the critique among it.
+
+    >>> unusable("The red one, the red one, the red one.")
+    'goes in a circle'
+    """
+    words = _words(revision)
+    if not any(map(str.isalpha, revision)):
+        return "empty"
+    if _ABOUT.search(revision):
+        return "about the answer"
+    if any(_alike(words, _words(text)) for text in requests):
+        return "said before"
+    runs = Counter(zip(words, words[1:], words[2:], strict=False))
+    if max(runs.values(), default=0) > 2:
+        return "goes in a circle"
+    letters, signs = sum(map(str.isalpha, revision)), len("".join(revision.split()))
+    return "garbled" if 2 * letters < signs else ""
+
+
 def said(content: str) -> Message:
     """A turn of the assistant."""
     return {"role": "assistant", "content": content}
@@ -227,27 +264,49 @@ def until_critique(prompt: Any, answer: str, principle: Principle) -> list[Messa
 def _round(
     transcripts: Sequence[Transcript],
     principles: Sequence[Principle],
-    kept: str | None,
+    constitution: Constitution,
+    always: bool,
+    temperature: float,
     say: Callable[..., Rollout],
 ) -> list[Round]:
     """Put one principle to each answer."""
+    kept, broken = constitution.kept, constitution.broken
     talks = [
         until_critique(t.prompt, t.last, principle)
         for t, principle in zip(transcripts, principles, strict=True)
     ]
     critiques = say(talks, temperature=0).texts
-    faulty = [
-        i
-        for i, critique in enumerate(critiques)
-        if kept is None or not critique.lower().startswith(kept.lower())
-    ]
+    rounds = [Round(*pair, None) for pair in zip(principles, critiques, strict=True)]
+    faulty = []
+    for i, critique in enumerate(critiques):
+        if always or _begins(critique, broken):
+            faulty.append(i)
+        elif not _begins(critique, kept):
+            rounds[i] = replace(rounds[i], refused="no verdict")
     again = [
         [*talks[i], said(critiques[i]), asked(principles[i].revision)] for i in faulty
     ]
-    mended = say(again).texts if again else []
-    revisions = dict(zip(faulty, mended, strict=True))
-    pairs = zip(principles, critiques, strict=True)
-    return [Round(*pair, revisions.get(i)) for i, pair in enumerate(pairs)]
+    revisions = say(again, temperature=temperature).texts if again else []
+    for i, talk, text in zip(faulty, again, revisions, strict=True):
+        refused = unusable(text, [message["content"] for message in talk[-3:]])
+        revision = None if refused else text
+        rounds[i] = replace(rounds[i], revision=revision, refused=refused)
+    return rounds
+
+
+def _alike(words: list[str], others: list[str]) -> bool:
+    """Whether all but a tenth of two texts is the same, or one is the other's start."""
+    if words == others[: len(words)]:
+        return True
+    return difflib.SequenceMatcher(None, words, others, autojunk=False).ratio() >= 0.9
+
+
+def _begins(critique: str, verdict: str) -> bool:
+    return critique.lower().startswith(verdict.lower())
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def _plan(

@@ -115,6 +115,7 @@ def attack_table(
     complied: Complied = complied_by_refusal,
     samples: int = 1,
     max_new_tokens: int = 64,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> AttackTable:
     """Ask every harmful item of a suite plainly and under every attack.
@@ -130,7 +131,7 @@ def attack_table(
         if way.applies_to(item)
     ]
     prompts = [attacked(items[j], ways[i], seed) for i, j in cells]
-    options = {"max_new_tokens": max_new_tokens, "seed": seed}
+    options = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     texts = answers_of(policy, tokenizer, prompts, samples, **options)
     repeated = [prompt for prompt in prompts for _ in range(samples)]
     verdicts = complied(repeated, texts).reshape(len(cells), samples)
@@ -185,6 +186,7 @@ def refusal_table(
     partial: bool = True,
     samples: int = 1,
     max_new_tokens: int = 64,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> RefusalTable:
     """Ask harmful and safe items, and read refusals off the answers.
@@ -193,7 +195,7 @@ def refusal_table(
     """
     items = _some(suite, "harmful", "safe")
     prompts = [item.prompt for item in items]
-    options = {"max_new_tokens": max_new_tokens, "seed": seed}
+    options = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     texts = answers_of(policy, tokenizer, prompts, samples, **options)
     refused = refuses(texts, partial=partial).reshape(len(items), samples)
     return RefusalTable(items, refused, _grouped(texts, samples))
@@ -293,11 +295,12 @@ def answers_of(
     samples: int = 1,
     *,
     max_new_tokens: int = 64,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> list[str]:
     """What a policy says to prompts, `samples` answers in a row to each."""
-    options = {"max_new_tokens": max_new_tokens, "n": samples, "seed": seed}
-    return sample(policy, tokenizer, prompts, **options).texts
+    options = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    return sample(policy, tokenizer, prompts, n=samples, **options).texts
 
 
 def _asking(item: Item, text: str) -> Item:

@@ -1,9 +1,11 @@
 """Critique and revision: who is revised, what is kept of it, and how it is shown."""
 
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 
+import labs_helpers.constitution.revision as revision
 from labs_helpers.constitution import (
     Round,
     Transcript,
@@ -11,6 +13,7 @@ from labs_helpers.constitution import (
     load_constitution,
     revised_answers,
     turn_tokens,
+    unusable,
     word_diff,
 )
 from labs_helpers.course.profile import MODELS, ROOT
@@ -46,6 +49,45 @@ def test_always_revises_everything_and_rounds_repeat(town):
     )
     assert [r.principle.id for r in talk.rounds] == ["harmless", "kind"] * 2
     assert all(r.revision is not None for r in talk.rounds)
+
+
+def test_what_is_no_revision_is_not_taken(town, monkeypatch):
+    """A weak model: its critiques find fault, and its revisions are its critiques."""
+    said = SimpleNamespace(texts=["No, no, no."])
+    monkeypatch.setattr(revision, "sample", lambda *_, **__: said)
+    [talk] = critique_and_revise(*town, [HARM], [COMPLIED], RULES.only("harmless"))
+    [found] = talk.rounds
+    assert (found.critique, found.revision) == ("No, no, no.", None)
+    assert found.refused == "said before"
+    assert talk.last == COMPLIED
+    assert not talk.revised
+
+
+def test_a_critique_that_says_neither_revises_nothing(town, monkeypatch):
+    said = SimpleNamespace(texts=["I am not sure."])
+    monkeypatch.setattr(revision, "sample", lambda *_, **__: said)
+    [talk] = critique_and_revise(*town, [HARM], [COMPLIED], RULES.only("harmless"))
+    assert [r.refused for r in talk.rounds] == ["no verdict"]
+    assert not talk.revised
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        (" ... 12", "empty"),
+        ("Keep to the path, always to the path", "said before"),
+        ("Always keep to the path, to the path.", ""),
+        ("I am sorry. I am sorry. I am sorry. I am", "goes in a circle"),
+        ("This answer does not help anybody.", "about the answer"),
+        ("{'a': 1, 'b': 2} [0.1, 0.2, 0.3] ## == ##", "garbled"),
+        (COMPLIED, ""),
+        ("I can't help with that. Ask the keeper of the museum.", ""),
+        ("No.", ""),
+    ],
+)
+def test_unusable(text, why):
+    assert unusable(text, ["Keep to the path, always to the path!"]) == why
 
 
 def test_principles_are_drawn_for_every_answer(town):
