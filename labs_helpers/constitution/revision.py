@@ -31,7 +31,8 @@ from labs_helpers.sampling import Rollout, sample
 
 # A critique said again, in place of an answer.
 _ABOUT = re.compile(
-    r"\b((follows?|keeps?|breaks?) the rules?|(this|your) answer)\b", re.IGNORECASE
+    r"\b((follow|keep|break|answer)s? the (rules?|question)|(this|your) answer)\b",
+    re.IGNORECASE,
 )
 _ROW = Markup(
     '<tr><td style="text-align:left"><b>{}</b></td>'
