@@ -181,11 +181,20 @@ def grade(
 
 
 @command("say what this machine has and what is missing")
-def doctor() -> int:
+def doctor(
+    plan: Annotated[
+        str | None,
+        Option(metavar="PROFILE", help="Its memory and minutes on graphics cards."),
+    ] = None,
+) -> int:
     """Say what machine, profile and versions there are, and what to do about gaps.
 
-    The exit code is 0 if the labs can run.
+    The exit code is 0 if the labs can run; of a plan, if they fit into a T4.
     """
+    if plan:
+        from labs_tools.plan import plan as print_plan
+
+        return print_plan(plan)
     from labs_tools.doctor import diagnose
 
     return diagnose()
