@@ -34,6 +34,17 @@ class TestFootprint:
         policy = get_peft_model(tiny_policy(spread=0.1), lora)
         assert memory.footprint(policy).token < whole.token
 
+    def test_only_adapters_on_a_heap_leave_holes(self, tiny_policy, monkeypatch):
+        assert memory.footprint(tiny_policy()).lost == 0
+        policy = get_peft_model(tiny_policy(), LoraConfig(target_modules=["q_proj"]))
+        for library, layers in {
+            "glibc": policy.config.num_hidden_layers,
+            "": 0,
+        }.items():
+            monkeypatch.setattr("platform.libc_ver", lambda name=library: (name, "2"))
+            found = memory.footprint(policy)
+            assert found.lost == pytest.approx(memory.LOST * layers * found.layer)
+
     def test_a_reward_model_is_its_trunk(self, tiny_policy, tiny_tokenizer):
         policy = tiny_policy(spread=0.1)
         model = RewardModel.from_policy(policy, tokenizer=tiny_tokenizer)
