@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from labs_helpers.data import Preference
+from labs_helpers.data import Message, Preference
 from labs_helpers.evaluation.estimates import Estimate, rate
 from labs_helpers.evaluation.win_rates import pairs_right
 from labs_helpers.models import RewardModel
@@ -41,18 +41,23 @@ def fit_head(model: RewardModel, rows: Sequence[Preference]) -> Estimate:
     """
     if len(rows) < 4 * FOLDS:
         raise ValueError(f"expected {4 * FOLDS} pairs to fit or more, got {len(rows)}")
+    features = model.features(*exchanges(rows), BATCH_SIZE).double().numpy()
+    chosen, rejected = features.reshape(2, len(rows), -1)
+    weights, right = bradley_terry_fit(chosen - rejected)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor(weights)[None])
+    return rate(right)
+
+
+def exchanges(rows: Sequence[Preference]) -> tuple[list[list[Message]], list[str]]:
+    """What was said before the last answer, and that: all chosen, then all rejected."""
     asked, answers = [], []
     for side in ("chosen", "rejected"):
         for row in rows:
             *before, last = getattr(row, side)
             asked.append([*row.prompt, *before])
             answers.append(last["content"])
-    features = model.features(asked, answers, BATCH_SIZE).double().numpy()
-    chosen, rejected = features.reshape(2, len(rows), -1)
-    weights, right = bradley_terry_fit(chosen - rejected)
-    with torch.no_grad():
-        model.head.weight.copy_(torch.tensor(weights)[None])
-    return rate(right)
+    return asked, answers
 
 
 def bradley_terry_fit(
