@@ -187,7 +187,7 @@ def _differentiate(
             loss, metrics = objective.loss(run.model, part, *more)
         if whole is None:
             loss = loss * (len(part) / len(batch))
-        run.backward(loss)
+        parts.backward(loss)
         found.append(("loss", loss.item(), 0.0))
         for name, value in metrics.items():
             count = value.count if isinstance(value, Mean) else len(part)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from labs_helpers.fit.run import Run, TrainingStopped, everyones, processes
 from labs_helpers.models import memory
@@ -42,7 +42,7 @@ class Parts:
     ):
         self.run, self.readers, self.sequences = run, readers, sequences
         self.mode = mode
-        self.recomputes = False
+        self.recomputes = self.several = False
         room = memory.free_bytes(run.device)
         self.state = STATE_BYTES * sum(p.numel() for p in run.trained.values())
         if run.device.type == "cuda":
@@ -66,10 +66,17 @@ class Parts:
         needed = [
             (len(part), self.needed(len(part), lengths[part[-1]])) for part in cut
         ]
+        self.several = len(cut) > 1
         self.largest = max((size for _, size in needed), default=0.0)
         # A single row cannot be cut.
         self.divisible = max((size for rows, size in needed if rows > 1), default=0.0)
         return cut
+
+    def backward(self, loss: Tensor, inputs: list[nn.Parameter] | None = None) -> None:
+        """Add a part's gradient, and leave the next part no holes in its place."""
+        self.run.backward(loss, inputs)
+        if self.several and any(footprint.lost for footprint in self.footprints):
+            memory.give_back()
 
     @property
     def peak(self) -> float:

@@ -6,6 +6,7 @@ lengths of rows; out come bytes, and rows cut into parts that fit. Parts of a ba
 its mean, but for rounding.
 """
 
+import ctypes
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -159,6 +160,12 @@ def free_bytes(device: torch.device) -> float:
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return SHARE * (torch.cuda.mem_get_info(device)[0] + idle)
     return min(CPU_BYTES, SHARE * psutil.virtual_memory().available)
+
+
+def give_back() -> None:
+    """Return to the system what is free within the heap, where that is glibc's."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def in_parts(

@@ -143,7 +143,7 @@ class Learner:
                     bonus = now.entropies.mean()
                     loss = loss - self.config.entropy_weight * bonus
             metrics = {"loss": loss.item(), **metrics}
-            self.run.backward(loss * weight, inputs=moving)
+            self.parts.backward(loss * weight, moving)
             for name, value in metrics.items():
                 mine[name] = mine.get(name, 0.0) + weight * value
         return mine
