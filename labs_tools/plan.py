@@ -6,9 +6,10 @@ been timed on a card: minutes are arithmetic, with the shares of a card's speed 
 are named below.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ LAUNCH = 1e-3  # seconds that a layer takes however little it computes
 HALF, SINGLE = 2, 4  # bytes
 HELD = 4  # float32 copies of all scores in a loss written by hand, and their gradient
 DECODED = 64  # answers that are sampled at once
+# Beside the policy: a reward model and a judge, of half its layers in float32 each.
+BESIDE, BESIDE_SHARE = 2, 0.5
 START_UP = 3.0  # minutes: packages, downloads, figures
 SHAPES: dict[str, dict[str, Any]] = {  # as their config.json says
     "Qwen2.5-0.5B-Instruct": {
@@ -90,7 +93,12 @@ class Shape:
         config = self.config.from_dict(known | {"num_hidden_layers": layers})
         # Under an adapter weights are in half precision.
         dtype = torch.bfloat16 if self.lora else torch.float32
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        with torch.device("meta"):  # what the weights are is of no matter
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model.to_empty(device="cpu")
+        model.tie_weights()
+        for tensor in model.state_dict().values():
+            tensor.zero_()
         return with_lora(model, self.lora, task="CAUSAL_LM").train()
 
     def _whole(self, of: Callable[[Any], float], share: float) -> float:
@@ -132,6 +140,7 @@ class Work(NamedTuple):
         whole: a batch is held at once, as in a loop written by hand and in TRL; `fit`
             and `rl` cut it into parts that fit.
         scores: the vocabulary's are held, too.
+        copied: a copy of the model in float32 is trained, as TRL's is.
         share: of the layers that are used.
         read: tokens that are read without gradient.
         answers: that are sampled.
@@ -144,6 +153,7 @@ class Work(NamedTuple):
     length: int = 0
     whole: bool = False
     scores: bool = False
+    copied: bool = False
     share: float = 1.0
     read: float = 0
     answers: float = 0
@@ -160,7 +170,7 @@ def lab1(s: Any) -> list[Work]:
     return [
         fit._replace(steps=pairs / s.batch_size, read=tested),
         fit._replace(name="the loop by hand", steps=s.hand_steps, whole=True),
-        fit._replace(name="TRL", steps=2 * s.trl_steps, whole=True),
+        fit._replace(name="TRL", steps=2 * s.trl_steps, whole=True, copied=True),
         sampled(drawn, s.max_new_tokens, 4 * drawn * s.max_length),
     ]
 
@@ -175,7 +185,7 @@ def lab2(s: Any) -> list[Work]:
         Work("DPO, IPO, KTO and SLiC", 4 * s.epochs * s.pairs / s.batch_size, rows,
              s.max_length, read=(s.pairs + 8 * s.test_pairs) * pair),
         hand._replace(**scored),
-        Work("TRL", 3 * steps, 2 * s.trl_batch, s.max_length, **scored),
+        Work("TRL", 3 * steps, 2 * s.trl_batch, s.max_length, copied=True, **scored),
         sampled(drawn, s.max_new_tokens, drawn * s.max_length),
         reinforced("PPO", s, s.ppo_updates, s.ppo_samples, s.ppo_tokens),
     ]  # fmt: skip
@@ -209,7 +219,7 @@ def lab4(s: Any) -> list[Work]:
     return [
         Work("SL-CAI", s.epochs * talks / rows, rows, length),
         Work("RL-CAI", s.dpo_epochs * s.pairs / rows, 2 * rows, length, read=compared),
-        Work("TRL", 2 * s.trl_steps, rows, length, True, True),
+        Work("TRL", 2 * s.trl_steps, rows, length, True, True, True),
         sampled(drawn, s.max_new_tokens, drawn * length),
     ]
 
@@ -230,8 +240,10 @@ def reinforced(name: str, s: Any, updates: int, samples: int, new: int) -> Work:
 
 
 def gigabytes(work: Work, shape: Shape, card: Card) -> float:
-    """What a piece takes at most, with the model; in parts, no more than there is."""
+    """What a piece takes at most, with the models; in parts, no more than there is."""
     weights = HALF * shape.weights(work.share)
+    weights += SINGLE * BESIDE * shape.weights(BESIDE_SHARE)
+    weights += SINGLE * shape.weights(work.share) * work.copied
     state = STATE_BYTES * shape.learnt(work.share) if work.steps else 0
     step = shape.step(work.rows, work.length, work.share)
     if work.scores:
@@ -254,6 +266,11 @@ def minutes(work: Work, shape: Shape, card: Card) -> float:
     return seconds / 60
 
 
+@cache
+def _shape(config: str, lora: int) -> Shape:
+    return Shape(AutoConfig.for_model(**json.loads(config)), lora)
+
+
 def shape_of(profile: Profile, lab: int) -> Shape:
     """The shape of a profile's model, from disk or from what is known of it.
 
@@ -270,15 +287,15 @@ def shape_of(profile: Profile, lab: int) -> Shape:
                 f"The shape of {name!r} is not known here: bring it first "
                 f"(labs fetch {profile.name}), or set LABS_MODEL to a folder"
             ) from None
-        config = AutoConfig.for_model(**known)
-    return Shape(config, profile.sizes(lab).lora_rank)
+        return _shape(json.dumps(known), profile.sizes(lab).lora_rank)
+    return _shape(config.to_json_string(use_diff=False), profile.sizes(lab).lora_rank)
 
 
 def plan(profile_name: str) -> int:
     """Print memory and minutes of each lab on each card; 0 if a T4 holds them all."""
     profile = load_profile(profile_name)
     print(f"{profile.title}: GB at most, and minutes by arithmetic\n")
-    print(f"{'':6}{'largest on a T4':32}", *(f"{name:>15}" for name in CARDS))
+    print(f"{'':6}{'largest on a T4':40}", *(f"{name:>15}" for name in CARDS))
     fits = True
     for number, pieces in LABS.items():
         shape, works = shape_of(profile, number), pieces(profile.sizes(number))
@@ -291,7 +308,7 @@ def plan(profile_name: str) -> int:
         first = CARDS["T4"]
         largest = max(works, key=lambda work: gigabytes(work, shape, first))
         what = f"{largest.name}, {largest.rows} x {largest.length} tokens"
-        print(f"Lab {number} {what:32}", *(f"{cell:>15}" for cell in cells))
+        print(f"Lab {number} {what:40}", *(f"{cell:>15}" for cell in cells))
     room = ", ".join(f"{name} {card.memory:g} GB" for name, card in CARDS.items())
     print(f"\nA notebook can use: {room}. fit and rl cut a batch into parts that fit.")
     return 0 if fits else 1

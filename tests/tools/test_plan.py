@@ -49,7 +49,7 @@ def test_a_token_takes_what_was_measured_of_a_whole_model():
 
 
 def test_what_is_cut_fits_and_what_is_whole_is_counted_whole(shape):
-    card = plan.Card(0.01, 65, 320)
+    card = plan.Card(0.02, 65, 320)
     batch = plan.Work("a batch", 1, 64, 512)
     assert plan.gigabytes(batch, shape, card) <= card.memory
     held = batch._replace(whole=True)
