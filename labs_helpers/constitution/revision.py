@@ -31,7 +31,7 @@ from labs_helpers.sampling import Rollout, sample
 
 # A critique said again, in place of an answer.
 _ABOUT = re.compile(
-    r"\b((follow|keep|break|answer)s? the (rules?|question)|(this|your) answer)\b",
+    r"\b((follow|keep|break|answer)s? the (rules?|question)|(this|your) answer|rewrite)\b",
     re.IGNORECASE,
 )
 _ROW = Markup(
