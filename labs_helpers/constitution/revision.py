@@ -31,7 +31,8 @@ from labs_helpers.sampling import Rollout, sample
 
 # A critique said again, in place of an answer.
 _ABOUT = re.compile(
-    r"\b((follow|keep|break|answer)s? the (rules?|question)|(this|your) answer|rewrite)\b",
+    r"\b((follow|keep|break|answer)s? the (rules?|question)|(this|your) answer"
+    r"|rewrite)\b",
     re.IGNORECASE,
 )
 _ROW = Markup(
