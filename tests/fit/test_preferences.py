@@ -22,7 +22,7 @@ from labs_helpers.models import memory
 from labs_helpers.models.adapters import with_lora
 from labs_helpers.sampling import response_logprobs
 
-MEASURED = len(memory.PROBED)  # passes over a few tokens, to know what memory a row takes
+MEASURED = len(memory.PROBED)  # passes that tell what memory a row takes
 CONFIG = FitConfig(lr=3e-3, batch_size=4, steps=20, progress=False, log_every=5)
 PAIRS = [
     Preference(f"Who cleans hall {i}?", "Nobody does.", "I do not care at all.")
