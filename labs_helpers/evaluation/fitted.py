@@ -23,11 +23,19 @@ BATCH_SIZE = 8
 
 
 def drop_upper_layers(trunk: nn.Module, kept: float) -> None:
-    """Keep the lower share of a trunk's layers: the upper ones predict tokens."""
-    depth = trunk.config.get_text_config().num_hidden_layers
+    """Keep the lower share of a trunk's layers: the upper ones predict tokens.
+
+    Its configuration says so, and what is saved of it can be loaded.
+    """
+    config = trunk.config.get_text_config()
+    depth = config.num_hidden_layers
+    left = max(1, round(kept * depth))
     for module in trunk.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
-            del module[max(1, round(kept * depth)) :]
+            del module[left:]
+    config.num_hidden_layers = left
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:left]
 
 
 def fit_head(model: RewardModel, rows: Sequence[Preference]) -> Estimate:

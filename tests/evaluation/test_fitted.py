@@ -71,3 +71,18 @@ def test_without_its_upper_layers_a_trunk_computes_what_the_lower_say(model):
     shallow = model.features(["Who?"], ["Stone."])
     torch.testing.assert_close(shallow, expected.float())
     assert not torch.allclose(shallow, deep)
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_what_is_saved_without_upper_layers_can_be_loaded(
+    tiny_policy, tiny_tokenizer, tmp_path, lora
+):
+    policy = tiny_policy()
+    model = RewardModel.from_policy(policy, tokenizer=tiny_tokenizer, lora=lora)
+    torch.nn.init.normal_(model.head.weight)
+    drop_upper_layers(model.trunk, 0.5)
+    model.save_pretrained(tmp_path)
+    again = RewardModel.from_pretrained(tmp_path)
+    expected = model.score(["Who?"], ["Stone."])
+    torch.testing.assert_close(again.score(["Who?"], ["Stone."]), expected)
+    assert policy.config.num_hidden_layers == len(policy.model.layers)
