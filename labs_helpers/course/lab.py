@@ -107,6 +107,12 @@ class Lab:
         return self.profile.sizes(self.number)
 
     @property
+    def precision(self) -> torch.dtype:
+        """Of a policy to branch: float32, or the device's own under adapters."""
+        adapters = self.sizes.get("lora_rank")
+        return default_device_and_dtype().dtype if adapters else torch.float32
+
+    @property
     def versions(self) -> dict[str, str]:
         """Versions of what computes the results."""
         found = {"python": platform.python_version()}

@@ -21,7 +21,7 @@ from labs_helpers.data import BadFile, Truth, as_messages
 from labs_helpers.data.files import read_json_lines
 from labs_helpers.data.formats import explicit
 from labs_helpers.data.messages import a_kind, answer_text
-from labs_helpers.evaluation.estimates import Estimate, mean, rate
+from labs_helpers.evaluation.estimates import Estimate, rate
 from labs_helpers.evaluation.win_rates import outcomes_of
 from labs_helpers.models import Policy, RewardModel
 from labs_helpers.models.chat import encode_answers
@@ -103,7 +103,7 @@ class BothOrders:
     def position_bias(self) -> Estimate:
         """How often the answer shown first wins, whichever it is: 0.5 is no bias."""
         first = np.stack([self.a_first, 1 - self.a_second])
-        return mean(outcomes_of(first - 0.5).mean(axis=0))
+        return rate(outcomes_of(first - 0.5).mean(axis=0))
 
     @property
     def disagreement(self) -> Estimate:
