@@ -75,7 +75,7 @@ class ClassifierJudge:
             tokens = torch.tensor(batch, device=self.model.device)
             return self.model(input_ids=tokens).logits[:, 0].float()
 
-        found = in_batches(self.model, rows, scores, 1, "judging", len)
+        found = in_batches(self.model, rows, scores, 1, "judging", list)
         of_a, of_b = found.double().numpy().reshape(2, -1)
         return outcomes_of(of_a - of_b)
 

@@ -33,6 +33,8 @@ from labs_helpers.fit.identity import Identity, digest
 from labs_helpers.fit.objectives import Encoded, Mean, Metrics, Objective, encode_rows
 from labs_helpers.fit.parts import Parts
 from labs_helpers.fit.run import Run, everyones, processes
+from labs_helpers.models.memory import language_model
+from labs_helpers.models.together import reads_together, tokens_together
 
 WINDOW = 50  # batches whose rows are sorted by length
 # What of a configuration must not change in a run.
@@ -131,7 +133,8 @@ def fit(
                 objective.prepare(model, encoded)
         if saved is not None:
             run.resume(saved)
-        parts = _parts(run, encoded, stack)
+        parts = parts_of(run, encoded)
+        stack.callback(parts.undo)
 
         def update() -> tuple[Metrics, int]:
             batch = [encoded[i] for i in plan[run.step]]
@@ -149,12 +152,16 @@ def fit(
         )
 
 
-def _parts(run: Run, encoded: list[Encoded], stack: ExitStack) -> Parts:
-    longest = max(encoded, key=lambda row: row["length"])
-    sequences = len(longest.get("answers", [0]))
-    parts = Parts(run, [run.model.train()], longest["length"], sequences)
-    stack.callback(parts.undo)
-    return parts
+def parts_of(run: Run, encoded: list[Encoded]) -> Parts:
+    """How batches are cut; notes of each row as what length it is `read`."""
+    reader, sequences = language_model(run.model), len(encoded[0].get("answers", [0]))
+    pairs = sequences > 1 and reader is not None and reads_together(reader)
+    for row in encoded:
+        row["read"] = row["length"]
+        if pairs:
+            row["read"] = tokens_together(reader, [said for said, _ in row["answers"]])
+    longest = max(row["read"] for row in encoded)
+    return Parts(run, [run.model.train()], longest, 1 if pairs else sequences)
 
 
 def _update(
@@ -176,7 +183,7 @@ def _differentiate(
     """Add up the gradient of the parts; each weighs by what its means count."""
     state = processes()
     wanted = run.config.accumulate * state.num_processes
-    cut = parts.of([row["length"] for row in batch], wanted)
+    cut = parts.of([row["read"] for row in batch], wanted)
     with run.autocast:
         whole = objective.whole(run.model, batch, min(map(len, cut)))
     found: list[tuple[str, float, float]] = []  # not every part measures everything

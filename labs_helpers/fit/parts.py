@@ -28,7 +28,7 @@ class Parts:
     Args:
         readers: the models that read each row with gradient.
         longest: tokens of the longest row.
-        sequences: of a row; 2 for a pair.
+        sequences: of a row; 2 for a pair whose answers are read apart.
         mode: the one that the readers are in as they are trained.
     """
 
@@ -56,15 +56,21 @@ class Parts:
         """Bytes that a part of so many rows, padded to a length, takes."""
         return sum(f.rows(rows * self.sequences, length) for f in self.footprints)
 
-    def of(self, lengths: Sequence[int], at_least: int = 1) -> list[list[int]]:
-        """The rows of each part, by their numbers; shorter ones first."""
+    def of(
+        self,
+        lengths: Sequence[int],
+        at_least: int = 1,
+        beside: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """The rows of each part, by their numbers; see `in_parts`."""
 
         def fits(rows: int, length: int) -> bool:
             return self.needed(rows, length) <= self.room
 
-        cut = memory.in_parts(lengths, at_least, fits)
+        cut = memory.in_parts(lengths, at_least, fits, beside)
         needed = [
-            (len(part), self.needed(len(part), lengths[part[-1]])) for part in cut
+            (len(part), self.needed(len(part), max(lengths[row] for row in part)))
+            for part in cut
         ]
         self.several = len(cut) > 1
         self.largest = max((size for _, size in needed), default=0.0)

@@ -172,6 +172,7 @@ def in_parts(
     lengths: Sequence[int],
     at_least: int = 1,
     fits: Callable[[int, int], bool] = lambda rows, length: True,
+    beside: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Cut rows into parts of similar length, each of which fits, if a row does.
 
@@ -179,23 +180,46 @@ def in_parts(
         lengths: of the rows, in tokens.
         at_least: parts, where there are as many rows.
         fits: whether so many rows do, padded to a length.
+        beside: of each row the number of its kin, next to which it stays.
 
     Returns:
-        The rows' numbers, shorter ones first.
+        The rows' numbers, shorter ones (or those of shorter kin) first.
     """
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    kin = range(len(lengths)) if beside is None else beside
+    longest: dict[int, int] = {}
+    for number, length in zip(kin, lengths, strict=True):
+        longest[number] = max(length, longest.get(number, 0))
+    order = sorted(range(len(lengths)), key=lambda row: (longest[kin[row]], kin[row]))
     parts: list[list[int]] = []
     for row in order:
-        if not parts or not fits(len(parts[-1]) + 1, lengths[row]):
+        if not parts or not fits(len(parts[-1]) + 1, longest[kin[row]]):
             parts.append([])
         parts[-1].append(row)
     if len(parts) >= min(at_least, len(order)):
         return parts
     for number in range(at_least, len(order)):
         equal = [part.tolist() for part in np.array_split(order, number)]
-        if all(fits(len(part), lengths[part[-1]]) for part in equal):
+        if all(fits(len(part), longest[kin[part[-1]]]) for part in equal):
             return equal
     return [[row] for row in order]
+
+
+def kin(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """Number sequences so that those which begin alike, by half, have one number."""
+    numbers, last = [0] * len(sequences), -1
+    for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
+        shorter = min(len(sequences[last]), len(sequences[i]))
+        near = last >= 0 and alike(sequences[last], sequences[i]) >= shorter / 2
+        numbers[i] = numbers[last] if near else i
+        last = i
+    return numbers
+
+
+def alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    both = min(len(first), len(second))
+    return next((i for i, (a, b) in pairs if a != b), both)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from labs_helpers.common import progress
 from labs_helpers.models import adapters, loading
 from labs_helpers.models.limits import positions
 from labs_helpers.models.loading import CannotLoad
-from labs_helpers.models.memory import forward_rows
+from labs_helpers.models.memory import forward_rows, in_parts, kin
 
 Policy = PreTrainedModel | PeftModel
 
@@ -220,25 +220,30 @@ def in_batches(
     compute: Callable[[Sequence[Any]], Tensor],
     batch_size: int,
     what: str = "log-probs",
-    length: Callable[[Any], int] = lambda row: len(row[0]),
+    tokens: Callable[[Any], Sequence[int]] = lambda row: row[0],
 ) -> Tensor:
     """Compute something of rows without gradient, in batches of similar length.
+
+    Rows that begin alike stay side by side, so that what they share is read once.
 
     Args:
         model: Is put into evaluation mode meanwhile.
         rows: What `compute` takes several of, and gives a result for each.
         what: The progress bar's name.
-        length: Of a row; by default its first part is its tokens.
+        tokens: Of a row; by default they are its first part.
 
     Returns:
         The results in the order of the rows, on the CPU; (0,) for no rows.
     """
-    order = sorted(range(len(rows)), key=lambda i: -length(rows[i]))
+    sequences = [tokens(row) for row in rows]
+    lengths = [*map(len, sequences)]
+    order = in_parts(lengths, beside=kin(sequences))[0][::-1] if rows else []
     results = []
     with evaluating(model), progress.bar(len(rows), what) as bar:
         start = 0
         while start < len(rows):
-            size = min(batch_size, forward_rows(model, length(rows[order[start]])))
+            longest = max(lengths[i] for i in order[start : start + batch_size])
+            size = min(batch_size, forward_rows(model, longest))
             batch = [rows[i] for i in order[start : start + size]]
             results.append(compute(batch).cpu())
             start += size

@@ -25,6 +25,7 @@ from labs_helpers.models.chat import encode_answer, encode_prompt
 from labs_helpers.models.limits import check_fits, each_named
 from labs_helpers.models.loading import cannot_load
 from labs_helpers.models.policies import Policy, load_tokenizer, pad_right
+from labs_helpers.models.together import together
 
 HEADS_FILE = "reward_heads.json"
 HEAD_WEIGHTS_FILE = "reward_head.safetensors"
@@ -128,15 +129,17 @@ class RewardModel(nn.Module):
         # An answer that is compared with several others is read once.
         place = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, rows)))}
         once = [list(row) for row in place]
-        found = policies.in_batches(self, once, last_hidden, batch_size, "scores", len)
+        found = policies.in_batches(self, once, last_hidden, batch_size, "scores", list)
         return found[[place[tuple(row)] for row in rows]]
 
     def _last_hidden(
         self, input_ids: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]
     ) -> Float[Tensor, "B D"]:
-        hidden = self.trunk(input_ids=input_ids, use_cache=False).last_hidden_state
-        rows = torch.arange(len(hidden), device=hidden.device)
-        return hidden[rows, lengths - 1].float()
+        sequences = zip(input_ids.tolist(), lengths.tolist(), strict=True)
+        read = together(self.trunk, [tokens[:length] for tokens, length in sequences])
+        hidden = self.trunk(**read.inputs, use_cache=False).last_hidden_state
+        last = (torch.arange(len(lengths), device=hidden.device), lengths - 1)
+        return hidden[read.rows[last], read.columns[last]].float()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save trunk, heads and tokenizer; a LoRA trunk is saved merged."""

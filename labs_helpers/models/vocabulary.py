@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from labs_helpers.models.memory import CHUNK_BYTES
 from labs_helpers.models.policies import Policy, vocabulary_head
+from labs_helpers.models.together import together
 
 Head = Callable[[Tensor], Tensor]
 
@@ -81,13 +82,23 @@ class _AtOnce(torch.autograd.Function):
 
 
 def states(
-    policy: Policy, tokens: Int[Tensor, "B L"], keep: Bool[Tensor, "B L"]
+    policy: Policy,
+    tokens: Int[Tensor, "B L"],
+    keep: Bool[Tensor, "B L"],
 ) -> States:
-    """Read tokens once; what enters the vocabulary head is kept, not what leaves it."""
+    """Read tokens once; what enters the vocabulary head is kept, not what leaves it.
+
+    Each row is read as far as its last token to keep, a prompt of several rows once.
+    """
+    ends = (keep * torch.arange(1, keep.shape[1] + 1, device=keep.device)).amax(dim=1)
+    rows = zip(tokens.tolist(), ends.clamp(min=1).tolist(), strict=True)
+    read = together(policy, [row[:end] for row, end in rows])
+    counted = keep[:, : read.rows.shape[1]]
+    asked = (read.rows[counted], read.columns[counted])
     kept: list[Tensor] = []
 
     def cut(head: nn.Module, inputs: tuple) -> tuple:
-        kept.append(inputs[0][keep])
+        kept.append(inputs[0][asked])
         return (kept[0][:1], *inputs[1:])
 
     def see(head: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -96,7 +107,7 @@ def states(
     head = vocabulary_head(policy)
     hooks = [head.register_forward_pre_hook(cut), head.register_forward_hook(see)]
     try:
-        logits = policy(input_ids=tokens, use_cache=False).logits
+        logits = policy(**read.inputs, use_cache=False).logits
     finally:
         for hook in hooks:
             hook.remove()

@@ -4,7 +4,7 @@ In goes a rollout, out comes what updates take parts of and read again with grad
 Knows no update rule, and nothing of rewards.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from labs_helpers.losses import token_entropy
 from labs_helpers.models import PolicyWithValue
-from labs_helpers.models.memory import in_parts
+from labs_helpers.models.memory import in_parts, kin
 from labs_helpers.models.vocabulary import States
 from labs_helpers.sampling import Rollout
 from labs_helpers.sampling.logprobs import surprise
 
 # More rows at a time pad more and leave a CPU's caches: measured 1.5 times slower.
 CPU_ROWS = 16
-Cut = Callable[[Sequence[int], int], list[list[int]]]
+Cut = Callable[..., list[list[int]]]
 
 
 @dataclass
@@ -76,11 +76,16 @@ class Experience:
     def by_length(
         self, rows: Int[Tensor, " b"], number: int, cut: Cut = in_parts
     ) -> list[Tensor]:
-        """Split rows into parts of similar length, so many or as memory asks for."""
+        """Split rows into parts of similar length, so many or as memory asks for.
+
+        Answers to one prompt stay side by side, so that it is read once.
+        """
         if self.tokens.device.type == "cpu":
             number = max(number, -(-len(rows) // CPU_ROWS))
-        lengths = self.predicts[rows].int().cumsum(dim=1).argmax(dim=1) + 1
-        return [rows[part] for part in cut(lengths.tolist(), number)]
+        ends = self.predicts[rows].int().cumsum(dim=1).argmax(dim=1) + 1
+        lengths, tokens = ends.tolist(), self.tokens[rows].tolist()
+        beside = kin([t[:length] for t, length in zip(tokens, lengths, strict=True)])
+        return [rows[part] for part in cut(lengths, number, beside=beside)]
 
     @property
     def answer_tokens(self) -> Int[Tensor, " N"]:

@@ -24,8 +24,8 @@ from labs_helpers.fit import (
     SFTObjective,
     fit,
 )
+from labs_helpers.fit.loop import parts_of
 from labs_helpers.fit.objectives import encode_rows
-from labs_helpers.fit.parts import Parts
 from labs_helpers.fit.run import Run
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer, memory
 from labs_tools.studies.study import Row, study
@@ -82,10 +82,9 @@ def _measure(model: str, asked: Configuration) -> Row:
     trained, rows, objective = _made(model, asked)
     config = FitConfig(lr=1e-6, batch_size=asked.batch, steps=STEPS, progress=False)
     encoded = encode_rows(rows, objective, None)
-    lengths = [row["length"] for row in encoded]
-    pairs = len(encoded[0].get("answers", [0]))
     run = Run(trained, [{"params": [*trained.parameters()], "lr": 0.0}], config, "", 1)
-    parts = Parts(run, [trained.train()], max(lengths), pairs)
+    parts = parts_of(run, encoded)
+    lengths = [row["read"] for row in encoded]
     cut = parts.of(lengths[: asked.batch])
     parts.undo()
     before = psutil.Process().memory_info().rss
@@ -95,7 +94,7 @@ def _measure(model: str, asked: Configuration) -> Row:
     measured = int(peak.split()[1]) * 1024 - before
     return {
         **asked._asdict(),
-        "tokens": pairs * sum(len(part) * lengths[part[-1]] for part in cut),
+        "tokens": sum(len(part) * lengths[part[-1]] for part in cut),
         "parts": len(cut),
         "recomputed": parts.recomputes,
         "predicted": round(parts.peak / 2**30, 3),

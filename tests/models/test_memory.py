@@ -86,6 +86,19 @@ class TestInParts:
     def test_all_that_fits_is_one_part(self):
         assert memory.in_parts([3, 1, 2]) == [[1, 2, 0]]
 
+    def test_kin_stay_side_by_side(self):
+        lengths, beside = [9, 2, 3, 4, 5], [7, 1, 7, 1, 5]
+        assert memory.in_parts(lengths, beside=beside) == [[1, 3, 4, 0, 2]]
+        parts = memory.in_parts(lengths, 1, lambda n, length: n * length <= 18, beside)
+        assert parts == [[1, 3, 4], [0, 2]]
+
+
+def test_kin_begin_alike_by_half():
+    sequences = [[1, 2, 3, 4], [9], [1, 2, 7], [1, 5, 6, 7], [1, 2, 3]]
+    first, second, third, fourth, fifth = memory.kin(sequences)
+    assert first == third == fifth
+    assert len({first, second, fourth}) == 3
+
 
 def test_a_forward_takes_as_many_rows_as_it_may(tiny_policy):
     policy = tiny_policy(spread=0.1)
