@@ -20,6 +20,7 @@ from labs_helpers.fit import (
 from labs_helpers.losses import dpo_loss, ipo_loss, kto_loss, slic_loss
 from labs_helpers.models import memory
 from labs_helpers.models.adapters import with_lora
+from labs_helpers.models.together import reads_together
 from labs_helpers.sampling import response_logprobs
 
 MEASURED = len(memory.PROBED)  # passes that tell what memory a row takes
@@ -37,6 +38,7 @@ SINGLES = [
 
 def passes(model):
     """Count the model's forward passes from now on, by whether they have a gradient."""
+    reads_together(model)  # which is looked at once
     counts = {True: 0, False: 0}
 
     def count(*_):
@@ -165,6 +167,7 @@ class TestPairs:
         settings = {"lr": 3e-3, "batch_size": 4, "steps": 12, "progress": False}
         config = FitConfig(**settings, checkpoint=tmp_path, save_every=4)
         broken, whole = tiny_policy(spread=0.1), tiny_policy(spread=0.1)
+        reads_together(broken)  # passes that are no steps
         steps, hook = [], broken.register_forward_pre_hook(power_cut)
         with pytest.raises(KeyboardInterrupt):
             fit(broken, PAIRS, PairObjective(tiny_tokenizer, reference), config)
