@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TOOLS := .venv/.tools
 LOWEST := .venv/lower-bounds
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NOTEBOOKS := $(wildcard notebooks/*.ipynb notebooks/further/*.ipynb)
 STUDENT := $(wildcard notebooks/student/*.ipynb)
 # One process a core; a file's tests and a notebook's cells stay together, in order.
 SPREAD := -n auto --dist loadfile

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,6 +86,12 @@ def _count(given: str | int) -> int:  # a default is parsed, too
     return int(given)
 
 
+def _notebook(given: str) -> str:
+    if not re.fullmatch(r"\d+|further(/\d+)?", given):
+        raise typer.BadParameter(f"expected a number or further, got {given!r}")
+    return given
+
+
 def _number(help: str) -> Any:
     return Option(parser=_count, metavar="N", help=help)
 
@@ -111,8 +117,12 @@ def labs(
 @command("execute labs and judge their claims")
 def run(
     labs: Annotated[
-        list[int] | None,
-        Argument(parser=_count, metavar="LAB", help="Numbers; without, all."),
+        list[str] | None,
+        Argument(
+            parser=_notebook,
+            metavar="LAB",
+            help="1, 2, ..; 0 is the primer, further the studies; without, all.",
+        ),
     ] = None,
     profile: Annotated[
         str | None, Option(help="smoke, tiny, small or gpu; without, LABS_PROFILE.")
@@ -132,10 +142,11 @@ def run(
     from labs_helpers.course.results import results_folder
 
     chosen = load_profile(profile)
-    require(chosen)
+    if _labs(notebooks):
+        require(chosen)
     from labs_tools.notebooks import run
 
-    print(f"Profile {chosen.title}: {', '.join(x.name for x in notebooks.values())}")
+    print(f"Profile {chosen.title}: {', '.join(map(str, notebooks))}")
     return run(notebooks, chosen, out or results_folder(), in_place)
 
 
@@ -172,7 +183,7 @@ def grade(
     Writes the grades and, to a folder of the same name, a gradebook, feedback for each
     student and a report on the class. Interrupted, it goes on where it was.
     """
-    sources = find_notebooks([] if lab is None else [lab])
+    sources = _labs(find_notebooks([] if lab is None else [str(lab)]))
     import nbgrader  # noqa: F401 - better known now than after the grading
 
     from labs_tools.grading.grade import grade
@@ -340,23 +351,38 @@ def bench(
     return int(any(row.ratio < row.bar for row in rows))
 
 
-def find_notebooks(labs: Sequence[int]) -> dict[int, Path]:
-    """Find the notebooks of labs, all if none is named, by number and in order."""
+def find_notebooks(names: Sequence[str]) -> dict[str, Path]:
+    """Find notebooks, all if none is named, by what `start` calls them, in order."""
     folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
     folder = next((f for f in folders if f.is_dir()), folders[0])
-    named = {p: re.match(r"(\d+)_", p.name) for p in sorted(folder.glob("*.ipynb"))}
-    found = {int(number[1]): path for path, number in named.items() if number}
+    found = {}
+    for path in sorted([*folder.glob("*.ipynb"), *folder.glob("further/*.ipynb")]):
+        if named := re.match(
+            r"(further/)?\d+(?=_)", path.relative_to(folder).as_posix()
+        ):
+            found[named[0]] = path
     if not found:
         raise FileNotFoundError(
             f"no notebooks in {folder}. Run labs in the folder of the project."
         )
-    missing = sorted(set(labs) - set(found))
-    if missing:
+    groups = {name.partition("/")[0] for name in found}  # further is all of its own
+    if missing := sorted({*names} - found.keys() - groups):
         raise FileNotFoundError(
-            f"there is no lab {', '.join(map(str, missing))} in {folder}; there is "
-            f"{', '.join(map(str, found))}"
+            f"there is no lab {', '.join(missing)} in {folder}; there is "
+            f"{', '.join(found)}"
         )
-    return {number: found[number] for number in sorted(set(labs) or found)}
+    return {
+        name: path
+        for name, path in found.items()
+        if not names or {name, name.partition("/")[0]} & {*names}
+    }
+
+
+def _labs(notebooks: Mapping[str, Path]) -> dict[int, Path]:
+    """Those of them that have exercises, and models by the profile, by number."""
+    return {
+        int(name): x for name, x in notebooks.items() if name.isdecimal() and int(name)
+    }
 
 
 if __name__ == "__main__":  # as `accelerate launch -m` and `torchrun -m` start it

@@ -7,6 +7,7 @@ address is that of pyproject.toml. Nothing here runs anywhere but on Colab.
 import copy
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
@@ -32,6 +33,15 @@ if "google.colab" in sys.modules:  # nothing happens anywhere else
     if "/content/{{ name }}" not in sys.path:  # this kernel began before pip's link
         sys.path.insert(0, "/content/{{ name }}")
     %cd -q {{ folder }}"""
+
+
+def below_notebooks(path: Path) -> str:
+    """Return where a notebook lies below notebooks/: its name, in further or not.
+
+    >>> below_notebooks(Path("notebooks/further/2_dpo.ipynb"))
+    'further/2_dpo.ipynb'
+    """
+    return f"further/{path.name}" if path.parent.name == "further" else path.name
 
 
 def repository() -> str:

@@ -32,6 +32,7 @@ from labs_helpers.course.results import (
     read_results,
     require_writable,
 )
+from labs_tools.colab import below_notebooks
 from labs_tools.endings import Interrupted, install
 from labs_tools.pages import to_html
 from labs_tools.progress import CellProgress
@@ -47,12 +48,12 @@ CELL_METADATA = ("colab", "outputId", "collapsed", "ExecuteTime")
 
 
 def run(
-    notebooks: Mapping[int, Path], profile: Profile, out: Path, in_place: bool = False
+    notebooks: Mapping[str, Path], profile: Profile, out: Path, in_place: bool = False
 ) -> int:
     """Execute labs one after another; print their claims; return the exit code.
 
     Args:
-        notebooks: by the number of their lab.
+        notebooks: by what `start` calls them: "1", "further/1".
         profile: that they run with.
         out: for executed notebooks, HTML and results.json.
         in_place: also write each executed notebook back, cleaned.
@@ -66,7 +67,7 @@ def run(
     out = Path(os.path.abspath(out))
     require_writable(out)
     failures: list[str] = []
-    begun: list[int] = []  # what stands of others is of an earlier run
+    begun: list[str] = []  # what stands of others is of an earlier run
     for lab, path in notebooks.items():
         begun.append(lab)
         forget_results(out, lab)
@@ -76,15 +77,16 @@ def run(
         except Interrupted as interruption:
             failure, stopped = "", str(interruption)
         notebook = clean(notebook)
-        write_atomically(out / path.name, nbformat.writes(notebook) + "\n")
-        write_atomically(out / f"{path.stem}.html", to_html(notebook, path.stem))
+        done = out / below_notebooks(path)
+        write_atomically(done, nbformat.writes(notebook) + "\n")
+        write_atomically(done.with_suffix(".html"), to_html(notebook, path.stem))
         if stopped:
             _print_claims(out, begun)
             kept = f"what ran until then is in {os.path.relpath(out)}"
             raise Interrupted(f"{stopped}; {kept}")
         if failure:
             failures.append(failure)
-        elif str(lab) not in read_results(out).get("labs", {}):
+        elif lab not in read_results(out).get("labs", {}):
             failures.append(
                 f"{path.name} left no results:\n  its last cell is to be lab.report()"
             )
@@ -133,7 +135,9 @@ def execute(notebook: NotebookNode, path: Path, profile: Profile, out: Path) -> 
     )
     interruption = Interruption(client)
     cells = notebook.cells
-    with CellProgress(path.stem, cells, _seconds(out / path.name)) as progress:
+    with CellProgress(
+        path.stem, cells, _seconds(out / below_notebooks(path))
+    ) as progress:
         try:
             client.execute(env=kernel_environment(profile, out))
         except KeyboardInterrupt:
@@ -257,12 +261,12 @@ def _seconds(executed: Path) -> dict[str, float]:
     return found
 
 
-def _print_claims(out: Path, labs: Sequence[int]) -> list[str]:
+def _print_claims(out: Path, labs: Sequence[str]) -> list[str]:
     """Print the tables of claims; return those that do not hold."""
     results = read_results(out)
     failed = []
     for lab in labs:
-        entry = results.get("labs", {}).get(str(lab))
+        entry = results.get("labs", {}).get(lab)
         if entry is None:
             continue
         claims = [Claim.from_json(row) for row in entry["claims"]]

@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from labs_helpers.common.files import write_atomically
-from labs_tools.colab import with_colab
+from labs_tools.colab import below_notebooks, with_colab
 
 FOLDER = "student"
 MAY_FAIL = "raises-exception"
@@ -38,15 +38,20 @@ class BrokenMarks(ValueError):
 
 
 def release(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Write the student version of each notebook into a folder; return their paths.
+    """Write the student version of each lab into a folder; return their paths.
 
     Where the badge or the installation of a source is out of date, it is renewed too.
+    A notebook without exercises has no student version: it is for students as it is.
     """
     written = []
     for path in paths:
         source = nbformat.read(path, as_version=4)
-        if (renewed := with_colab(source, f"notebooks/{path.name}")) != source:
+        if (
+            renewed := with_colab(source, f"notebooks/{below_notebooks(path)}")
+        ) != source:
             write_atomically(path, nbformat.writes(renewed) + "\n")
+        if not any("nbgrader" in cell.metadata for cell in source.cells):
+            continue
         notebook = student_version(source, path.name)
         write_atomically(folder / path.name, nbformat.writes(notebook) + "\n")
         written.append(folder / path.name)
@@ -155,7 +160,7 @@ def _metadata(marks: dict[str, Any]) -> dict[str, Any]:
 def _one_folder_deeper(cell: NotebookNode) -> str:
     """Mend paths and links: student versions lie one folder deeper."""
     if cell.cell_type != "code":
-        return cell.source.replace("](../", "](../../")
+        return re.sub(r"\]\((?=\.\./|further/|0_primer)", "](../", cell.source)
     return re.sub(r"([\"'])\.\./", r"\1../../", cell.source)
 
 

@@ -47,29 +47,40 @@ from labs_helpers.course.task import load_task
 from labs_helpers.data import Task
 from labs_helpers.models import default_device_and_dtype
 
-TITLES = {
+LABS = {
     1: "Reward models",
     2: "Direct preference optimisation",
     3: "Reinforcement learning from human feedback",
     4: "Constitutional AI",
 }
+TITLES = {
+    "0": "Primer",
+    **{str(number): f"Lab {number} · {about}" for number, about in LABS.items()},
+    **{f"further/{n}": f"Lab {n}, further · {about}" for n, about in LABS.items()},
+}
 PACKAGES = ("alignment-labs", "torch", "transformers", "peft", "trl", "datasets")
 
 
-def start(number: int) -> "Lab":
-    """Set up lab `number`: seeds, profile and device; prints what it found."""
-    if number not in TITLES:
-        labs = ", ".join(map(str, TITLES))
-        raise ValueError(f"There is no lab {number!r}: choose one of {labs}.")
+def start(name: int | str) -> "Lab":
+    """Set up a notebook: seeds, profile and device; prints what it found.
+
+    Args:
+        name: of a lab its number, 0 of the primer, "further/1" of Lab 1's studies.
+    """
+    if str(name) not in TITLES:
+        raise ValueError(
+            f"There is no lab {name!r}: choose one of {', '.join(TITLES)}."
+        )
     profile = load_profile()
-    require(profile)
     set_seed(profile.seed)
     # Bars and reports for every small model that is loaded would drown the lab's own
     # output; peft 0.21 asks transformers 5 by an attribute's old name.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
-    lab = Lab(number, profile)
+    lab = Lab(str(name), profile)
+    if lab.number:
+        require(profile)
     versions = lab.versions
     print(f"{lab.title} · profile {profile.title} · seed {profile.seed}")
     print(" · ".join(f"{name} {versions[name]}" for name in list(versions)[:4]))
@@ -81,17 +92,21 @@ class Lab:
     """One session of one lab. Get yours from `start`.
 
     Attributes:
+        name: that `start` was given.
+        number: whose exercises and sizes it has; 0 for a notebook without, which
+            is the same under every profile.
         namespace: where answers are looked up by name: the notebook's, or what
             Python itself runs.
     """
 
-    def __init__(self, number: int, profile: Profile):
-        self.number = number
+    def __init__(self, name: str, profile: Profile):
+        self.name = name
+        self.number = int(name) if name.isdecimal() else 0
         self.profile = profile
         self.namespace = _namespace()
         self._started = time.perf_counter()
         self._claims: dict[str, Claim] = {}
-        self._exercises = exercises_of(number)
+        self._exercises = exercises_of(self.number)
         self._diagnoses: dict[str, Diagnosis] = {}
         self._attempts: dict[str, int] = {}
         self._predictions: dict[str, tuple[Any, Any]] = {}
@@ -99,7 +114,7 @@ class Lab:
     @property
     def title(self) -> str:
         """Number and name."""
-        return f"Lab {self.number} · {TITLES[self.number]}"
+        return TITLES[self.name]
 
     @property
     def sizes(self) -> Any:
@@ -179,7 +194,7 @@ class Lab:
             None if ci is None else (float(ci[0]), float(ci[1])),
             None if at_least is None else float(at_least),
             None if at_most is None else float(at_most),
-            self.profile.judge_claims,
+            self.profile.judge_claims or not self.number,
             goal,
         )
         self._claims[id] = claim
@@ -318,7 +333,7 @@ class Lab:
         if memory is not None:
             closing += f", at most {memory:.1f} GB of memory"
         try:
-            path = merge_results(results_folder(), self.number, entry, header)
+            path = merge_results(results_folder(), self.name, entry, header)
             closing += f". Written to {os.path.relpath(path)}."
         except (OSError, ValueError) as error:
             closing += f". Not saved: {error}"

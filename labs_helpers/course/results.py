@@ -292,7 +292,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def merge_results(
-    folder: Path, lab: int, entry: Mapping[str, Any], header: Mapping[str, Any]
+    folder: Path, lab: int | str, entry: Mapping[str, Any], header: Mapping[str, Any]
 ) -> Path:
     """Put one lab's results beside the other labs'.
 
@@ -314,7 +314,7 @@ def merge_results(
         return _write(folder, {**header, "labs": labs})
 
 
-def forget_results(folder: Path, lab: int) -> None:
+def forget_results(folder: Path, lab: int | str) -> None:
     """Remove a lab's entry, so that none is left over from an earlier run."""
     if not folder.is_dir():
         return

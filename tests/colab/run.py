@@ -52,8 +52,13 @@ def main() -> int:
     problem, seconds = run(nbformat.v4.new_notebook(cells=cells), "twice")
     rows = [("first cell twice, then import", seconds, problem)]
     moved = what_moved()
-    for path in [*labs, *sorted((ROOT / "notebooks/student").glob("[0-9]_*.ipynb"))]:
-        os.environ["LABS_STRICT"] = str(int(path.parent.name == "notebooks"))
+    others = (
+        p
+        for x in ("further", "student")
+        for p in (ROOT / "notebooks" / x).glob("[0-9]_*.ipynb")
+    )
+    for path in [*labs, *sorted(others)]:
+        os.environ["LABS_STRICT"] = str(int(path.parent.name != "student"))
         name = str(path.relative_to(ROOT))
         problem, seconds = run(opened(path), path.parent.name + "_" + path.stem)
         rows.append((name, seconds, problem))

@@ -37,8 +37,17 @@ def test_start_prints_what_it_found(monkeypatch, capsys):
 
 
 def test_start_names_the_labs_there_are():
-    with pytest.raises(ValueError, match=r"no lab 7.*1, 2, 3, 4"):
+    with pytest.raises(ValueError, match=r"no lab 7.*0, 1, 2, 3, 4, further/1"):
         start(7)
+
+
+def test_what_reads_studies_alone_is_judged_under_every_profile(monkeypatch, capsys):
+    monkeypatch.setenv("LABS_PROFILE", "small")
+    monkeypatch.setenv("LABS_MODEL", "/nowhere/at/all")
+    lab = start("further/2")
+    assert "Lab 2, further · Direct preference" in capsys.readouterr().out
+    lab.claim("study.a", 0.4, at_least=0.5, text="It is good")
+    assert "does not hold" in capsys.readouterr().out
 
 
 # Claims

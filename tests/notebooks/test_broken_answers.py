@@ -20,7 +20,7 @@ from labs_helpers.course.profile import ROOT
 from labs_tools.grading.code import definitions, named, statements
 from labs_tools.release import student_version
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[1-9]_*.ipynb"))
 LABS = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 CHECKED = re.compile(r'lab\.check\("([\d.]+)"')
 # Each takes the exercise's function and its cell, and gives what stands there instead.

@@ -9,8 +9,13 @@ import pytest
 
 from labs_helpers.course.exercises import exercises_of
 from labs_helpers.course.profile import ROOT
+from labs_tools.colab import below_notebooks
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+LABS = sorted((ROOT / "notebooks").glob("[1-9]_*.ipynb"))
+NOTEBOOKS = [
+    *sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb")),
+    *sorted((ROOT / "notebooks/further").glob("[0-9]_*.ipynb")),
+]
 CARD = re.compile(
     r"\*\*Exercise ([\d.]+)\*\*.*?difficulty (\d) of 5 · (\d+) minutes ·"
     r"\s*>?\s*(\d+) points",
@@ -18,7 +23,11 @@ CARD = re.compile(
 )
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+FOR_LABS = pytest.mark.parametrize("path", LABS, indirect=True, ids=below_notebooks)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=below_notebooks)
 def path(request):
     return request.param
 
@@ -61,6 +70,7 @@ def test_no_cell_failed_and_no_machine_shows(notebook):
             assert str(ROOT) not in text
 
 
+@FOR_LABS
 def test_cards_say_what_the_checks_say(notebook, path):
     exercises = exercises_of(int(path.stem[0]))
     cards = {
@@ -71,6 +81,7 @@ def test_cards_say_what_the_checks_say(notebook, path):
     assert cards == {e.id: e.card for e in exercises.values()}
 
 
+@FOR_LABS
 def test_every_exercise_is_marked_for_grading(notebook, path):
     exercises = exercises_of(int(path.stem[0]))
     marked = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade")]
@@ -85,6 +96,7 @@ def test_every_exercise_is_marked_for_grading(notebook, path):
     assert all(c.metadata.nbgrader.solution for c in solutions)
 
 
+@FOR_LABS
 def test_a_question_is_graded_by_hand(notebook, path):
     by_hand = [
         cell.metadata.nbgrader
@@ -101,14 +113,14 @@ def test_cells_are_short(notebook):
         assert len(text.splitlines()) <= 36, text.splitlines()[0]
 
 
-def test_every_figure_has_a_text_in_its_place(notebook):
+def test_every_figure_has_a_text_in_its_place(notebook, path):
     figures = [
         output
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(figures) >= 10
+    assert len(figures) >= (8 if path in LABS else 2)
     texts = [f.metadata.get("image/png", {}).get("alt", "") for f in figures]
     assert all(len(text) > 20 for text in texts), texts
     assert len(set(texts)) == len(texts)
@@ -134,6 +146,7 @@ def test_answers_need_no_import_of_their_own_and_give_no_other_name(notebook):
             assert function.name in exercises
 
 
+@FOR_LABS
 def test_a_check_finds_its_answer_by_name(notebook, path):
     names = {e.id: e.name for e in exercises_of(int(path.stem[0])).values()}
     found = {}
@@ -141,6 +154,19 @@ def test_a_check_finds_its_answer_by_name(notebook, path):
         if checked := re.match(r'(\w+) = lab\.check\("([\d.]+)"\)\n', text):
             found[checked[2]] = checked[1]
     assert found == names
+
+
+def test_links_lead_to_files(path):
+    student = path.parent / "student" / path.name
+    for file in [path, *([student] if path in LABS else [])]:
+        for cell in source(nbformat.read(file, as_version=4), "markdown"):
+            for link in LINK.findall(cell):
+                assert (file.parent / link).exists(), f"{link} in {file}"
+
+
+@FOR_LABS
+def test_a_lab_leads_to_its_studies(notebook, path):
+    assert f"(further/{path.name})" in "".join(source(notebook, "markdown"))
 
 
 def test_nothing_is_written_beside_the_labs_folder(notebook):

@@ -10,9 +10,14 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from labs_helpers.course.profile import ROOT, load_profile
+from labs_tools.colab import below_notebooks
 from labs_tools.notebooks import kernel_environment
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+NOTEBOOKS = [
+    path
+    for folder in ("notebooks", "notebooks/further")
+    for path in sorted((ROOT / folder).glob("[0-9]_*.ipynb"))
+]
 # What the names of a kernel stand for: values, weights, states of generators.
 FACTS = """
 def _facts():
@@ -64,7 +69,7 @@ def _changed(before):
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=below_notebooks)
 def test_a_cell_may_be_run_twice(path, tmp_path):
     from nbclient import NotebookClient
 

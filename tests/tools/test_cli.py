@@ -21,11 +21,31 @@ def project(tmp_path, monkeypatch):
 
 def test_all_notebooks_by_default(project):
     names = {number: path.name for number, path in cli.find_notebooks([]).items()}
-    assert names == {1: "1_a.ipynb", 3: "3_c.ipynb"}
+    assert names == {"1": "1_a.ipynb", "3": "3_c.ipynb"}
 
 
 def test_chosen_notebooks_in_order(project):
-    assert list(cli.find_notebooks([3, 1, 3])) == [1, 3]
+    assert list(cli.find_notebooks(["3", "1", "3"])) == ["1", "3"]
+
+
+def test_further_is_a_group_and_after_the_labs(project):
+    (project / "further").mkdir()
+    for name in ("3_c.ipynb", "1_a.ipynb", "notes.ipynb"):
+        (project / "further" / name).write_text("{}")
+    assert list(cli.find_notebooks([])) == ["1", "3", "further/1", "further/3"]
+    assert list(cli.find_notebooks(["further"])) == ["further/1", "further/3"]
+    assert list(cli.find_notebooks(["further/3", "1"])) == ["1", "further/3"]
+    with pytest.raises(FileNotFoundError, match="no lab further/2"):
+        cli.find_notebooks(["further/2"])
+
+
+def test_what_only_reads_studies_needs_no_model_of_the_profile(project, monkeypatch):
+    (project / "further").mkdir()
+    (project / "further" / "1_a.ipynb").write_text("{}")
+    monkeypatch.setenv("LABS_MODEL", "/nowhere/at/all")
+    monkeypatch.setattr("labs_tools.notebooks.run", lambda *args: 0)
+    assert cli.main(["run", "further"]) == 0
+    assert cli.main(["run", "1"]) == 1
 
 
 def test_lab_that_is_not_there(project, capsys):
@@ -44,7 +64,7 @@ def test_run_hands_over_its_options(project, tmp_path, monkeypatch):
     code = cli.main(["run", "3", "--profile", "tiny", "--out", str(out), "--in-place"])
     assert code == 0
     paths, profile, folder, in_place = calls[0]
-    assert {number: path.name for number, path in paths.items()} == {3: "3_c.ipynb"}
+    assert {number: path.name for number, path in paths.items()} == {"3": "3_c.ipynb"}
     assert (profile.name, folder, in_place) == ("tiny", out, True)
 
 
@@ -121,7 +141,7 @@ def test_a_broken_notebook_is_one_line_with_its_name(project, capsys, content):
 def test_notebooks_of_other_names_are_left_alone(project):
     for name in ("2.5_x.ipynb", "4a_x.ipynb", "_5.ipynb"):
         (project / name).write_text("{}")
-    assert list(cli.find_notebooks([])) == [1, 3]
+    assert list(cli.find_notebooks([])) == ["1", "3"]
 
 
 @pytest.mark.slow

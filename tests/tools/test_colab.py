@@ -29,7 +29,7 @@ print(json.dumps({
 """
 GIT = """#!/bin/sh
 echo "git $@" >> "$LOG"
-mkdir -p alignment-labs/notebooks/student alignment-labs/labs_helpers
+mkdir -p alignment-labs/notebooks/further alignment-labs/labs_helpers
 touch alignment-labs/labs_helpers/__init__.py
 """
 PIP = """#!/bin/sh
@@ -67,7 +67,7 @@ def colab(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["notebooks", "notebooks/student"])
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/further"])
 def test_the_package_is_there_at_once_and_the_cell_runs_twice(colab, folder, tmp_path):
     found, called = colab(folder)
     project = tmp_path / "content" / "alignment-labs"

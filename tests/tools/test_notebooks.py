@@ -72,7 +72,7 @@ def test_labs_run_to_the_end_whatever_happens_in_one(tmp_path, capsys):
     before = paths[0].read_text()
     out = tmp_path / "out"
     code = notebooks.run(
-        dict(enumerate(paths, 1)), load_profile("tiny"), out, in_place=True
+        dict(zip("12", paths, strict=True)), load_profile("tiny"), out, in_place=True
     )
     printed = capsys.readouterr().out
     assert code == 1
@@ -99,7 +99,7 @@ def test_labs_run_to_the_end_whatever_happens_in_one(tmp_path, capsys):
 @pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1), (None, 0)])
 def test_exit_code_is_that_of_the_claims(tmp_path, capsys, holds, code):
     path = write(tmp_path / "1_lab.ipynb", report(1, holds))
-    assert notebooks.run({1: path}, load_profile("tiny"), tmp_path / "out") == code
+    assert notebooks.run({"1": path}, load_profile("tiny"), tmp_path / "out") == code
     assert ("Lab 1, claim a" in capsys.readouterr().out) is (code == 1)
 
 
@@ -110,7 +110,7 @@ def test_results_left_over_do_not_count(tmp_path, capsys):
     stale = {"profile": "tiny", "labs": {"1": {}, "2": {"claims": []}}}
     (out / "results.json").write_text(json.dumps(stale))
     path = write(tmp_path / "1_lab.ipynb", new_code_cell("1"))
-    assert notebooks.run({1: path}, load_profile("tiny"), out) == 1
+    assert notebooks.run({"1": path}, load_profile("tiny"), out) == 1
     assert "left no results" in capsys.readouterr().out
     assert list(json.loads((out / "results.json").read_text())["labs"]) == ["2"]
 
@@ -136,7 +136,7 @@ def test_interrupted_it_keeps_what_ran(tmp_path, capsys):
     earlier = {"profile": "tiny", "labs": {"3": {"claims": [{"text": "Old"}]}}}
     (out / "results.json").write_text(json.dumps(earlier))
     with pytest.raises(Interrupted, match=r"2_lab.ipynb, code cell 2 \(Slow\).*out"):
-        notebooks.run({1: first, 2: second, 3: third}, load_profile("tiny"), out)
+        notebooks.run({"1": first, "2": second, "3": third}, load_profile("tiny"), out)
     cells = nbformat.read(out / "2_lab.ipynb", as_version=4).cells
     assert cells[1].outputs[0].text == "one\n"
     assert cells[2].outputs[0].text == "two\n"

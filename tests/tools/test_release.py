@@ -6,7 +6,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from labs_helpers.course.profile import ROOT
 from labs_tools import cli
-from labs_tools.colab import installation, with_colab
+from labs_tools.colab import badge, below_notebooks, installation, with_colab
 from labs_tools.release import (
     WRITE_HERE,
     BrokenMarks,
@@ -16,8 +16,13 @@ from labs_tools.release import (
     without_solutions,
 )
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[1-9]_*.ipynb"))
 SOURCES = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+ALL = sorted(
+    {*(ROOT / "notebooks").rglob("[0-9]_*.ipynb")}
+    - {*(ROOT / "notebooks/student").iterdir()}
+)
+ON_COLAB = '"google.colab" in sys.modules'
 SOLUTION = {"grade_id": "double", "grade": False, "solution": True, "locked": False}
 CHECK = {"grade_id": "check", "grade": True, "solution": False, "locked": True}
 
@@ -93,13 +98,13 @@ def test_a_written_answer_is_left_to_the_student():
 
 def test_paths_and_links_lead_one_folder_further_up():
     cells = [
-        new_markdown_cell("[![Open in Colab](x)](y) [y](../docs)"),
+        new_markdown_cell("[![Open in Colab](x)](y) [y](../docs) [z](further/1_a)"),
         new_code_cell('read("../data/x.csv")'),
         new_code_cell('if "google.colab" in sys.modules:\n    %cd labs'),
     ]
     cells = student_version(notebook_of(*cells), "1_a.ipynb").cells[2:]
     assert "notebooks/student/1_a.ipynb" in cells[0].source
-    assert "(../../docs)" in cells[0].source
+    assert "(../../docs) [z](../further/1_a)" in cells[0].source
     assert cells[1].source == 'read("../../data/x.csv")'
     assert cells[2].source.endswith("\n    %cd -q notebooks/student")
 
@@ -117,11 +122,20 @@ def test_a_cell_for_an_answer_may_fail_and_no_other():
 
 def test_release_renews_what_all_notebooks_share(tmp_path):
     path = tmp_path / "1_a.ipynb"
-    cell = new_code_cell('if "google.colab" in sys.modules:\n    old()')
+    cell = new_code_cell(f"if {ON_COLAB}:\n    old()")
     nbformat.write(notebook_of(cell), path)
     release([path], tmp_path / "student")
     [_, renewed] = nbformat.read(path, as_version=4).cells
     assert renewed.source == installation("notebooks")
+
+
+def test_what_has_no_exercises_is_for_students_as_it_is(tmp_path):
+    path = tmp_path / "further" / "1_a.ipynb"
+    path.parent.mkdir()
+    nbformat.write(notebook_of(new_code_cell(ON_COLAB)), path)
+    assert release([path], tmp_path / "student") == []
+    [_, renewed] = nbformat.read(path, as_version=4).cells
+    assert renewed.source == installation("notebooks/further")
 
 
 def test_release_is_a_command(tmp_path, capsys):
@@ -139,10 +153,12 @@ def test_student_version_is_up_to_date(path, tmp_path):
     assert committed.read_text() == fresh.read_text(), "run `labs release`"
 
 
-@SOURCES
+@pytest.mark.parametrize("path", ALL, ids=below_notebooks)
 def test_badge_and_installation_are_up_to_date(path):
-    source = nbformat.read(path, as_version=4)
-    assert with_colab(source, f"notebooks/{path.name}") == source, "run `labs release`"
+    source, place = nbformat.read(path, as_version=4), below_notebooks(path)
+    text = "".join(cell.source for cell in source.cells)
+    assert badge(f"notebooks/{place}") in text
+    assert with_colab(source, f"notebooks/{place}") == source, "run `labs release`"
 
 
 @SOURCES
