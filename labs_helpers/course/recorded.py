@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Float
 
 from labs_helpers.course.profile import ROOT
-from labs_helpers.evaluation import Optimum, OveroptimisationFit, overoptimisation_fit
+from labs_helpers.evaluation import (
+    Estimate,
+    Optimum,
+    OveroptimisationFit,
+    WinRate,
+    across_seeds,
+    overoptimisation_fit,
+)
 
 FOLDER = ROOT / "data" / "studies"
 # Of the study `optimum`: models, and prices of a nat of KL.
@@ -34,6 +41,29 @@ def read(name: str, folder: Path = FOLDER) -> list[Row]:
         raise FileNotFoundError(f"{path} is missing: run `labs study {name}` first")
     with path.open(newline="", encoding="utf-8") as file:
         return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def of(rows: list[Row], **wanted: Any) -> list[Row]:
+    """The rows with these values."""
+    return [row for row in rows if wanted.items() <= row.items()]
+
+
+def over_seeds(rows: list[Row], column: str) -> Estimate:
+    """A column of the rows of several seeds, with the spread of the seeds."""
+    ends = ("", "_low", "_high")
+    return across_seeds(
+        [
+            Estimate(*(row.get(column + end, row[column]) for end in ends), n=1)
+            for row in rows
+        ]
+    )
+
+
+def win_rate(rows: list[Row]) -> WinRate:
+    """The columns win and decided, of several seeds: ties as halves, and without."""
+    return WinRate(
+        **vars(over_seeds(rows, "win")), without_ties=over_seeds(rows, "decided")
+    )
 
 
 def origin(rows: list[Row]) -> str:

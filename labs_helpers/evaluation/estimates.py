@@ -6,7 +6,7 @@ where there are several.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,31 @@ def paired_difference(
             f"values and b has {len(b)}"
         )
     return mean(a - b, clusters)
+
+
+def across_seeds(runs: Sequence[Estimate]) -> Estimate:
+    """Average runs of several seeds, measured on the same held-out items.
+
+    Two things vary. The items are common to all runs, so what they contribute does not
+    shrink with the number of runs: it is the mean square of the runs' own half-widths.
+    What the training contributes does: it is the t interval of the k values, with k - 1
+    degrees of freedom. The two half-widths add up in squares, each side by itself (Zou
+    and Donner, 2008). As runs also differ by noise that their own intervals hold, the
+    result errs on the wide side.
+
+    Args:
+        runs: each with the 95 % interval of its items, or with both ends at the value.
+            A single run keeps its interval, for it tells nothing about other seeds.
+    """
+    values = _values([run.value for run in runs])
+    value, seeds = float(values.mean()), 0.0
+    if len(runs) > 1:
+        seeds = mean(values).high - value
+    low, high = (
+        math.hypot(seeds, *(values - ends) / math.sqrt(len(runs)))
+        for ends in ([run.low for run in runs], [run.high for run in runs])
+    )
+    return Estimate(value, value - low, value + high, len(runs))
 
 
 def proportion(successes: float, n: int) -> Estimate:

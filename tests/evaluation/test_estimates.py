@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from labs_helpers.evaluation import (
     Estimate,
+    across_seeds,
     bootstrap,
     mean,
     paired_difference,
@@ -129,3 +130,67 @@ class TestEstimates:
     def test_wrong_clusters_are_named(self):
         with pytest.raises(ValueError, match="each of the 3 values"):
             mean([1.0, 2.0, 3.0], [0, 1])
+
+
+def measured(items, runs, between, random, k, n=60):
+    """Estimates of k runs on the same n items; the truth is 0."""
+    shared = random.normal(scale=items, size=n)
+    trained = random.normal(scale=between, size=(k, 1))
+    return [
+        mean(row) for row in shared + trained + random.normal(scale=runs, size=(k, n))
+    ]
+
+
+class TestAcrossSeeds:
+    def test_known_answer(self):
+        # t of 1 degree of freedom is 12.7062; the values' standard error is 0.01.
+        runs = [Estimate(0.5, 0.4, 0.53, 9), Estimate(0.52, 0.42, 0.56, 9)]
+        found = across_seeds(runs)
+        assert found.low == pytest.approx(0.51 - math.hypot(0.127062, 0.1))
+        high = math.hypot(0.127062, math.sqrt((0.03**2 + 0.04**2) / 2))
+        assert found.high == pytest.approx(0.51 + high)
+        assert (found.value, found.n) == (pytest.approx(0.51), 2)
+
+    def test_one_run_keeps_its_interval(self):
+        assert across_seeds([Estimate(0.1, 0.04, 0.2, 9)]).ci == pytest.approx(
+            (0.04, 0.2)
+        )
+
+    def test_the_same_again_is_no_news_about_the_items(self):
+        run = Estimate(0.1, 0.04, 0.2, 9)
+        assert across_seeds([run] * 20).ci == pytest.approx(run.ci)
+
+    def test_runs_without_intervals_give_the_t_interval(self):
+        values = [0.5, 0.8, 0.6]
+        found = across_seeds([Estimate(x, x, x, 1) for x in values])
+        assert found.ci == pytest.approx(mean(values).ci)
+
+    def test_it_holds_the_intervals_average(self, random):
+        runs = measured(1.0, 0.5, 0.2, random, 5)
+        low, high = (
+            np.mean([getattr(x, end) for x in runs]) for end in ("low", "high")
+        )
+        found = across_seeds(runs)
+        assert found.low < low < high < found.high
+
+    @pytest.mark.parametrize("k", [2, 3, 10])
+    @pytest.mark.parametrize("between", [0.0, 0.2, 1.0])
+    def test_it_covers(self, random, coverage, k, between):
+        found = [
+            across_seeds(measured(1.0, 0.5, between, random, k)) for _ in range(300)
+        ]
+        assert coverage(found, 0.0) >= 0.92
+
+    def test_an_average_of_intervals_does_not_cover(self, random, coverage):
+        drawn = [measured(1.0, 0.5, 1.0, random, 3) for _ in range(300)]
+        ends = ("value", "low", "high")
+        averaged = [
+            Estimate(*(np.mean([getattr(x, e) for x in runs]) for e in ends), n=3)
+            for runs in drawn
+        ]
+        assert coverage(averaged, 0.0) <= 0.75
+        assert coverage([across_seeds(runs) for runs in drawn], 0.0) >= 0.92
+
+    def test_no_runs_are_refused(self):
+        with pytest.raises(ValueError, match="at least one"):
+            across_seeds([])
