@@ -19,6 +19,7 @@ from labs_helpers.evaluation import (
     OveroptimisationFit,
     WinRate,
     across_seeds,
+    difference,
     overoptimisation_fit,
 )
 
@@ -64,6 +65,16 @@ def win_rate(rows: list[Row]) -> WinRate:
     return WinRate(
         **vars(over_seeds(rows, "win")), without_ties=over_seeds(rows, "decided")
     )
+
+
+def compared(a: Estimate, b: Estimate) -> str:
+    """What a is more than b, in words: more, less, or not told apart.
+
+    Verdict and interval are those of the difference; one that holds 0 tells nothing.
+    """
+    gap = difference(a, b)
+    verdict = "more" if gap.low > 0 else "less" if gap.high < 0 else "not told apart"
+    return f"{gap.value:+.3f} (95 % {gap.low:+.3f} to {gap.high:+.3f}): {verdict}"
 
 
 def origin(rows: list[Row]) -> str:

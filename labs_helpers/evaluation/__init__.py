@@ -12,7 +12,8 @@ from labs_helpers.evaluation.win_rates import (
     win_rate,
 )
 from labs_helpers.evaluation.estimates import (
-    Estimate, across_seeds, bootstrap, mean, paired_difference, proportion, rate,
+    Estimate, across_seeds, bootstrap, difference, mean, paired_difference, proportion,
+    rate,
 )
 from labs_helpers.evaluation.comparisons import (
     bradley_terry_ratings, cohen_kappa, comparisons_needed, krippendorff_alpha,

@@ -103,6 +103,18 @@ def across_seeds(runs: Sequence[Estimate]) -> Estimate:
     return Estimate(value, value - low, value + high, len(runs))
 
 
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """Subtract estimates: a - b, their half-widths added up in squares.
+
+    Zou and Donner (2008), for independent estimates. Of two that were measured on the
+    same items it says less than `paired_difference` of their values.
+    """
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(value, low, high, min(a.n, b.n))
+
+
 def proportion(successes: float, n: int) -> Estimate:
     """Share of successes with Wilson's interval, which holds near 0 and 1 too.
 

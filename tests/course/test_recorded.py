@@ -3,7 +3,7 @@
 import pytest
 
 from labs_helpers.course import recorded
-from labs_helpers.evaluation import mean
+from labs_helpers.evaluation import Estimate, mean
 
 ROWS = [
     {"way": "a", "seed": 0, "win": 0.6, "win_low": 0.5, "win_high": 0.7, "kl": 1.0}
@@ -34,3 +34,11 @@ def test_a_column_without_intervals_has_the_spread_of_its_seeds():
 def test_a_win_rate_over_seeds():
     found = recorded.win_rate(recorded.of(ROWS, way="a"))
     assert (found.value, found.without_ties.value) == (0.6, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("b", "said"), [(0.3, "more"), (0.5, "not told apart"), (0.8, "less")]
+)
+def test_a_difference_in_words(b, said):
+    a, b = (Estimate(x, x - 0.1, x + 0.1, 9) for x in (0.5, b))
+    assert recorded.compared(a, b).endswith(f": {said}")

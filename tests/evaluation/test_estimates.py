@@ -11,6 +11,7 @@ from labs_helpers.evaluation import (
     Estimate,
     across_seeds,
     bootstrap,
+    difference,
     mean,
     paired_difference,
     proportion,
@@ -194,3 +195,15 @@ class TestAcrossSeeds:
     def test_no_runs_are_refused(self):
         with pytest.raises(ValueError, match="at least one"):
             across_seeds([])
+
+
+class TestDifference:
+    def test_known_answer(self):
+        # Half-widths of 3 and 4 make 5; each end of b meets the other end of a.
+        found = difference(Estimate(20, 17, 26, 9), Estimate(10, 2, 14, 5))
+        assert (found.value, found.ci, found.n) == (10, (5, 20), 5)
+
+    def test_of_independent_samples_it_is_welchs(self, random, coverage):
+        a, b = random.normal(1.0, 1.0, (300, 30)), random.normal(0.0, 3.0, (300, 50))
+        found = [difference(mean(x), mean(y)) for x, y in zip(a, b, strict=True)]
+        assert 0.92 <= coverage(found, 1.0) <= 0.98
