@@ -51,13 +51,7 @@ def of(rows: list[Row], **wanted: Any) -> list[Row]:
 
 def over_seeds(rows: list[Row], column: str) -> Estimate:
     """A column of the rows of several seeds, with the spread of the seeds."""
-    ends = ("", "_low", "_high")
-    return across_seeds(
-        [
-            Estimate(*(row.get(column + end, row[column]) for end in ends), n=1)
-            for row in rows
-        ]
-    )
+    return across_seeds([_measured(row, column) for row in rows])
 
 
 def win_rate(rows: list[Row]) -> WinRate:
@@ -67,14 +61,21 @@ def win_rate(rows: list[Row]) -> WinRate:
     )
 
 
-def compared(a: Estimate, b: Estimate) -> str:
-    """What a is more than b, in words: more, less, or not told apart.
+def gap(a: list[Row], b: list[Row], column: str) -> Estimate:
+    """A column of a less that of b: seed by seed, where both have the same seeds."""
+    one, other = ({row["seed"]: _measured(row, column) for row in x} for x in (a, b))
+    if one.keys() != other.keys():
+        return difference(over_seeds(a, column), over_seeds(b, column))
+    return across_seeds([difference(one[seed], other[seed]) for seed in one])
 
-    Verdict and interval are those of the difference; one that holds 0 tells nothing.
-    """
-    gap = difference(a, b)
-    verdict = "more" if gap.low > 0 else "less" if gap.high < 0 else "not told apart"
-    return f"{gap.value:+.3f} (95 % {gap.low:+.3f} to {gap.high:+.3f}): {verdict}"
+
+def compared(a: list[Row], b: list[Row], column: str) -> str:
+    """What a has more of than b, in words: more, less, or not told apart from 0."""
+    found = gap(a, b, column)
+    verdict = (
+        "more" if found.low > 0 else "less" if found.high < 0 else "not told apart"
+    )
+    return f"{found.value:+.3f} (95 % {found.low:+.3f} to {found.high:+.3f}): {verdict}"
 
 
 def origin(rows: list[Row]) -> str:
@@ -121,6 +122,12 @@ def gao_fit(rows: list[Row], proxy: str) -> OveroptimisationFit:
     ns, gold = (np.array([row[name] for row in own], float) for name in ("n", "gold"))
     distance = np.sqrt(np.log(ns) - (ns - 1) / ns)
     return overoptimisation_fit(distance, gold - gold[ns == 1].mean(), "bon")
+
+
+def _measured(row: Row, column: str) -> Estimate:
+    """A column with its interval, of no width if there is none."""
+    ends = ("", "_low", "_high")
+    return Estimate(*(row.get(column + end, row[column]) for end in ends), n=1)
 
 
 def _number(text: str) -> int | float | str:

@@ -3,7 +3,7 @@
 import pytest
 
 from labs_helpers.course import recorded
-from labs_helpers.evaluation import Estimate, mean
+from labs_helpers.evaluation import mean
 
 ROWS = [
     {"way": "a", "seed": 0, "win": 0.6, "win_low": 0.5, "win_high": 0.7, "kl": 1.0}
@@ -36,9 +36,29 @@ def test_a_win_rate_over_seeds():
     assert (found.value, found.without_ties.value) == (0.6, 0.8)
 
 
+def rows(*values):
+    """One row a seed, each measured to 0.1."""
+    return [
+        {"seed": seed, "x": x, "x_low": x - 0.1, "x_high": x + 0.1}
+        for seed, x in enumerate(values)
+    ]
+
+
+def test_a_gap_is_taken_seed_by_seed():
+    # What seeds share cancels; what is left are the items, on both sides.
+    found = recorded.gap(rows(0.1, 0.5, 0.9), rows(0.0, 0.4, 0.8), "x")
+    assert found.value == pytest.approx(0.1)
+    assert found.high - found.value == pytest.approx(0.1 * 2**0.5)
+
+
+def test_a_gap_of_other_seeds_has_the_spread_of_both():
+    found = recorded.gap(rows(0.1, 0.5, 0.9), rows(0.4), "x")
+    spread = recorded.over_seeds(rows(0.1, 0.5, 0.9), "x")
+    assert found.high - found.value > spread.high - spread.value
+
+
 @pytest.mark.parametrize(
-    ("b", "said"), [(0.3, "more"), (0.5, "not told apart"), (0.8, "less")]
+    ("other", "said"), [(0.3, "more"), (0.5, "not told apart"), (0.8, "less")]
 )
-def test_a_difference_in_words(b, said):
-    a, b = (Estimate(x, x - 0.1, x + 0.1, 9) for x in (0.5, b))
-    assert recorded.compared(a, b).endswith(f": {said}")
+def test_a_difference_in_words(other, said):
+    assert recorded.compared(rows(0.5), rows(other), "x").endswith(f": {said}")
