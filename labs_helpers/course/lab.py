@@ -31,6 +31,7 @@ from labs_helpers.course.exercises import (
     unchanged,
     undefined,
 )
+from labs_helpers.course.figures import show, slide
 from labs_helpers.course.needs import require
 from labs_helpers.course.profile import Profile, load_profile
 from labs_helpers.course.results import (
@@ -298,19 +299,8 @@ class Lab:
 
     # Figures and report
 
-    def show(self, figure: "matplotlib.figure.Figure", text: str) -> None:  # noqa: F821
-        """Display a figure with a text in its place for whoever cannot see it.
-
-        Args:
-            figure: to display.
-            text: what it shows and what it says, in a sentence or two. Axes, their
-                ranges and the names of what is drawn are read off the figure.
-        """
-        from IPython.display import display
-
-        from labs_helpers.course.alt_text import described
-
-        display(figure, metadata={"image/png": {"alt": described(figure, text)}})
+    show = staticmethod(show)
+    slide = staticmethod(slide)
 
     def report(self) -> Report:
         """Write results.json and return the table of claims and exercises."""

@@ -10,8 +10,8 @@ from labs_helpers.plots.rl import (
     trust_region_step, variance_by_baseline,
 )
 from labs_helpers.plots.policies import (
-    comparisons_for_proof, gold_against_kl, gold_against_kl_by_method,
-    preference_logprobs, ratings, win_rates,
+    answer_probabilities, comparisons_for_proof, gold_against_kl,
+    gold_against_kl_by_method, preference_logprobs, ratings, win_rates,
 )
 from labs_helpers.plots.safety import (
     attack_heatmaps, helpful_and_harmless, label_agreement, rates_by_policy,

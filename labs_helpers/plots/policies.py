@@ -98,6 +98,28 @@ def gold_against_kl_by_method(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 @styled
+def answer_probabilities(
+    answers: Sequence[str], distributions: Mapping[str, ArrayLike], title: str
+) -> Figure:
+    """Draw distributions over a few answers, a bar each, side by side.
+
+    Args:
+        answers: what the rows are called.
+        distributions: by name, the answers' probabilities.
+        title: what is measured of them.
+    """
+    figure, axes = new_figure(8.0, 1.4 + 0.55 * len(answers))
+    height = 0.8 / len(distributions)
+    for i, (name, shares) in enumerate(distributions.items()):
+        rows = np.arange(len(answers)) + (i + 0.5) * height - 0.4
+        axes.barh(rows, np.asarray(shares), height, color=COLOURS[i], label=name)
+    name_rows(axes, answers)
+    axes.set(xlabel="probability of the answer", xlim=(0, 1), title=title)
+    axes.legend(**BESIDE)
+    return figure
+
+
+@styled
 def win_rates(
     rates: Mapping[str, WinRate], xlabel: str = "win rate against the SFT policy"
 ) -> Figure:

@@ -280,6 +280,33 @@ def test_a_figure_is_shown_with_a_text_in_its_place(lab, monkeypatch):
     assert options["metadata"]["image/png"]["alt"].startswith("It rises. Across: 0 to")
 
 
+def test_a_slider_draws_its_figure_anew_in_the_same_place(lab, monkeypatch):
+    shown, updates = [], []
+
+    class Shown:
+        def update(self, figure, metadata):
+            updates.append((figure, metadata["image/png"]["alt"]))
+
+    def display(*given, **options):
+        shown.append((given, options))
+        return Shown() if options else None
+
+    def draw(value):
+        figure = Figure()
+        figure.subplots().plot([0, 1], [0, value])
+        return figure
+
+    monkeypatch.setattr("IPython.display.display", display)
+    lab.slide("slope", [1.0, 2.0, 3.0], draw, "It rises.")
+    [((figure,), options), ((slider,), _)] = shown
+    assert figure.axes[0].lines[0].get_ydata()[1] == 2.0
+    assert options["metadata"]["image/png"]["alt"].startswith("It rises.")
+    slider.value = 3.0
+    [(redrawn, text)] = updates
+    assert redrawn.axes[0].lines[0].get_ydata()[1] == 3.0
+    assert "0 to 3" in text
+
+
 def test_what_a_lab_writes_goes_to_its_folder(lab, tmp_path):
     assert lab.folder.resolve() == (tmp_path / "out").resolve()
     assert not lab.folder.is_absolute()  # it is printed, and no machine is to show

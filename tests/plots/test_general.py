@@ -69,6 +69,11 @@ FIGURES = {
     "overoptimisation": lambda: plots.overoptimisation(
         [0, 1, 2], ESTIMATES, ESTIMATES, OveroptimisationFit("rl", 0.5, 0.4, 0.9)
     ),
+    "answer_probabilities": lambda: plots.answer_probabilities(
+        ["yes", "a longer answer"],
+        {"before": [0.5, 0.5], "after": [0.9, 0.1]},
+        "KL 0.4",
+    ),
     "gold_against_kl": lambda: plots.gold_against_kl(
         {"SFT": tuple(ESTIMATES[:2]), "DPO, beta = 0.05": tuple(ESTIMATES[1:])},
         [optimum_from_samples(SAMPLES, weight) for weight in (0.03, 0.1, 0.3)],
