@@ -104,18 +104,18 @@ def answer_probabilities(
     """Draw distributions over a few answers, a bar each, side by side.
 
     Args:
-        answers: what the rows are called.
+        answers: what the rows are called, likely ones first.
         distributions: by name, the answers' probabilities.
         title: what is measured of them.
     """
-    figure, axes = new_figure(8.0, 1.4 + 0.55 * len(answers))
+    figure, axes = new_figure(8.4, 1.2 + 0.5 * len(answers))
     height = 0.8 / len(distributions)
     for i, (name, shares) in enumerate(distributions.items()):
         rows = np.arange(len(answers)) + (i + 0.5) * height - 0.4
         axes.barh(rows, np.asarray(shares), height, color=COLOURS[i], label=name)
     name_rows(axes, answers)
     axes.set(xlabel="probability of the answer", xlim=(0, 1), title=title)
-    axes.legend(**BESIDE)
+    axes.legend(loc="lower right")  # the likely answers come first
     return figure
 
 
