@@ -54,11 +54,15 @@ def over_seeds(rows: list[Row], column: str) -> Estimate:
     return across_seeds([_measured(row, column) for row in rows])
 
 
+def rate_over_seeds(rows: list[Row], column: str) -> Estimate:
+    """The same of a column of rates, whose interval ends at 0 and 1."""
+    return across_seeds([_measured(row, column) for row in rows], bounds=(0.0, 1.0))
+
+
 def win_rate(rows: list[Row]) -> WinRate:
     """The columns win and decided, of several seeds: ties as halves, and without."""
-    return WinRate(
-        **vars(over_seeds(rows, "win")), without_ties=over_seeds(rows, "decided")
-    )
+    overall, decided = (rate_over_seeds(rows, x) for x in ("win", "decided"))
+    return WinRate(**vars(overall), without_ties=decided)
 
 
 def gap(a: list[Row], b: list[Row], column: str) -> Estimate:

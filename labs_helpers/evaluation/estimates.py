@@ -78,7 +78,9 @@ def paired_difference(
     return mean(a - b, clusters)
 
 
-def across_seeds(runs: Sequence[Estimate]) -> Estimate:
+def across_seeds(
+    runs: Sequence[Estimate], bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> Estimate:
     """Average runs of several seeds, measured on the same held-out items.
 
     Two things vary. The items are common to all runs, so what they contribute does not
@@ -91,6 +93,7 @@ def across_seeds(runs: Sequence[Estimate]) -> Estimate:
     Args:
         runs: each with the 95 % interval of its items, or with both ends at the value.
             A single run keeps its interval, for it tells nothing about other seeds.
+        bounds: what the quantity cannot pass, such as 0 and 1; the interval ends there.
     """
     values = _values([run.value for run in runs])
     value, seeds = float(values.mean()), 0.0
@@ -100,7 +103,8 @@ def across_seeds(runs: Sequence[Estimate]) -> Estimate:
         math.hypot(seeds, *(values - ends) / math.sqrt(len(runs)))
         for ends in ([run.low for run in runs], [run.high for run in runs])
     )
-    return Estimate(value, value - low, value + high, len(runs))
+    least, most = bounds
+    return Estimate(value, max(value - low, least), min(value + high, most), len(runs))
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:

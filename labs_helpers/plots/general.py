@@ -36,6 +36,7 @@ def training_curve(
     column: str = "loss",
     ylabel: str | None = None,
     reference: Level | None = None,
+    xlabel: str = "optimiser step",
 ) -> Figure:
     """Draw one column of one or several training runs by step; gaps are passed over."""
     if isinstance(histories, History):
@@ -47,7 +48,7 @@ def training_curve(
         x, y = history["step"][logged], history[column][logged]
         axes.plot(x, y, label=name, markersize=size)
     level(axes, reference)
-    axes.set(xlabel="optimiser step", ylabel=ylabel or column.replace("_", " "))
+    axes.set(xlabel=xlabel, ylabel=ylabel or column.replace("_", " "))
     if len(histories) > 1 or reference:
         axes.legend()
     return figure

@@ -31,6 +31,11 @@ def test_a_column_without_intervals_has_the_spread_of_its_seeds():
     assert alone.ci == (3.0, 3.0)
 
 
+def test_a_rate_over_seeds_ends_at_0_and_1():
+    found = recorded.rate_over_seeds(rows(0.05, 0.95), "x")
+    assert (found.value, found.ci) == (0.5, (0.0, 1.0))
+
+
 def test_a_win_rate_over_seeds():
     found = recorded.win_rate(recorded.of(ROWS, way="a"))
     assert (found.value, found.without_ties.value) == (0.6, 0.8)

@@ -192,6 +192,12 @@ class TestAcrossSeeds:
         assert coverage(averaged, 0.0) <= 0.75
         assert coverage([across_seeds(runs) for runs in drawn], 0.0) >= 0.92
 
+    def test_it_ends_where_nothing_can_be(self):
+        runs = [Estimate(0.02, 0.01, 0.05, 9), Estimate(0.1, 0.05, 0.2, 9)]
+        assert across_seeds(runs).low < 0
+        found = across_seeds(runs, bounds=(0.0, 1.0))
+        assert (found.low, found.high) == (0.0, across_seeds(runs).high)
+
     def test_no_runs_are_refused(self):
         with pytest.raises(ValueError, match="at least one"):
             across_seeds([])
