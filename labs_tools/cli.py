@@ -146,7 +146,7 @@ def run(
         require(chosen)
     from labs_tools.notebooks import run
 
-    print(f"Profile {chosen.title}: {', '.join(map(str, notebooks))}")
+    print(f"Profile {chosen.title}: {', '.join(notebooks)}")
     return run(notebooks, chosen, out or results_folder(), in_place)
 
 
