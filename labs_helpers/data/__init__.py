@@ -2,8 +2,8 @@
 
 # fmt: off
 from labs_helpers.data.preferences import (
-    as_rows, check_preferences, duplicates, from_trl, leaks, load_preferences,
-    read_prompts, save_preferences, split, to_trl,
+    as_rows, by_prompt, check_preferences, duplicates, from_trl, leaks,
+    load_preferences, read_prompts, save_preferences, split, to_trl,
 )
 from labs_helpers.data.rows import Preference, Unpaired
 from labs_helpers.data.messages import BadMessages, Message, as_messages

@@ -25,6 +25,7 @@ from labs_helpers.data.messages import Message, as_conversations
 from labs_helpers.data.rated import SKIPPED
 from labs_helpers.data.report import BadPreferences, PreferenceReport, validated
 from labs_helpers.data.rows import (
+    Preference,
     Row,
     comparable,
     contents,
@@ -276,6 +277,20 @@ def _groups(rows: Sequence[Row], by: Callable[[Row], Any] | None) -> list[list[i
     groups = defaultdict(list)
     for i, group in enumerate(connected_components(graph)[1][: len(rows)].tolist()):
         groups[group].append(i)
+    return list(groups.values())
+
+
+def by_prompt(rows: Iterable[Preference]) -> list[list[Preference]]:
+    """Rows with the same prompt together, in the order in which prompts first come.
+
+    >>> who, why = Preference("Who?", "I.", "You."), Preference("Why?", "So.", "No.")
+    >>> [len(group) for group in by_prompt([who, why, who])]
+    [2, 1]
+    """
+    groups: dict[str, list[Preference]] = {}
+    for row in rows:
+        require_kind(row, Preference)
+        groups.setdefault(json.dumps(row.prompt), []).append(row)
     return list(groups.values())
 
 

@@ -4,7 +4,7 @@
 from labs_helpers.fit.history import History
 from labs_helpers.fit.loop import FitConfig, fit
 from labs_helpers.fit.objectives import (
-    Objective, RewardObjective, SFTObjective, SoftRewardObjective,
+    Objective, RankingObjective, RewardObjective, SFTObjective, SoftRewardObjective,
 )
 from labs_helpers.fit.preferences import (
     KTOObjective, PairObjective, SLiCObjective, SoftPairObjective,

@@ -154,7 +154,8 @@ def fit(
 
 def parts_of(run: Run, encoded: list[Encoded]) -> Parts:
     """How batches are cut; notes of each row as what length it is `read`."""
-    reader, sequences = language_model(run.model), len(encoded[0].get("answers", [0]))
+    reader = language_model(run.model)
+    sequences = max(len(row.get("answers", [0])) for row in encoded)
     pairs = sequences > 1 and reader is not None and reads_together(reader)
     for row in encoded:
         row["read"] = row["length"]

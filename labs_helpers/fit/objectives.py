@@ -276,6 +276,63 @@ class SoftRewardObjective(RewardObjective):
         return loss, {"accuracy": share_right(chosen - rejected)}
 
 
+class RankingObjective(RewardObjective):
+    """Bradley-Terry on all comparisons of a prompt's answers, each answer read once.
+
+    A row is a list of `Preference`s with one prompt, as `by_prompt` makes them, and the
+    batch size counts prompts (arXiv 2203.02155, section 3.5). The loss is the mean over
+    comparisons.
+
+    Args:
+        reward_model: gives tokenizer and heads; `fit` trains the model it is given.
+    """
+
+    def __init__(self, reward_model: RewardModel):
+        super().__init__(reward_model)
+
+    def encode(self, row: Sequence[Preference]) -> Encoded:
+        """Give the tokens of the answers; their target is who won against whom."""
+        places: dict[str, int] = {}
+        answers, compared = [], []
+        for preference in row:
+            require_kind(preference, Preference)
+            pair = []
+            for *before, last in (preference.chosen, preference.rejected):
+                asked = [*row[0].prompt, *before]
+                key = repr((before, last["content"]))
+                if key not in places:
+                    places[key] = len(answers)
+                    tokens = self.reward_model.encode(asked, last["content"])
+                    answers.append((tokens, ()))
+                pair.append(places[key])
+            compared.append((*pair, self._head(preference)))
+        length = max(len(tokens) for tokens, _ in answers)
+        return {"answers": answers, "target": compared, "length": length}
+
+    def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> int:
+        """How many comparisons the batch has."""
+        return sum(len(row["target"]) for row in batch)
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded], whole: int | None = None
+    ) -> tuple[Float[Tensor, ""], Metrics]:
+        """Score every answer once, then compare."""
+        device = next(model.parameters()).device
+        sequences = [tokens for row in batch for tokens, _ in row["answers"]]
+        tokens, lengths = pad_right(sequences)
+        rewards = model(tokens.to(device), lengths.to(device)).float()
+        compared, start = [], 0
+        for row in batch:
+            compared += [(start + i, start + j, head) for i, j, head in row["target"]]
+            start += len(row["answers"])
+        first, second, head = torch.tensor(compared, device=device).T
+        chosen, rejected = rewards[first, head], rewards[second, head]
+        loss = bradley_terry_loss(chosen, rejected)
+        if whole is not None:
+            loss = loss * (len(compared) / whole)
+        return loss, {"accuracy": mean_of((1 + (chosen - rejected).sign()) / 2)}
+
+
 def soft_label(row: Preference) -> float:
     """The probability that the chosen answer is better; 1 where nothing is said."""
     label = row.meta.get("probability", 1.0)

@@ -15,6 +15,7 @@ from labs_helpers.fit import (
     FitConfig,
     History,
     Objective,
+    RankingObjective,
     RewardObjective,
     SFTObjective,
     TrainingStopped,
@@ -421,6 +422,23 @@ class TestReward:
             [{"role": "assistant", "content": "You."}],
         )
         assert objective.encode(text) == objective.encode(messages)
+
+    def test_a_ranking_is_its_comparisons_each_answer_read_once(self, model):
+        torch.nn.init.normal_(model.head.weight)
+        said = ["Nobody.", "I do not care at all.", "You."]
+        row = [
+            Preference("Who?", said[i], said[j]) for i, j in ((0, 1), (1, 2), (0, 2))
+        ]
+        ranked = RankingObjective(model)
+        encoded = ranked.encode(row)
+        assert len(encoded["answers"]) == 3
+        assert encoded["target"] == [(0, 1, 0), (1, 2, 0), (0, 2, 0)]
+        loss, metrics = ranked.loss(model, [encoded])
+        pairs = RewardObjective(model)
+        expected, by_pair = pairs.loss(model, [pairs.encode(pair) for pair in row])
+        torch.testing.assert_close(loss, expected)
+        assert metrics["accuracy"] == pytest.approx(by_pair["accuracy"])
+        assert metrics["accuracy"].count == 3
 
     def test_both_are_objectives(self, model, tiny_tokenizer):
         assert isinstance(RewardObjective(model), Objective)

@@ -14,6 +14,7 @@ from labs_helpers.fit import (
     FitConfig,
     KTOObjective,
     PairObjective,
+    RankingObjective,
     RewardObjective,
     SFTObjective,
     SLiCObjective,
@@ -32,6 +33,10 @@ PAIRS = [
     Preference(f"Who cleans hall {i}?", WORDS[i], WORDS[-1 - i], margin=i / 3)
     for i in range(6)
 ]
+RANKINGS = [
+    [Preference(f"Who cleans hall {i}?", *WORDS[j : j + 2]) for j in range(1 + i % 3)]
+    for i in range(6)
+]
 SINGLES = [Unpaired("Who?" * (i + 1), WORDS[i], i % 3 == 0) for i in range(6)]
 
 OBJECTIVES = {
@@ -42,6 +47,7 @@ OBJECTIVES = {
     "slic": (lambda t, r, m: SLiCObjective(t, partial(slic_loss, weight=0.7)), PAIRS),
     "kto": (lambda t, r, m: KTOObjective(t, r), SINGLES),
     "reward": (lambda t, r, m: RewardObjective(m, True, 0.1), PAIRS),
+    "reward of rankings": (lambda t, r, m: RankingObjective(m), RANKINGS),
     "soft reward": (lambda t, r, m: SoftRewardObjective(m), PAIRS),
 }
 

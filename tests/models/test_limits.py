@@ -14,6 +14,7 @@ from labs_helpers.fit import (
     FitConfig,
     KTOObjective,
     PairObjective,
+    RankingObjective,
     RewardObjective,
     SFTObjective,
     SLiCObjective,
@@ -100,21 +101,26 @@ class TestTrainingsRows:
         config = GPT2Config(vocab_size=300, bos_token_id=None, eos_token_id=1, **sizes)
         return GPT2LMHeadModel(config).eval()
 
-    @pytest.mark.parametrize("kind", ["sft", "pairs", "slic", "kto", "reward"])
+    @pytest.mark.parametrize(
+        "kind", ["sft", "pairs", "slic", "kto", "reward", "ranked"]
+    )
     def test_longer_than_the_models_positions(self, tokenizer, kind):
         model = self.model(16)
         long = "The hall is made of stone and of glass."
         rows = [Preference("Who?", "I.", said) for said in ("You.", long)]
-        if kind == "reward":
+        if kind in ("reward", "ranked"):
             model = RewardModel.from_policy(model, tokenizer=tokenizer)
         if kind in ("sft", "kto"):
             rows = [Unpaired(row.prompt, row.rejected, True) for row in rows]
+        if kind == "ranked":
+            rows = [[row] for row in rows]
         objective = {
             "sft": lambda: SFTObjective(tokenizer),
             "pairs": lambda: PairObjective(tokenizer, self.model(16)),
             "slic": lambda: SLiCObjective(tokenizer),
             "kto": lambda: KTOObjective(tokenizer, self.model(16)),
             "reward": lambda: RewardObjective(model),
+            "ranked": lambda: RankingObjective(model),
         }[kind]()
         with pytest.raises(ValueError, match=r"row 1 is \d+ tokens.*has 16 positions"):
             fit(model, rows, objective, FitConfig(lr=1e-3, steps=1, progress=False))
