@@ -21,11 +21,18 @@ from labs_helpers.common.files import ROOT
 from labs_tools.endings import silence, tell
 
 # Plain text, which logs and screen readers take as terminals do.
-app = typer.Typer(
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+PLAIN = {
+    "add_completion": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+app, annotations = typer.Typer(**PLAIN), typer.Typer(**PLAIN)
+app.add_typer(
+    annotations,
+    name="annotations",
+    help="Comparisons that people have made.",
+    short_help="merge the comparisons that people have made",
 )
 Command = Callable[..., int]
 Place = Path | None
@@ -56,16 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def command(help: str, extra: str = "lab") -> Callable[[Command], Command]:
+def command(
+    help: str, extra: str = "lab", of: typer.Typer = app
+) -> Callable[[Command], Command]:
     """Make a function a subcommand that ends in its exit code, or in a sentence.
 
     Args:
         help: its line in `labs --help`; its docstring is what `labs NAME --help` says.
         extra: what it needs installed, for imports that fail.
+        of: the command that it belongs to.
     """
 
     def register(function: Command) -> Command:
-        @app.command(short_help=help)
+        @of.command(short_help=help)
         @functools.wraps(function)
         def ends(**options: object) -> None:
             try:
@@ -189,6 +199,31 @@ def grade(
     from labs_tools.grading.grade import grade
 
     return grade(folder, out, sources, roster, jobs)
+
+
+@annotations.callback()
+def comparisons() -> None:
+    """Comparisons that people have made in the labs."""
+
+
+@command("make one file of several people's, and say who agrees", of=annotations)
+def merge(
+    files: Annotated[list[Path], Argument(metavar="FILE", help="Of the annotator.")],
+    out: Annotated[
+        Place,
+        Option(metavar="FILE", help="Without, build/labs/class_preferences.jsonl."),
+    ] = None,
+) -> int:
+    """Make one file of several people's comparisons, and say who agrees with whom.
+
+    People of one name are told apart by their files' names or folders. For each: how
+    often they agree with themselves, kappa with the others, Krippendorff's alpha
+    without them, and how sharply they follow what all share.
+    """
+    from labs_helpers.course.results import results_folder
+    from labs_tools.annotations import merge
+
+    return merge(files, out or results_folder() / "class_preferences.jsonl")
 
 
 @command("say what this machine has and what is missing")

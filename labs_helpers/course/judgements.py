@@ -119,6 +119,15 @@ def choice_of(row: dict[str, Any]) -> str:
     return "tie" if (row.get("meta") or {}).get("choice") == "tie" else "skip"
 
 
+def said_of(pair: Pair, row: dict[str, Any] | None) -> float:
+    """A row's verdict on a pair: 1 its first answer, 0 the other, 0.5 a tie; or NaN."""
+    if row is None or choice_of(row) == "skip":
+        return float("nan")
+    if choice_of(row) == "tie":
+        return 0.5
+    return float(text_of(row["chosen"]) == text_of(pair.first))
+
+
 def as_preference(pair: Pair, row: dict[str, Any]) -> Preference:
     """The preference in a row, in the format of the pair that it is about."""
     chosen, rejected = pair.first, pair.second

@@ -20,6 +20,7 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
+from labs_helpers.course import own_model
 from labs_helpers.course.exercises import (
     CheckFailed,
     Diagnosis,
@@ -46,7 +47,8 @@ from labs_helpers.course.results import (
 )
 from labs_helpers.course.task import load_task
 from labs_helpers.data import Task
-from labs_helpers.models import default_device_and_dtype
+from labs_helpers.models import RewardModel, default_device_and_dtype
+from labs_helpers.safety import ModelCard
 
 LABS = {
     1: "Reward models",
@@ -161,6 +163,22 @@ class Lab:
     def needs_truth(self) -> bool:
         """Say whether the task knows the true reward, in one line if it does not."""
         return self.needs("truth")
+
+    # The student's own reward model
+
+    def keep_reward_model(self, model: RewardModel, card: ModelCard) -> None:
+        """Save the student's own reward model with its card, for later labs."""
+        folder = own_model.keep(model, card, self.profile)
+        print(f"Your reward model and its card are in {os.path.relpath(folder)}.")
+
+    def own_reward_model(self) -> RewardModel | None:
+        """Load what Lab 1 kept with this profile, model and data, and say so."""
+        folder = own_model.kept(self.profile)
+        if folder is None:
+            print("No reward model of your own: Lab 1 keeps one for this profile.")
+            return None
+        print(f"Your own reward model of Lab 1, {os.path.relpath(folder)}.")
+        return RewardModel.from_pretrained(folder)
 
     # Claims and predictions
 

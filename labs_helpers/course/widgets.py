@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labs_helpers.course.annotations import append_line, mend, read_lines
 from labs_helpers.course.judgements import (
     Pair,
@@ -23,6 +25,7 @@ from labs_helpers.course.judgements import (
     as_row,
     choice_of,
     key_of,
+    said_of,
     text_of,
 )
 from labs_helpers.data import Preference
@@ -70,7 +73,7 @@ class Annotator:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"name is that of a person, as text; got {name!r}")
         self.name = name
-        given = [as_pair(i, pair) for i, pair in enumerate(pairs, 1)]
+        given = self._given = [as_pair(i, pair) for i, pair in enumerate(pairs, 1)]
         rng = random.Random(seed)
         differ = [pair for pair in given if pair.differs]
         self._pairs = [p.turned() if rng.random() < 0.5 else p for p in differ]
@@ -93,6 +96,23 @@ class Annotator:
             for index, row in self._rows.items()
             if "chosen" in row
         ]
+
+    @property
+    def verdicts(self) -> np.ndarray:
+        """What was said of each pair: 1 its first answer, 0 its second, 0.5 a tie.
+
+        In the order in which the pairs were given; NaN where nothing was said, also of
+        pairs that were skipped. A pair that was given twice has two verdicts.
+        """
+        self._resume()
+        differing = iter(range(len(self._pairs)))
+        places = [next(differing) if pair.differs else None for pair in self._given]
+        return np.array(
+            [
+                said_of(pair, self._rows.get(place))
+                for pair, place in zip(self._given, places, strict=True)
+            ]
+        )
 
     @property
     def judged(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from labs_helpers.course.judgements import Pair
@@ -112,6 +113,21 @@ def test_same_pair_twice_is_asked_twice(path):
     annotator = Annotator([PAIRS[0], PAIRS[0]], path)
     annotator.choose("A")
     assert Annotator([PAIRS[0], PAIRS[0]], path).progress.startswith("1 of 2")
+
+
+def test_verdicts_are_about_the_pairs_as_they_were_given(path):
+    pairs = [*PAIRS, ("What is <b>?", "the same", "the same"), PAIRS[0]]
+    annotator = Annotator(pairs, path)
+    for choice in ("A", "B", "tie", "skip"):
+        annotator.choose(choice)
+    first, second, tie, skipped, same, again = annotator.verdicts
+    said = [row.chosen[-1]["content"] for row in annotator.preferences]
+    assert [first, second] == [text.startswith("first") for text in said]
+    assert tie == 0.5
+    assert np.isnan([skipped, same, again]).all()
+    annotator.choose("A")
+    shown = annotator._pairs[-1].first.startswith("first")
+    assert annotator.verdicts[-1] == shown
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20, -2])
