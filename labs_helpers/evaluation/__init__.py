@@ -14,9 +14,6 @@ from labs_helpers.evaluation.win_rates import (
 from labs_helpers.evaluation.estimates import Estimate, across_seeds, bootstrap
 from labs_helpers.evaluation.estimates import difference, mean, paired_difference
 from labs_helpers.evaluation.estimates import proportion, rate
-from labs_helpers.evaluation.estimates import (
-    Estimate, bootstrap, mean, paired_difference, proportion, rate,
-)
 from labs_helpers.evaluation.annotators import annotator_sharpness
 from labs_helpers.evaluation.comparisons import (
     bradley_terry_ratings, cohen_kappa, comparisons_needed, krippendorff_alpha,
