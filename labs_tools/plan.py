@@ -164,11 +164,12 @@ def lab1(s: Any) -> list[Work]:
     """Pieces of Lab 1."""
     rows, pair = 2 * s.batch_size, 2 * s.max_length
     fit = Work("reward models", 0, rows, s.max_length, share=s.kept_layers)
-    pairs = s.pairs * s.epochs + s.head_pairs * s.epochs + s.few_pairs * s.few_epochs
-    tested = 4 * (s.test_pairs + s.calibration_pairs) * pair
+    # Trained twice: as asked, and on perturbed copies.
+    groups = 2 * s.passes * s.head_pairs / s.group_batch
+    tested = 4 * (s.test_pairs + s.calibration_pairs + s.robust_pairs) * pair
     drawn = s.prompts * s.samples
     return [
-        fit._replace(steps=pairs / s.batch_size, read=tested),
+        fit._replace(rows=2 * s.group_batch, steps=groups, read=tested),
         fit._replace(name="the loop by hand", steps=s.hand_steps, whole=True),
         fit._replace(name="TRL", steps=2 * s.trl_steps, whole=True, copied=True),
         sampled(drawn, s.max_new_tokens, 4 * drawn * s.max_length),

@@ -12,4 +12,5 @@ from labs_helpers.world.goals import (
 )
 from labs_helpers.world.gold import DIMENSIONS, Gold, kept_traits, score
 from labs_helpers.world.perturb import PERTURBATIONS, perturbed
+from labs_helpers.world.reward import SurprisalRewardModel, surprisal
 from labs_helpers.world.task import town_task

@@ -141,11 +141,15 @@ def known(
     """P(chosen is preferred to rejected) of labelled rows, in their dimension: (B,)."""
     found = []
     for row in rows:
-        prompt = Prompt(tuple(row.prompt), row.meta)
-        pair = Pair(prompt, _text(row.chosen), _text(row.rejected))
         asked = [_asked(who, row.dimension) for who in annotators]
-        found.append(probabilities([pair], asked)[0])
+        found.append(probabilities([pair_of(row)], asked)[0])
     return np.array(found)
+
+
+def pair_of(row: Preference) -> Pair:
+    """The pair that a label is about, the chosen answer first."""
+    prompt = Prompt(tuple(row.prompt), row.meta)
+    return Pair(prompt, _text(row.chosen), _text(row.rejected))
 
 
 def differing(

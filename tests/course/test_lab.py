@@ -317,7 +317,7 @@ def test_report_in_text_and_html(lab):
     lab.predict("key", 1)
     lab.compare("key", 2)
     report = lab.report()
-    for part in ("Lab 1", "<b> is good", "does not hold", "0 of 17 points", "key"):
+    for part in ("Lab 1", "<b> is good", "does not hold", "0 of 20 points", "key"):
         assert part in repr(report)
     html = report._repr_html_()
     assert "&lt;b&gt; is good" in html

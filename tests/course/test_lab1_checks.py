@@ -176,6 +176,26 @@ def pair_batch_zipped(chosen, rejected, heads, pad):
     return tokens, lengths, torch.stack([pair[2] for pair in pairs])
 
 
+def designed_loop(counts, caps, weights, broken):
+    rewards = []
+    for row, rules in zip(counts.tolist(), broken.tolist(), strict=True):
+        paid = zip(row, caps.tolist(), weights.tolist(), strict=True)
+        worth = sum(w * min(c, cap) / cap for c, cap, w in paid) / weights.sum().item()
+        rewards.append(0.0 if any(rules) else worth)
+    return torch.tensor(rewards, dtype=counts.dtype)
+
+
+def designed_clamped(counts, caps, weights, broken):
+    worth = (counts / caps).clamp(max=1).mul(weights).sum(1) / weights.sum()
+    return torch.where((broken > 0).any(dim=1), torch.zeros_like(worth), worth)
+
+
+def designed_einsum(counts, caps, weights, broken):
+    shares = torch.where(counts > caps, caps, counts) / caps
+    kept = (broken <= 0).to(counts.dtype).prod(dim=1)
+    return torch.einsum("bk,k,b->b", shares, weights / weights.sum(), kept)
+
+
 STYLES = {
     "1.1": (ceiling_loop, ceiling_absolute, ceiling_einsum),
     "1.2": (
@@ -189,6 +209,7 @@ STYLES = {
     "1.5": (gap_loop, gap_einsum, gap_library),
     "1.6": (best_of_n_loop, best_of_n_torch, best_of_n_taken_along),
     "1.7": (pair_batch_loop, pair_batch_argsort, pair_batch_zipped),
+    "1.8": (designed_loop, designed_clamped, designed_einsum),
 }
 
 

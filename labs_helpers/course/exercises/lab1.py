@@ -177,6 +177,34 @@ def pair_batch_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inpu
     return tensors(flavour, chosen=chosen, rejected=rejected, heads=heads, pad=pad)
 
 
+def designed_reward(
+    counts: Float[Tensor, "B K"],
+    caps: Float[Tensor, " K"],
+    weights: Float[Tensor, " K"],
+    broken: Float[Tensor, "B M"],
+) -> Float[Tensor, " B"]:
+    """Weighted mean of what each count reaches of its cap; 0 where a rule is broken."""
+    reached = torch.minimum(counts, caps) / caps
+    worth = reached @ weights / weights.sum()
+    return worth * (broken == 0).all(dim=1)
+
+
+def designed_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """What is counted in answers, from where on it no longer pays, and broken rules."""
+    kinds, rules = int(rng.integers(2, 5)), int(rng.integers(2, 4))
+    if flavour == "one count, one rule":
+        kinds = rules = 1
+    caps = rng.integers(2, 5, size=kinds).astype(float)
+    least = 5 if flavour == "much of everything" else 0
+    counts = rng.integers(least, 9, size=(size, kinds)).astype(float)
+    broken = rng.integers(1, 4, size=(size, rules)) * (rng.random((size, rules)) < 0.3)
+    if flavour in ("nothing broken", "much of everything"):
+        broken[:] = 0
+    weights = rng.uniform(0.5, 3.0, size=kinds)
+    drawn = {"counts": counts, "caps": caps, "weights": weights}
+    return tensors(flavour, **drawn, broken=broken.astype(float))
+
+
 EXERCISES = (
     Exercise(
         "1.1",
@@ -236,5 +264,13 @@ EXERCISES = (
         pair_batch_inputs,
         "plain; another padding token; padding is the end token",
         (3, 20, 3),
+    ),
+    Exercise(
+        "1.8",
+        "A reward designed",
+        designed_reward,
+        designed_inputs,
+        "plain; float64; nothing broken; much of everything; one count, one rule",
+        (2, 15, 3),
     ),
 )

@@ -133,7 +133,7 @@ def test_own_run_is_read_from_the_outputs(monkeypatch, tmp_path):
     data = {"text/plain": repr(lab.report()), "text/html": "<b>"}
     own = submissions.own_run([{"output_type": "stream"}, 3, {"data": data}])
     assert own.profile == "tiny"
-    assert own.points == "0 of 17 points"
+    assert own.points == "0 of 20 points"
     measured = "0.5 (95 % 0.3 to 0.7)"
     assert own.claims == (("It works, mostly.", measured, "at least 0.25", "holds"),)
     assert submissions.own_run([]) is None
