@@ -1,9 +1,8 @@
 """What offline training minimises: encode a row once, then a loss for each batch.
 
 An objective turns a row of data into token ids (before training, once) and a list of
-encoded rows into a scalar loss. It pads on the right and passes no attention mask: a
-causal model's real tokens never see what stands to their right, and without a mask
-the attention takes its fast path.
+encoded rows into a scalar loss. It pads on the right: a causal model's real tokens
+never see what stands there.
 """
 
 from collections.abc import Callable, Sequence
