@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,8 @@ import typer
 from typer import Argument, Option
 
 from labs_helpers import __version__
-from labs_helpers.common.files import ROOT
 from labs_tools.endings import silence, tell
+from labs_tools.finding import find_notebooks, graded
 
 # Plain text, which logs and screen readers take as terminals do.
 PLAIN = {
@@ -152,7 +152,7 @@ def run(
     from labs_helpers.course.results import results_folder
 
     chosen = load_profile(profile)
-    if _labs(notebooks):
+    if graded(notebooks):
         require(chosen)
     from labs_tools.notebooks import run
 
@@ -193,7 +193,7 @@ def grade(
     Writes the grades and, to a folder of the same name, a gradebook, feedback for each
     student and a report on the class. Interrupted, it goes on where it was.
     """
-    sources = _labs(find_notebooks([] if lab is None else [str(lab)]))
+    sources = graded(find_notebooks([] if lab is None else [str(lab)]))
     import nbgrader  # noqa: F401 - better known now than after the grading
 
     from labs_tools.grading.grade import grade
@@ -384,40 +384,6 @@ def bench(
     rows = benchmarks.run(out, trl_ppo, runs)
     print(f"written to {os.path.relpath(out)}")
     return int(any(row.ratio < row.bar for row in rows))
-
-
-def find_notebooks(names: Sequence[str]) -> dict[str, Path]:
-    """Find notebooks, all if none is named, by what `start` calls them, in order."""
-    folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
-    folder = next((f for f in folders if f.is_dir()), folders[0])
-    found = {}
-    for path in sorted([*folder.glob("*.ipynb"), *folder.glob("further/*.ipynb")]):
-        if named := re.match(
-            r"(further/)?\d+(?=_)", path.relative_to(folder).as_posix()
-        ):
-            found[named[0]] = path
-    if not found:
-        raise FileNotFoundError(
-            f"no notebooks in {folder}. Run labs in the folder of the project."
-        )
-    groups = {name.partition("/")[0] for name in found}  # further is all of its own
-    if missing := sorted({*names} - found.keys() - groups):
-        raise FileNotFoundError(
-            f"there is no lab {', '.join(missing)} in {folder}; there is "
-            f"{', '.join(found)}"
-        )
-    return {
-        name: path
-        for name, path in found.items()
-        if not names or {name, name.partition("/")[0]} & {*names}
-    }
-
-
-def _labs(notebooks: Mapping[str, Path]) -> dict[int, Path]:
-    """Those of them that have exercises, and models by the profile, by number."""
-    return {
-        int(name): x for name, x in notebooks.items() if name.isdecimal() and int(name)
-    }
 
 
 if __name__ == "__main__":  # as `accelerate launch -m` and `torchrun -m` start it

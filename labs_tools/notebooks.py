@@ -70,8 +70,8 @@ def run(
     begun: list[str] = []  # what stands of others is of an earlier run
     for lab, path in notebooks.items():
         begun.append(lab)
+        notebook = read_notebook(path)  # before what it left earlier is forgotten
         forget_results(out, lab)
-        notebook = read_notebook(path)
         try:
             failure, stopped = execute(notebook, path, profile, out), ""
         except Interrupted as interruption:

@@ -182,11 +182,12 @@ def lab2(s: Any) -> list[Work]:
     hand = Work("the loop by hand", 2 * s.hand_steps, 2 * s.hand_batch, s.max_length)
     steps, scored = s.trl_steps, {"whole": True, "scores": True}
     drawn = 8 * s.prompts * s.answers + 5 * s.all_prompts * s.samples
+    drawn += 12 * s.all_prompts * s.wide_answers  # until both are equally far
     return [
         Work("DPO, IPO, KTO and SLiC", 4 * s.epochs * s.pairs / s.batch_size, rows,
              s.max_length, read=(s.pairs + 8 * s.test_pairs) * pair),
         hand._replace(**scored),
-        Work("TRL", 3 * steps, 2 * s.trl_batch, s.max_length, copied=True, **scored),
+        Work("TRL", 2 * steps, 2 * s.trl_batch, s.max_length, copied=True, **scored),
         sampled(drawn, s.max_new_tokens, drawn * s.max_length),
         reinforced("PPO", s, s.ppo_updates, s.ppo_samples, s.ppo_tokens),
     ]  # fmt: skip

@@ -4,7 +4,8 @@
 from labs_helpers.fit.history import History
 from labs_helpers.fit.loop import FitConfig, fit
 from labs_helpers.fit.objectives import (
-    Objective, RankingObjective, RewardObjective, SFTObjective, SoftRewardObjective,
+    Objective, PretrainingObjective, RankingObjective, RewardObjective, SFTObjective,
+    SoftRewardObjective,
 )
 from labs_helpers.fit.preferences import (
     KTOObjective, PairObjective, SLiCObjective, SoftPairObjective,

@@ -1,12 +1,11 @@
 """What offline training minimises: encode a row once, then a loss for each batch.
 
 An objective turns a row of data into token ids (before training, once) and a list of
-encoded rows into a scalar loss. It pads on the right and passes no attention mask: a
-causal model's real tokens never see what stands to their right, and without a mask
-the attention takes its fast path.
+encoded rows into a scalar loss. It pads on the right: a causal model's real tokens
+never see what stands there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -170,6 +169,51 @@ class SFTObjective(Objective):
         read = states(model, tokens[:, :-1], predicted)
         loss = read.each(surprise, tokens[:, 1:][predicted]).mean()
         return loss if whole is None else loss * (int(predicted.sum()) / whole), {}
+
+
+class PretrainingObjective(Objective):
+    """Another objective with a pretraining loss added, against forgetting.
+
+    PPO-ptx's second term (arXiv 2203.02155, eq. 2) for training on rows. Parts of a
+    batch replay rows of their own.
+
+    Args:
+        objective: what is to be learnt.
+        pretraining_loss: of the model, weighted; `rl.pretraining_mix` makes one.
+    """
+
+    def __init__(
+        self, objective: Objective, pretraining_loss: Callable[[nn.Module], Tensor]
+    ):
+        self.objective = objective
+        self.pretraining_loss = pretraining_loss
+
+    def encode(self, row: Any) -> Encoded:
+        """As the objective does."""
+        return self.objective.encode(row)
+
+    def check(self, model: nn.Module, rows: Sequence[Encoded], smallest: int) -> None:
+        """As the objective does."""
+        self.objective.check(model, rows, smallest)
+
+    def prepare(self, model: nn.Module, rows: Sequence[Encoded]) -> None:
+        """As the objective does."""
+        self.objective.prepare(model, rows)
+
+    def whole(self, model: nn.Module, batch: list[Encoded], size: int) -> Any:
+        """What the objective's parts need to know, and how many rows there are."""
+        return self.objective.whole(model, batch, size), len(batch)
+
+    def loss(
+        self, model: nn.Module, batch: list[Encoded], whole: Any = None
+    ) -> tuple[Float[Tensor, ""], Metrics]:
+        """The objective's loss and metrics, plus the pretraining loss."""
+        known, rows = whole or (None, len(batch))
+        loss, metrics = self.objective.loss(model, batch, known)
+        share = len(batch) / rows
+        if known is None:
+            loss = loss * share
+        return loss + share * self.pretraining_loss(model), metrics
 
 
 class RewardObjective(Objective):

@@ -92,6 +92,8 @@ class PairObjective(Objective):
         )
         chosen, rejected = (logprobs.detach() - reference).chunk(2)
         metrics = _pair_metrics(chosen - rejected, logprobs)
+        metrics["chosen_logratio"] = chosen.mean().item()
+        metrics["rejected_logratio"] = rejected.mean().item()
         if isinstance(result, PreferenceLoss):  # it knows the rewards' unit
             margins = result.chosen_rewards - result.rejected_rewards
             metrics["reward_margin"] = margins.mean().item()

@@ -10,7 +10,7 @@ from labs_helpers.plots.rl import (
     trust_region_step, variance_by_baseline,
 )
 from labs_helpers.plots.policies import (
-    answer_probabilities, comparisons_for_proof, gold_against_kl,
+    answer_probabilities, comparisons_for_proof, gain_and_tax, gold_against_kl,
     gold_against_kl_by_method, preference_logprobs, ratings, win_rates,
 )
 from labs_helpers.plots.safety import (

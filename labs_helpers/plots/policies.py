@@ -20,6 +20,7 @@ from labs_helpers.plots.style import (
     level,
     name_rows,
     new_figure,
+    new_panels,
     point,
     styled,
 )
@@ -151,22 +152,36 @@ def ratings(estimates: Mapping[str, Estimate], baseline: str | None = None) -> F
 
 @styled
 def preference_logprobs(history: History) -> Figure:
-    """Draw the mean log-probs of chosen and rejected answers in the course of training.
+    """Draw how far chosen and rejected answers moved from the reference in training.
 
-    Their distance is what a preference loss asks for; both may fall.
+    A panel each, for one may move a hundred times as far as the other: their distance
+    is what a preference loss asks for, and both may fall.
     """
-    figure, axes = new_figure()
-    for side in ("chosen", "rejected"):
-        logged = np.isfinite(history[f"{side}_logprob"])
-        y = history[f"{side}_logprob"][logged]
-        (line,) = axes.plot(history["step"][logged], y, label=side)
-        line.set_markersize(5 if logged.sum() <= 15 else 0)
-        axes.axhline(y[0], color=line.get_color(), ls=":", lw=1.4, marker="")
-    axes.set(
-        xlabel="optimiser step (dotted: where each began)",
-        ylabel="mean log-prob of an answer (nats)",
-    )
-    axes.legend()
+    figure, panels = new_panels(9.0, 4.0, 2)
+    for i, (side, axes) in enumerate(zip(("chosen", "rejected"), panels, strict=True)):
+        logged = np.isfinite(history[f"{side}_logratio"])
+        look = {"color": COLOURS[i], "marker": MARKERS[i], "label": side}
+        look["markersize"] = 5 if logged.sum() <= 15 else 0
+        steps, moved = history["step"][logged], history[f"{side}_logratio"][logged]
+        axes.plot(steps, moved, **look)
+        level(axes, (0.0, "the reference"))
+        axes.set(xlabel="optimiser step", title=f"{side} answers")
+        axes.legend()
+    panels[0].set_ylabel("mean log-prob, less the reference's (nats)")
+    return figure
+
+
+@styled
+def gain_and_tax(policies: Mapping[str, tuple[Estimate, Estimate]]) -> Figure:
+    """Draw policies by their gain in a goal, across, and their alignment tax, up."""
+    figure, axes = new_figure(8.0, 4.8)
+    level(axes, (0.0, "as before"))
+    level(axes, (0.0, "_no gain"), vertical=True)
+    for name, (gain, tax) in policies.items():
+        point(axes, gain, tax, label=name, markersize=8)
+    axes.set(xlabel="gain in the goal: win rate over the start, less one half")
+    axes.set_ylabel("tax: fall in the share of tasks done right")
+    axes.legend(**BESIDE)
     return figure
 
 

@@ -39,12 +39,7 @@ class AnswerStates(NamedTuple):
 
 
 def answer_states(model: nn.Module, rows: Sequence[Masked]) -> AnswerStates:
-    """Read answers after their prompts, in one forward pass.
-
-    Sequences are padded on the right and no attention mask is passed: a causal model's
-    real tokens never see what stands to their right, and without a mask the attention
-    takes its fast path.
-    """
+    """Read answers after their prompts, in one forward pass, a shared prompt once."""
     device = next(model.parameters()).device
     tokens = pad_right([tokens for tokens, _ in rows])[0].to(device)
     answer = pad_right([answer for _, answer in rows])[0].to(device)

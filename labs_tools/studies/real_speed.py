@@ -43,7 +43,7 @@ WORDS = 20  # is what the verifiable reward wants
 
 
 class Asked(NamedTuple):
-    """One run; a batch of RL is so many prompts, with several answers each."""
+    """One run; a batch of RL is so many answers, several to a prompt."""
 
     model: str
     data: str
@@ -117,7 +117,7 @@ def ours(asked: Asked) -> float:
             algorithm=asked.method,
             answers=ANSWERS,
             updates=STEPS + 1,
-            samples=asked.batch * ANSWERS,
+            samples=asked.batch,
             max_new_tokens=NEW,
             kl_weight=KL,
             lr=LR,
@@ -189,7 +189,7 @@ def theirs(asked: Asked) -> float:
         settings = trl_config(
             getattr(trl, f"{name}Config"),
             output_dir=folder,
-            per_device_train_batch_size=asked.batch * (ANSWERS if online else 1),
+            per_device_train_batch_size=asked.batch,
             max_steps=STEPS + 1,
             learning_rate=LR,
             **own,

@@ -62,7 +62,7 @@ def verified() -> Iterator[Row]:
         last, after = said(policy)
         for i in range(SHOWN):
             print(f"{unseen[i].text!r:.200}\n  {first.texts[i]!r}\n  {last.texts[i]!r}")
-        deviation = before.std(ddof=1)
+        deviation = float(before.std(ddof=1))
         yield {
             "model": Path(name).name,
             "algorithm": algorithm,

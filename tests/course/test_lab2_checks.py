@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.special import stdtrit
 
-from labs_helpers import losses
+from labs_helpers import evaluation, losses
 from labs_helpers.course.exercises import check, exercises_of
 from labs_helpers.course.exercises.lab2 import pair_logprobs
 from labs_helpers.losses import sequence_logprobs
@@ -236,6 +237,30 @@ def pair_logprobs_einsum(logits, tokens, prompt_lengths, lengths):
     return torch.einsum("btv,btv,bt->b", logprobs, said, mask.to(logits))
 
 
+def tax_loop(before, after):
+    lost = [
+        (sum(row) - sum(other)) / len(row)
+        for row, other in zip(before.tolist(), after.tolist(), strict=True)
+    ]
+    mean = sum(lost) / len(lost)
+    variance = sum((x - mean) ** 2 for x in lost) / (len(lost) - 1)
+    return before.new_tensor(mean), before.new_tensor(math.sqrt(variance / len(lost)))
+
+
+def tax_of_sums(before, after):
+    lost = (before - after).mean(-1)
+    spread = torch.sqrt(((lost - lost.mean()) ** 2).sum() / (len(lost) - 1))
+    return lost.mean(), spread / math.sqrt(len(lost))
+
+
+def tax_library(before, after):
+    a, b = (x.mean(1).double().numpy() for x in (before, after))
+    found = evaluation.paired_difference(a, b)
+    half = stdtrit(len(a) - 1, 0.975)
+    error = (found.high - found.low) / 2 / half
+    return before.new_tensor(found.value), before.new_tensor(error)
+
+
 def the_loss(function):
     """Take the loss out of what a function of the library returns beside it."""
     return lambda **given: function(**given).loss
@@ -255,6 +280,7 @@ STYLES = {
     "2.6": (slic_loop, slic_clamp, slic_library, losses.slic_loss),
     "2.7": (judged_loop, judged_by_signs, judged_where),
     "2.8": (pair_logprobs_loop, pair_logprobs_on_logits, pair_logprobs_einsum),
+    "2.9": (tax_loop, tax_of_sums, tax_library),
 }
 
 

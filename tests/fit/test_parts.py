@@ -14,6 +14,7 @@ from labs_helpers.fit import (
     FitConfig,
     KTOObjective,
     PairObjective,
+    PretrainingObjective,
     RankingObjective,
     RewardObjective,
     SFTObjective,
@@ -44,6 +45,12 @@ OBJECTIVES = {
     "dpo": (lambda t, r, m: PairObjective(t, r, dpo_loss), PAIRS),
     "ipo": (lambda t, r, m: PairObjective(t, r, partial(ipo_loss, beta=0.3)), PAIRS),
     "soft": (lambda t, r, m: SoftPairObjective(t, r), PAIRS),
+    "pretraining": (
+        lambda t, r, m: PretrainingObjective(
+            PairObjective(t, r), lambda model: sum(p.sum() for p in model.parameters())
+        ),
+        PAIRS,
+    ),
     "slic": (lambda t, r, m: SLiCObjective(t, partial(slic_loss, weight=0.7)), PAIRS),
     "kto": (lambda t, r, m: KTOObjective(t, r), SINGLES),
     "reward": (lambda t, r, m: RewardObjective(m, True, 0.1), PAIRS),

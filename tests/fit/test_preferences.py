@@ -105,6 +105,12 @@ class TestPairs:
             "accuracy": pytest.approx((difference > 0).float().mean().item()),
             "chosen_logprob": pytest.approx(four[0].mean().item(), rel=1e-4),
             "rejected_logprob": pytest.approx(four[1].mean().item(), rel=1e-4),
+            "chosen_logratio": pytest.approx(
+                (four[0] - four[2]).mean().item(), rel=1e-3, abs=1e-4
+            ),
+            "rejected_logratio": pytest.approx(
+                (four[1] - four[3]).mean().item(), rel=1e-3, abs=1e-4
+            ),
         }
 
     def test_a_step_is_one_pass_of_the_policy(self, policy, reference, tiny_tokenizer):

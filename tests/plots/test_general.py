@@ -22,7 +22,7 @@ ESTIMATES = [Estimate(0.2 * i, 0.2 * i - 0.1, 0.2 * i + 0.1, 50) for i in range(
 RUN = History([{"step": i, "loss": 1 / i, "accuracy": 0.5} for i in range(1, 9)])
 PREFERENCE_RUN = History(
     [
-        {"step": i, "chosen_logprob": -20.0 - i, "rejected_logprob": -22.0 - 3 * i}
+        {"step": i, "chosen_logratio": -0.1 * i, "rejected_logratio": -3.0 * i}
         for i in range(1, 9)
     ]
 )
@@ -85,6 +85,9 @@ FIGURES = {
     ),
     "ratings": lambda: plots.ratings(dict(zip("abc", ESTIMATES, strict=True)), "a"),
     "preference_logprobs": lambda: plots.preference_logprobs(PREFERENCE_RUN),
+    "gain_and_tax": lambda: plots.gain_and_tax(
+        {"alone": tuple(ESTIMATES[:2]), "averaged": tuple(ESTIMATES[1:])}
+    ),
     "comparisons_for_proof": lambda: plots.comparisons_for_proof(
         [5, 50, 500], {0.6: win_rate_power(0.6, [5, 50, 500])}
     ),

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from labs_helpers.fit import TrainingStopped
 from labs_helpers.models import PolicyWithValue
+from labs_helpers.models.memory import kin
 from labs_helpers.rl import RLConfig, collect, probe_policy, read, unscored
 from labs_helpers.rl.collecting import explained_variance, reference_of, repetition
 from labs_helpers.sampling import sample
@@ -97,6 +98,14 @@ class TestLogprobs:
         experience, _ = gather(policy, tokenizer)
         parts = experience.by_length(torch.arange(4), 4)
         lengths = [experience.take(rows).predicts.shape[1] for rows in parts]
+        ends = [experience.take(torch.tensor([i])).predicts.shape[1] for i in range(4)]
+        read_to = zip(experience.tokens.tolist(), ends, strict=True)
+        near = kin([tokens[:end] for tokens, end in read_to])
+        longest = [
+            max(ends[other] for other in range(4) if near[other] == near[row])
+            for row in torch.cat(parts).tolist()
+        ]
+        assert longest == sorted(longest)
         assert max(lengths) == lengths[-1]
         assert sorted(torch.cat(parts).tolist()) == [0, 1, 2, 3]
 

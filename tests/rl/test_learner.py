@@ -37,8 +37,8 @@ def parts(monkeypatch):
     seen = []
     original = Parts.of
 
-    def noted(self, lengths, at_least=1):
-        cut = original(self, lengths, at_least)
+    def noted(self, lengths, at_least=1, beside=None):
+        cut = original(self, lengths, at_least, beside)
         seen.append([len(part) for part in cut])
         return cut
 

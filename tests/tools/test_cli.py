@@ -7,6 +7,7 @@ import pytest
 
 from labs_tools import cli
 from labs_tools.endings import install
+from labs_tools.finding import find_notebooks
 
 
 @pytest.fixture
@@ -20,23 +21,23 @@ def project(tmp_path, monkeypatch):
 
 
 def test_all_notebooks_by_default(project):
-    names = {number: path.name for number, path in cli.find_notebooks([]).items()}
+    names = {number: path.name for number, path in find_notebooks([]).items()}
     assert names == {"1": "1_a.ipynb", "3": "3_c.ipynb"}
 
 
 def test_chosen_notebooks_in_order(project):
-    assert list(cli.find_notebooks(["3", "1", "3"])) == ["1", "3"]
+    assert list(find_notebooks(["3", "1", "3"])) == ["1", "3"]
 
 
 def test_further_is_a_group_and_after_the_labs(project):
     (project / "further").mkdir()
     for name in ("3_c.ipynb", "1_a.ipynb", "notes.ipynb"):
         (project / "further" / name).write_text("{}")
-    assert list(cli.find_notebooks([])) == ["1", "3", "further/1", "further/3"]
-    assert list(cli.find_notebooks(["further"])) == ["further/1", "further/3"]
-    assert list(cli.find_notebooks(["further/3", "1"])) == ["1", "further/3"]
+    assert list(find_notebooks([])) == ["1", "3", "further/1", "further/3"]
+    assert list(find_notebooks(["further"])) == ["further/1", "further/3"]
+    assert list(find_notebooks(["further/3", "1"])) == ["1", "further/3"]
     with pytest.raises(FileNotFoundError, match="no lab further/2"):
-        cli.find_notebooks(["further/2"])
+        find_notebooks(["further/2"])
 
 
 def test_what_only_reads_studies_needs_no_model_of_the_profile(project, monkeypatch):
@@ -141,7 +142,7 @@ def test_a_broken_notebook_is_one_line_with_its_name(project, capsys, content):
 def test_notebooks_of_other_names_are_left_alone(project):
     for name in ("2.5_x.ipynb", "4a_x.ipynb", "_5.ipynb"):
         (project / name).write_text("{}")
-    assert list(cli.find_notebooks([])) == ["1", "3"]
+    assert list(find_notebooks([])) == ["1", "3"]
 
 
 @pytest.mark.slow

@@ -263,6 +263,37 @@ def pair_logprobs_inputs(rng: np.random.Generator, size: int, flavour: str) -> I
     )
 
 
+def alignment_tax(
+    before: Float[Tensor, "P n"], after: Float[Tensor, "P n"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """How much the share of right answers fell, and the standard error of that.
+
+    Given is 1 for each right answer, else 0: n answers to each of P prompts. Prompts
+    are independent, answers to one prompt are not.
+    """
+    fallen = before.mean(dim=1) - after.mean(dim=1)
+    fall = fallen.mean()
+    error = fallen.std() / len(fallen) ** 0.5
+    return fall, error
+
+
+def tax_inputs(rng: np.random.Generator, size: int, flavour: str) -> Inputs:
+    """Answers to the same prompts before and after, some prompts easy, some hard."""
+    prompts, answers = size + 1, 2 + size
+    if flavour == "one answer to each prompt":
+        answers = 1
+    easy = rng.uniform(0.1, 0.9, size=(prompts, 1))
+    before = rng.random((prompts, answers)) < easy + 0.2
+    after = rng.random((prompts, answers)) < easy - 0.2
+    before[0], after[0] = True, False  # something has changed, and not for all alike
+    after[1] = before[1]
+    if flavour == "it rose":
+        before, after = after, before
+    if flavour == "nothing changed":
+        after = before
+    return tensors(flavour, before=before * 1.0, after=after * 1.0)
+
+
 EXERCISES = (
     Exercise(
         "2.1",
@@ -338,5 +369,13 @@ EXERCISES = (
         "token; padding is NaN",
         (3, 20, 3),
         gradients=("logits",),
+    ),
+    Exercise(
+        "2.9",
+        "The alignment tax and its standard error",
+        alignment_tax,
+        tax_inputs,
+        "plain; float64; one answer to each prompt; it rose; nothing changed",
+        (3, 15, 3),
     ),
 )
