@@ -47,8 +47,15 @@ def test_a_loss_curve_is_that_of_one_process(project, method, write):
     assert one.columns == two.columns
     for column in one.columns:
         if "seconds" not in column:
+            # Before its first step a policy is its own reference: every margin is 0
+            # but for rounding, whose sign is what `accuracy` would count.
+            first = 1 if (method, column) == ("dpo", "accuracy") else 0
             np.testing.assert_allclose(
-                one[column], two[column], rtol=1e-4, atol=1e-4, err_msg=column
+                one[column][first:],
+                two[column][first:],
+                rtol=1e-4,
+                atol=1e-4,
+                err_msg=column,
             )
     saved = load_file("two/model.safetensors")
     for name, tensor in load_file("one/model.safetensors").items():
