@@ -21,6 +21,7 @@ from labs_tools.grading.code import (
     used,
     without_magics,
 )
+from labs_tools.grading.protocol import MOST_TEXT
 from labs_tools.grading.submissions import Notebook, Refused, Submitted
 
 ANSWER, OWN, LAB = "answer", "own cell", "the lab"
@@ -76,7 +77,9 @@ def restore(notebook: Notebook, assignments: Sequence[Assignment]) -> Restored:
         if cell.kind in (SOLUTION, WRITTEN):
             exercise = exercise_of.get(cell.grade_id, cell.exercise)
             submitted = _answer(cell, notebook.cells, restored, exercise)
-            if submitted is not None:
+            if submitted is not None and len(submitted.source) > MOST_TEXT:
+                restored.flag(exercise, f"answer longer than {MOST_TEXT:,} characters")
+            elif submitted is not None:
                 found[cell.grade_id] = submitted
                 restored.answers[cell.grade_id] = submitted.source
         if cell.kind == CHECK:
@@ -170,7 +173,8 @@ def _pieces(
             neighbour = match.id
             if match.grade_id or _same(submitted.source, match.released):
                 continue
-        if submitted.code and id(submitted) not in answers:
+        is_own = submitted.code and id(submitted) not in answers
+        if is_own and len(submitted.source) <= MOST_TEXT:
             after.setdefault(neighbour, []).append(submitted)
     number = 0
     for cell in [None, *assignment.cells]:
