@@ -24,7 +24,7 @@ def cell_of(notebook, grade_id):
 
 @pytest.fixture(scope="session")
 def small_lab(tmp_path_factory):
-    """Lab 1 with two exercises, all that is none before them, and a written question."""
+    """Lab 1 with two exercises and a written question, and what comes before them."""
     notebook = nbformat.read(SOURCE, as_version=4)
     wanted = {f"{prefix}{name}" for name in KEPT for prefix in ("", "check_")}
     graded = [marks(c).get("grade_id") in wanted for c in notebook.cells]
