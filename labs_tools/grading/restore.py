@@ -6,7 +6,6 @@ functions, classes and constants are kept, and of these only what an answer may 
 grading needs no experiments.
 """
 
-import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,6 +19,7 @@ from labs_tools.grading.code import (
     suspicions,
     used,
     without_magics,
+    written,
 )
 from labs_tools.grading.protocol import MOST_TEXT
 from labs_tools.grading.submissions import Notebook, Refused, Submitted
@@ -200,7 +200,7 @@ def _needed(pieces: Sequence[Piece]) -> list[Piece]:
             wanted = []
             for statement in reversed(statements(piece.source)):
                 if named(statement) & names:
-                    wanted.append(ast.unparse(statement))
+                    wanted.append(written(statement, piece.source))
                     names |= used(wanted[-1])
             if wanted:
                 source = "\n".join(reversed(wanted))
