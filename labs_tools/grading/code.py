@@ -17,8 +17,19 @@ def definitions(source: str) -> str:
     import torch
     x = 3
     """
-    kept = [s for s in statements(without_magics(source)) if _is_definition(s)]
-    return "\n".join(map(ast.unparse, kept))
+    source = without_magics(source)
+    kept = [s for s in statements(source) if _is_definition(s)]
+    return "\n".join(written(statement, source) for statement in kept)
+
+
+def written(statement: ast.stmt, source: str) -> str:
+    """Write a statement anew; one that is nested too deeply stays as it stands."""
+    try:
+        return ast.unparse(statement)
+    except RecursionError:
+        decorators = getattr(statement, "decorator_list", ())
+        first = min(node.lineno for node in (statement, *decorators))
+        return "\n".join(source.split("\n")[first - 1 : statement.end_lineno])
 
 
 def without_magics(source: str) -> str:

@@ -101,8 +101,10 @@ def grade(
     _score_all(all_jobs, scored, jobs)
     entries = _entries(all_jobs, assignments)
     entries += _missing(entries, students or {}, assignments)
-    _record(entries, workspace, assignments)
-    reports.write(entries, out, workspace, no_wall)
+    try:
+        _record(entries, workspace, assignments)
+    finally:  # what was scored is on paper, whatever becomes of nbgrader's database
+        reports.write(entries, out, workspace, no_wall)
     _summary(entries, out, workspace)
     return int(any(entry.result.refused == GRADER_ERROR for entry in entries))
 

@@ -24,6 +24,7 @@ from traitlets.config import Config
 from labs_helpers.common.files import write_atomically
 from labs_tools.grading.assignment import Assignment
 from labs_tools.grading.scoring import Result
+from labs_tools.release import WRITE_HERE
 
 
 class Book:
@@ -36,6 +37,7 @@ class Book:
         config = Config()
         config.CourseDirectory.root = str(self.folder)
         config.CourseDirectory.db_url = self.url
+        config.ClearSolutions.text_stub = WRITE_HERE  # unchanged it earns 0
         config.Autograde.sanitize_preprocessors = [OverwriteCells]  # keeps outputs
         config.Autograde.autograde_preprocessors = [
             ClearMetadataPreprocessor,

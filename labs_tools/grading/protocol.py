@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 LENGTHS = struct.Struct(">II")
-MOST_TEXT = 10_000
+MOST_TEXT = 100_000  # characters, of a cell too
 MOST_JSON = 1 << 20
 MOST_DATA = 1 << 25
 DEEPEST = 8

@@ -90,9 +90,9 @@ def write(entries: Sequence[Entry], out: Path, workspace: Path, no_wall: str) ->
 def identifier(student: str) -> str:
     """Turn a name into one that every file system takes; different names stay so."""
     plain = re.sub(r"[^a-z0-9.-]+", "-", student.lower()).strip("-.")[:40] or "student"
-    if plain == student:
+    if plain == student and not re.search(r"-[0-9a-f]{10}$", plain):
         return plain
-    return f"{plain}-{hashlib.sha256(student.encode()).hexdigest()[:6]}"
+    return f"{plain}-{hashlib.sha256(student.encode()).hexdigest()[:10]}"
 
 
 # Tables

@@ -6,7 +6,6 @@ functions, classes and constants are kept, and of these only what an answer may 
 grading needs no experiments.
 """
 
-import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,7 +19,9 @@ from labs_tools.grading.code import (
     suspicions,
     used,
     without_magics,
+    written,
 )
+from labs_tools.grading.protocol import MOST_TEXT
 from labs_tools.grading.submissions import Notebook, Refused, Submitted
 
 ANSWER, OWN, LAB = "answer", "own cell", "the lab"
@@ -76,7 +77,9 @@ def restore(notebook: Notebook, assignments: Sequence[Assignment]) -> Restored:
         if cell.kind in (SOLUTION, WRITTEN):
             exercise = exercise_of.get(cell.grade_id, cell.exercise)
             submitted = _answer(cell, notebook.cells, restored, exercise)
-            if submitted is not None:
+            if submitted is not None and len(submitted.source) > MOST_TEXT:
+                restored.flag(exercise, f"answer longer than {MOST_TEXT:,} characters")
+            elif submitted is not None:
                 found[cell.grade_id] = submitted
                 restored.answers[cell.grade_id] = submitted.source
         if cell.kind == CHECK:
@@ -170,7 +173,8 @@ def _pieces(
             neighbour = match.id
             if match.grade_id or _same(submitted.source, match.released):
                 continue
-        if submitted.code and id(submitted) not in answers:
+        is_own = submitted.code and id(submitted) not in answers
+        if is_own and len(submitted.source) <= MOST_TEXT:
             after.setdefault(neighbour, []).append(submitted)
     number = 0
     for cell in [None, *assignment.cells]:
@@ -196,7 +200,7 @@ def _needed(pieces: Sequence[Piece]) -> list[Piece]:
             wanted = []
             for statement in reversed(statements(piece.source)):
                 if named(statement) & names:
-                    wanted.append(ast.unparse(statement))
+                    wanted.append(written(statement, piece.source))
                     names |= used(wanted[-1])
             if wanted:
                 source = "\n".join(reversed(wanted))

@@ -24,12 +24,15 @@ def cell_of(notebook, grade_id):
 
 @pytest.fixture(scope="session")
 def small_lab(tmp_path_factory):
-    """Lab 1 with two of its exercises and all that is no exercise before them."""
+    """Lab 1 with two exercises and a written question, and what comes before them."""
     notebook = nbformat.read(SOURCE, as_version=4)
     wanted = {f"{prefix}{name}" for name in KEPT for prefix in ("", "check_")}
     graded = [marks(c).get("grade_id") in wanted for c in notebook.cells]
     last = max(i for i, kept in enumerate(graded) if kept)
-    notebook.cells = notebook.cells[: last + 1]
+    written = next(
+        c for c in notebook.cells if c.cell_type == "markdown" and marks(c).get("grade")
+    )
+    notebook.cells = [*notebook.cells[: last + 1], written]
     path = tmp_path_factory.mktemp("lab") / "notebooks" / SOURCE.name
     path.parent.mkdir()
     nbformat.write(notebook, path)

@@ -1,5 +1,7 @@
 """Code of notebooks: what is kept of it, and what in it deserves a look."""
 
+import ast
+
 import pytest
 
 from labs_tools.grading.assignment import read_assignment
@@ -22,6 +24,13 @@ def test_lines_of_ipython_are_left_out():
     source = "%timeit f()\ndef f(x):\n    !ls\n    return x % 2"
     assert definitions(source) == "def f(x):\n    pass\n    return x % 2"
     assert without_magics("x = 5 % 3") == "x = 5 % 3"
+
+
+def test_what_is_nested_deeply_is_kept_as_it_stands():
+    deep = f"def f(x):\n    return {'-' * 900}x  # as it is"
+    with pytest.raises(RecursionError):
+        ast.unparse(ast.parse(deep))
+    assert definitions(f"y = 1\n@cache\n{deep}\nprint(y)") == f"y = 1\n@cache\n{deep}"
 
 
 ODD = {

@@ -132,6 +132,13 @@ def test_honest_work_gets_its_points(rows, student, points):
     assert rows[student, "1.1"]["flags"] == ""
 
 
+@pytest.mark.parametrize("student", ["honest", "unsolved", "endless loop"])
+def test_question_without_an_answer_earns_nothing_and_is_no_correction(rows, student):
+    row = rows[student, "written_1"]
+    assert row["points"] == "0", row
+    assert "by hand" not in row["flags"], row
+
+
 def test_files_are_out_of_sight(graded):
     row = graded[1]["reader", "1.2"]
     assert row["diagnosis"] == "raises an error"

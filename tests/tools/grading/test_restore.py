@@ -131,6 +131,17 @@ def test_answer_is_found_without_metadata(assignment, handed_in):
     assert "test's metadata lost" in restored.flags["1.1"]
 
 
+def test_long_answer_is_whole_or_refused_in_words(assignment, handed_in):
+    notes = "\n".join(f"    # {i:08d}" for i in range(3_000))  # 48,000 characters
+    long = f"def f(x):\n{notes}\n    return 1"
+    restored = put_back(handed_in(f=long), assignment)
+    assert restored.answers["f"] == long
+    assert "1.1" not in restored.flags
+    restored = put_back(handed_in(f=long + 3 * notes), assignment)
+    assert "f" not in restored.answers
+    assert restored.flags["1.1"] == ["answer longer than 100,000 characters"]
+
+
 def test_missing_answer_is_flagged(assignment, handed_in):
     cells = [c for c in handed_in() if c.marks.get("grade_id") != "f"]
     restored = put_back(cells, assignment)
