@@ -5,7 +5,6 @@ peak is nobody else's. The model is the one that LABS_MODEL names.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from labs_helpers.fit.loop import parts_of
 from labs_helpers.fit.objectives import encode_rows
 from labs_helpers.fit.run import Run
 from labs_helpers.models import RewardModel, load_policy, load_tokenizer, memory
-from labs_tools.studies.study import Row, study
+from labs_tools.studies.study import Row, named, study
 
 STATUS = Path("/proc/self/status")
 STEPS = 2  # in the first, AdamW makes its means
@@ -63,7 +62,7 @@ def predicted() -> Iterator[Row]:
     Columns: model, method, lora, batch, words, room, tokens, parts, recomputed,
     predicted, measured, ratio.
     """
-    model = os.environ["LABS_MODEL"]
+    model = named("LABS_MODEL")
     for configuration in CONFIGURATIONS:
         yield {"model": Path(model).name, **apart(model, configuration)}
 

@@ -5,7 +5,6 @@ turns. The model is the one that LABS_MODEL names, the pairs are those of LABS_D
 """
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from labs_helpers import data, fit, rl
 from labs_helpers.course import trl_config
 from labs_helpers.losses import dpo_loss
 from labs_helpers.models import RewardModel, encode_chat, load_policy, load_tokenizer
-from labs_tools.studies.study import Row, study
+from labs_tools.studies.study import Row, named, study
 
 METHODS = ("dpo", "reward", "sft", "kto", "rloo", "grpo")
 BATCHES = (4, 8)
@@ -58,7 +57,7 @@ def beside_trl() -> Iterator[Row]:
 
     Columns: model, method, batch, seconds, trl_seconds, faster, peak, trl_peak, more.
     """
-    model, rows = os.environ["LABS_MODEL"], os.environ["LABS_DATA"]
+    model, rows = named("LABS_MODEL"), named("LABS_DATA")
     for batch, method in product(BATCHES, METHODS):
         found = {side: apart(Asked(model, rows, method, side, batch)) for side in SIDES}
         (seconds, peak), (their_seconds, their_peak) = found.values()

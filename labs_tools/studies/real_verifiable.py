@@ -4,7 +4,6 @@ The model is the one that LABS_MODEL names; the prompts are those of LABS_DATA, 
 prompt. What is reported are held-out prompts.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from labs_helpers import evaluation, rl
 from labs_helpers.data import load_preferences, task_from_preferences
 from labs_helpers.models import Policy, branch, load_policy, load_tokenizer
 from labs_helpers.sampling import Rollout, rollout_kl, sample
-from labs_tools.studies.study import Row, study
+from labs_tools.studies.study import Row, named, study
 
 WORDS = 10  # are what the reward wants
 LONGEST = 400  # characters of a conversation: long ones cost time and teach the same
@@ -39,9 +38,9 @@ def verified() -> Iterator[Row]:
     Columns: model, algorithm, answers, seconds, deviation (of the reward before), and
     with intervals before, after, gain (in deviations), kl.
     """
-    name = os.environ["LABS_MODEL"]
+    name = named("LABS_MODEL")
     tokenizer, start = load_tokenizer(name), load_policy(name)
-    rows = load_preferences(os.environ["LABS_DATA"])
+    rows = load_preferences(named("LABS_DATA"))
     short = [row for row in rows if len(str(row.prompt)) <= LONGEST]
     task = task_from_preferences(short, "short prompts")
     unseen = task.prompts("test")[:HELD_OUT]

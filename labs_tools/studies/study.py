@@ -7,6 +7,7 @@ with `study`. A row may hold an `Estimate`; it becomes three columns.
 import base64
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -162,6 +163,21 @@ def _columns(row: Row) -> Row:
         else:
             found[name] = value
     return found
+
+
+def named(variable: str) -> str:
+    """What LABS_MODEL or LABS_DATA names, for studies on a real model.
+
+    Raises:
+        ValueError: it names nothing.
+    """
+    if not os.environ.get(variable):
+        raise ValueError(
+            f"{variable} names nothing: this study runs on a real model and real "
+            "preferences. Set LABS_MODEL to a model (`labs fetch smollm2` brings one) "
+            "and LABS_DATA to a file or folder of preference pairs."
+        )
+    return os.environ[variable]
 
 
 def here() -> Row:

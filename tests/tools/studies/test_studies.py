@@ -106,6 +106,14 @@ def test_an_unknown_study_is_named_with_those_that_exist(capsys):
     assert "reward_data_size" in message
 
 
+@pytest.mark.parametrize("name", ["memory", "real_speed", "real_verifiable"])
+def test_a_study_of_a_real_model_says_what_it_needs(name, monkeypatch, tmp_path):
+    monkeypatch.delenv("LABS_MODEL", raising=False)
+    with pytest.raises(ValueError, match="LABS_MODEL names nothing"):
+        studies.run(name, tmp_path)
+    assert not (tmp_path / f"{name}.csv").exists()
+
+
 def test_a_missing_result_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="labs study reward_margins"):
         recorded.read("reward_margins", tmp_path)
