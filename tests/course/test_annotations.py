@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,14 +18,20 @@ def path(tmp_path):
     return tmp_path / "lines.jsonl"
 
 
-@pytest.fixture
-def disk_of():
-    """A disk on which a file can hold so many bytes."""
+@contextmanager
+def disk_of(size):
+    """A disk on which a file can hold so many bytes, for as long as the block lasts.
+
+    No longer: what pytest prints may go into a file too.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_lines_survive_any_text(path):
@@ -34,23 +41,20 @@ def test_lines_survive_any_text(path):
     assert read_lines(path) == [row, row]
 
 
-def test_full_disk_leaves_what_was_there(path, disk_of):
+def test_full_disk_leaves_what_was_there(path):
     append_line(path, {"a": "x" * 900})
     before = path.read_bytes()
-    disk_of(1500)
     for _ in range(3):
-        with pytest.raises(OSError, match="too large"):
+        with disk_of(1500), pytest.raises(OSError, match="too large"):
             append_line(path, {"b": "y" * 900})
         assert path.read_bytes() == before
-    disk_of(10_000)
     append_line(path, {"b": "y"})
     assert read_lines(path) == [{"a": "x" * 900}, {"b": "y"}]
 
 
-def test_no_room_for_the_end_of_the_last_line(path, disk_of):
+def test_no_room_for_the_end_of_the_last_line(path):
     path.write_bytes(b'{"a": 1}')
-    disk_of(8)
-    with pytest.raises(OSError, match="too large"):
+    with disk_of(8), pytest.raises(OSError, match="too large"):
         append_line(path, {"b": 2})
     assert path.read_bytes() == b'{"a": 1}'
 
