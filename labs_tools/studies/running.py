@@ -11,7 +11,7 @@ from labs_tools.studies.study import STUDIES, Study, here
 
 ROOMS = (
     "lab1", "lab2", "optimum", "lab3", "instabilities", "tuning", "rllib", "trl",
-    "frontier", "lab4", "memory", "real_speed", "real_verifiable",
+    "frontier", "lab4", "memory", "real_speed", "real_reward", "real_verifiable",
 )  # fmt: skip
 
 
