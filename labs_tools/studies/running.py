@@ -10,8 +10,9 @@ from labs_tools.studies import cluster
 from labs_tools.studies.study import STUDIES, Study, here
 
 ROOMS = (
-    "lab1", "lab2", "optimum", "lab3", "instabilities", "tuning", "rllib", "trl",
-    "frontier", "lab4", "memory", "real_speed", "real_reward", "real_verifiable",
+    "lab1", "lab2", "like_for_like", "tax", "optimum", "lab3", "instabilities",
+    "tuning", "rllib", "trl", "frontier", "lab4", "memory", "real_speed",
+    "real_reward", "real_verifiable",
 )  # fmt: skip
 
 
