@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.path import Path
 
 from labs_helpers import plots
 from labs_helpers.advantages import gae
@@ -78,7 +77,7 @@ def test_no_arrow_runs_through_text(figure):
     axes = figure.axes[0]
     arrows = [p for p in axes.patches if isinstance(p, FancyArrowPatch)]
     for patch in arrows:
-        way = axes.transData.transform_path(Path(patch.get_path().vertices))
+        way = axes.transData.transform_path(patch.get_path())
         for text, place in texts(figure):
             assert not way.intersects_bbox(place, filled=False), text.get_text()
 
