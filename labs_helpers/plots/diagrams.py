@@ -42,7 +42,8 @@ def diagram_rlhf() -> Figure:
     answers = box(axes, "prompts, and\nits own answers", (left, 5.0), wide)
     policy = box(axes, "policy", (right, 5.0), tall, "trained")
     ppo = _step(axes, answers.right, policy.left, "PPO on reward\nless price of KL")
-    arrow(axes, reward.bottom, (right, 3.85), (ppo.x, 3.85), ppo.top)
+    beside = ppo.x + 0.5  # of the heading
+    arrow(axes, reward.bottom, (right, 3.85), (beside, 3.85), (beside, ppo.top[1]))
     arrow(axes, policy.bottom, (right, 5.6), (left, 5.6), answers.bottom)
     note(
         axes,

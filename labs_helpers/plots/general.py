@@ -174,7 +174,7 @@ def histograms(
         label = f"{name} (n = {len(group)}, mean {mean:.2g})".replace("-", "−")
         axes.stairs(share, edges, color=colour, lw=2, ls=line, label=label)
         mark = {"marker": "^", "s": 90, "edgecolor": "black", "linewidth": 1.2}
-        axes.scatter([mean], [0], color=colour, ls=line, zorder=5, **mark)
+        axes.scatter([mean], [0], color=colour, zorder=5, clip_on=False, **mark)
     level(axes, reference, vertical=True)
     axes.set(xlabel=f"{xlabel} (triangle: mean)", ylabel="share of its group")
     axes.legend(**ABOVE_LEFT)
@@ -196,7 +196,7 @@ def against_size(
     """
     figure, axes = new_figure()
     along = np.log(sizes) if min(sizes) > 0 else np.asarray(sizes, float)
-    apart = 0.012 * np.ptp(along)
+    apart = 0.018 * np.ptp(along)
     for i, (name, estimates) in enumerate(series.items()):
         beside = along + apart * (i - (len(series) - 1) / 2)
         places = np.exp(beside) if min(sizes) > 0 else beside
@@ -207,7 +207,8 @@ def against_size(
         axes.minorticks_off()
         axes.set_xticks(sizes, [_size(size) for size in sizes])
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend(**ABOVE_LEFT, ncols=3)
+    short = all(len(name) <= 15 for name in series)
+    axes.legend(**ABOVE_LEFT, ncols=3 if short else 2)
     return figure
 
 
