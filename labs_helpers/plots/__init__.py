@@ -16,3 +16,10 @@ from labs_helpers.plots.policies import (
 from labs_helpers.plots.safety import (
     attack_heatmaps, helpful_and_harmless, label_agreement, rates_by_policy,
 )
+from labs_helpers.plots.diagrams import (
+    diagram_constitutional, diagram_course, diagram_dpo, diagram_four_models,
+    diagram_rlhf,
+)
+from labs_helpers.plots.number_rows import (
+    diagram_bradley_terry, diagram_gae, diagram_mask,
+)

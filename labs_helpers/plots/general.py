@@ -17,6 +17,7 @@ from labs_helpers.plots.style import (
     COLOURS,
     GREY,
     LINES,
+    MARKERS,
     Figure,
     distances,
     errorbar,
@@ -28,6 +29,7 @@ from labs_helpers.plots.style import (
 )
 
 Level = tuple[float, str]  # to compare with, and what it is
+LONG = 40  # points above which noise hides the trend
 
 
 @styled
@@ -35,23 +37,39 @@ def training_curve(
     histories: History | Mapping[str, History],
     column: str = "loss",
     ylabel: str | None = None,
-    reference: Level | None = None,
+    reference: Level | Sequence[Level] | None = None,
     xlabel: str = "optimiser step",
 ) -> Figure:
-    """Draw one column of one or several training runs by step; gaps are passed over."""
+    """Draw one column of one or several training runs by step; gaps are passed over.
+
+    Of a long run the moving mean is drawn over what was logged; a reference is one
+    level to compare with, or several.
+    """
     if isinstance(histories, History):
         histories = {"": histories}
+    levels = [reference] if isinstance(reference, tuple) else [*(reference or ())]
     figure, axes = new_figure()
-    for name, history in histories.items():
+    for i, (name, history) in enumerate(histories.items()):
         logged = np.isfinite(history[column])
-        size = 5 if logged.sum() <= 15 else 0
         x, y = history["step"][logged], history[column][logged]
-        axes.plot(x, y, label=name, markersize=size)
-    level(axes, reference)
+        look = {"color": COLOURS[i % len(COLOURS)], "ls": LINES[i % len(LINES)]}
+        look["marker"] = MARKERS[i % len(MARKERS)]
+        if len(x) > LONG:
+            window = len(x) // 10
+            axes.plot(x, y, **{**look, "lw": 1, "alpha": 0.35, "marker": ""})
+            x, y = _moving_mean(x, window), _moving_mean(y, window)
+            name = f"{name}, mean of {window}" if name else f"mean of {window}"
+        axes.plot(x, y, label=name, ms=5 if len(x) <= 15 else 0, **look)
+    for one, line in zip(levels, ("--", ":", "-."), strict=False):
+        level(axes, one, ls=line)
     axes.set(xlabel=xlabel, ylabel=ylabel or column.replace("_", " "))
-    if len(histories) > 1 or reference:
-        axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**ABOVE_LEFT, ncols=2)
     return figure
+
+
+def _moving_mean(numbers: ArrayLike, window: int) -> np.ndarray:
+    return np.convolve(numbers, np.full(window, 1 / window), "valid")
 
 
 @styled
@@ -87,8 +105,10 @@ def bars_with_intervals(
     line = {"color": "black", "ls": "none", "marker": "", "lw": 1.6}
     axes.errorbar(lengths, places, xerr=distances(estimates), **line)
     at_the_edge = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    digits = 3 if np.nanmax(np.abs(lengths)) < 0.2 else 2  # small ones look alike
     for place, value in enumerate(lengths):
-        axes.text(1.02, place, f"{value:.2f}".replace("-", "−"), **at_the_edge)
+        written = f"{value:.{digits}f}".replace("-", "−")
+        axes.text(1.02, place, written, **at_the_edge)
     level(axes, reference, vertical=True)
     if reference:
         axes.legend(**ABOVE)
@@ -108,8 +128,9 @@ def best_of_n_curves(
     from matplotlib.ticker import ScalarFormatter
 
     figure, axes = new_figure()
-    for name, curve in curves.items():
-        (line,) = axes.plot(ns, values(curve), label=name)
+    for i, (name, curve) in enumerate(curves.items()):
+        look = {"ls": LINES[i % len(LINES)], "mfc": "none"}  # none hides another
+        (line,) = axes.plot(ns, values(curve), label=name, **look)
         lows, highs = np.array([estimate.ci for estimate in curve]).T
         axes.fill_between(ns, lows, highs, color=line.get_color(), alpha=0.18, lw=0)
     axes.set_xscale("log", base=2)
@@ -138,7 +159,10 @@ def histograms(
     xlabel: str,
     reference: Level | None = None,
 ) -> Figure:
-    """Draw how values are spread in one or several groups, as shares of each."""
+    """Draw how values are spread in one or several groups, as shares of each.
+
+    A triangle on the axis marks the mean of each.
+    """
     spread = [np.asarray(group, float) for group in groups.values()]
     edges = np.histogram_bin_edges(np.concatenate(spread), 30)
     figure, axes = new_figure()
@@ -146,11 +170,14 @@ def histograms(
         colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
         share = np.histogram(group, edges)[0] / max(len(group), 1)
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.18)
-        label = f"{name} (n = {len(group)})"
+        mean = np.mean(group) if len(group) else np.nan
+        label = f"{name} (n = {len(group)}, mean {mean:.2g})".replace("-", "−")
         axes.stairs(share, edges, color=colour, lw=2, ls=line, label=label)
+        mark = {"marker": "^", "s": 90, "edgecolor": "black", "linewidth": 1.2}
+        axes.scatter([mean], [0], color=colour, zorder=5, clip_on=False, **mark)
     level(axes, reference, vertical=True)
-    axes.set(xlabel=xlabel, ylabel="share of its group")
-    axes.legend(**ABOVE_LEFT, ncols=2)
+    axes.set(xlabel=f"{xlabel} (triangle: mean)", ylabel="share of its group")
+    axes.legend(**ABOVE_LEFT)
     return figure
 
 
@@ -165,18 +192,31 @@ def against_size(
     """Draw a measure against the amount of data (or parameters, or noise).
 
     The scale is a log scale if all sizes are above 0; nothing exceeds the ceiling.
+    Series stand a little beside each other, so that every interval is seen.
     """
     figure, axes = new_figure()
-    for name, estimates in series.items():
-        errorbar(axes, sizes, estimates, name)
+    along = np.log(sizes) if min(sizes) > 0 else np.asarray(sizes, float)
+    apart = 0.018 * np.ptp(along)
+    for i, (name, estimates) in enumerate(series.items()):
+        beside = along + apart * (i - (len(series) - 1) / 2)
+        places = np.exp(beside) if min(sizes) > 0 else beside
+        errorbar(axes, places, estimates, name, ls=LINES[i % len(LINES)])
     level(axes, ceiling)
     if min(sizes) > 0:
         axes.set_xscale("log")
         axes.minorticks_off()
-        axes.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
+        axes.set_xticks(sizes, [_size(size) for size in sizes])
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend(**ABOVE_LEFT, ncols=3)
+    short = all(len(name) <= 15 for name in series)
+    axes.legend(**ABOVE_LEFT, ncols=3 if short else 2)
     return figure
+
+
+def _size(number: float) -> str:
+    """A size as people say it: 500, 3,000, 222 k, 3.1 M."""
+    if number >= 1e6:
+        return f"{number / 1e6:.2g} M"
+    return f"{number / 1e3:.3g} k" if number >= 1e5 else f"{number:,.10g}"
 
 
 @styled
@@ -216,8 +256,8 @@ def overoptimisation(
     """Draw gold, and the proxy that was optimised, against the distance travelled.
 
     Distances are sqrt(KL) from the start, rewards what was gained over it, on one
-    scale; the fit is the curve of Gao et al., with its peak; the witness is what
-    stands for gold.
+    scale; the fit is the curve of Gao et al., with its peak, which need not be that of
+    what was measured; the witness is what stands for gold.
     """
     figure, axes = new_figure()
     errorbar(axes, distance, gold, witness)
@@ -231,8 +271,13 @@ def overoptimisation(
         label = f"{law}, a = {fit.a:.2f}, b = {fit.b:.2f}"
         axes.plot(grid, fit.predict(grid), **look, label=label)
         if fit.peak <= farthest:
-            axes.axvline(fit.peak, color=GREY, ls=":", label="peak of the fit")
+            label = f"peak of the fit, d = {fit.peak:.2f}"
+            axes.axvline(fit.peak, color=GREY, ls=":", marker="", label=label)
+        highest = int(np.argmax(values(gold)))
+        look = {"ls": "none", "marker": "*", "ms": 16, "color": "black"}
+        label = f"highest measured, d = {np.asarray(distance)[highest]:.2f}"
+        axes.plot(distance[highest], gold[highest].value, **look, label=label)
     axes.set(xlabel="distance d = √KL from the start (√nats)")
     axes.set_ylabel("reward gained over the start")
-    axes.legend()
+    axes.legend(**ABOVE_LEFT, ncols=2)
     return figure

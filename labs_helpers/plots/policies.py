@@ -26,12 +26,16 @@ from labs_helpers.plots.style import (
 )
 
 KL = "KL from the reference (nats per answer)"
-# What learnt from the same has the same colour.
+# What learnt from the same has the same colour; every method has a marker of its own.
 FAMILIES = {
-    "start": ("SFT",),
-    "offline, 400 comparisons": ("DPO", "IPO", "KTO", "SLiC"),
-    "on-policy, gold itself": ("REINFORCE", "actor-critic", "TRPO", "PPO"),
-    "a constitution, no label": ("SL-CAI", "RL-CAI"),
+    "start": {"SFT": "*"},
+    "offline, 400 comparisons": {"DPO": "o", "IPO": "s", "KTO": "^", "SLiC": "D"},
+    "on-policy, gold itself": {
+        **{"REINFORCE": "v", "actor-critic": "<", "TRPO": ">", "PPO": "p"}
+    },
+    "principles, by a critic that\nlearned from the truth": {
+        **{"SL-CAI": "P", "RL-CAI": "X"}
+    },
 }
 
 
@@ -52,8 +56,8 @@ def gold_against_kl(
     """
     figure, axes = new_figure(8.0, 4.8)
     if frontier:
-        ends = sorted((o.kl.mean(), o.reward.mean()) for o in frontier)
-        axes.plot(*np.array(ends).T, color="black", marker="", label="optimum")
+        optima = [(o.kl.mean(), o.reward.mean(), o.objective.mean()) for o in frontier]
+        axes.plot(*_frontier(optima), color="black", marker="", label="optimum")
     for i, (name, curve) in enumerate((curves or {}).items()):
         axes.plot(*curve, color=GREY, ls=LINES[1 + i % 3], marker="", label=name)
     for name, (kl, reward) in policies.items():
@@ -63,12 +67,36 @@ def gold_against_kl(
     return figure
 
 
+def _frontier(optima: Sequence[tuple[float, float, float]]) -> np.ndarray:
+    """KL and reward along a smooth curve through optima (KL, reward, objective).
+
+    Straight lines between them would run below what is attainable. By the envelope
+    theorem the slope in an optimum is its price of KL, w, and w KL is the reward less
+    the objective. In the root of KL the curve is nearly straight at 0, where no slope
+    is known: there, two points and one slope give a parabola.
+    """
+    kl, reward, objective = np.array(sorted(set(optima))).T
+    root = np.sqrt(np.maximum(kl, 0))
+    slope = 2 * (reward - objective) / np.maximum(root, 1e-9)
+    if root[0] < 1e-6 and len(root) > 1:
+        slope[0] = 2 * (reward[1] - reward[0]) / (root[1] - root[0]) - slope[1]
+    pieces = [np.array([[kl[0]], [reward[0]]])]
+    for i in np.flatnonzero(np.diff(root) > 1e-9):
+        width, t = root[i + 1] - root[i], np.linspace(0, 1, 25)[1:]
+        bend = t * (1 - t) * ((1 - t) * slope[i] - t * slope[i + 1]) * width
+        ends = t * t * (3 - 2 * t)
+        along = reward[i] * (1 - ends) + reward[i + 1] * ends + bend
+        pieces.append(np.array([(root[i] + width * t) ** 2, along]))
+    return np.concatenate(pieces, axis=1)
+
+
 @styled
 def gold_against_kl_by_method(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw every method of the labs; large points are means, small ones single seeds.
 
-    Rows have `method`, `n`, `kl` and `gold`; the methods "optimum" and "best of n" (by
-    n) are drawn as lines.
+    Rows have `method`, `n`, `kl` and `gold`; the methods "optimum" (n: its price of KL)
+    and "best of n" are drawn as lines. The KL of best of n is an upper bound, and it
+    chooses by the gold of the very prompts that are tested.
     """
 
     def of(method: str, **kept: Any) -> np.ndarray:
@@ -76,20 +104,28 @@ def gold_against_kl_by_method(rows: Sequence[Mapping[str, Any]]) -> Figure:
         return np.array([(row["kl"], row["gold"]) for row in found])
 
     figure, axes = new_figure(8.4, 5.0)
-    optima = np.array(sorted(map(tuple, of("optimum"))))
-    axes.plot(*optima.T, color="black", marker="", label="optimum")
+    optima = [
+        (row["kl"], row["gold"], row["gold"] - float(row["n"]) * row["kl"])
+        for row in rows
+        if row["method"] == "optimum"
+    ]
+    axes.plot(*_frontier(optima), color="black", marker="", label="optimum")
     ns = sorted({row["n"] for row in rows if row["method"] == "best of n"})
     line = np.array([of("best of n", n=n).mean(axis=0) for n in ns])
-    axes.plot(*line.T, color=GREY, ls="--", marker="", label="best of n")
+    label = "best of n by gold\n(KL at most this)"
+    axes.plot(*line.T, color=GREY, ls="--", marker="", label=label)
     colours = ("#000000", *COLOURS)
     for colour, (family, methods) in zip(colours, FAMILIES.items(), strict=False):
         axes.plot([], [], ls="none", marker="", label=family)
-        for marker, method in zip(MARKERS, methods, strict=False):
+        for method, marker in methods.items():
             points = of(method)
             if len(points):
                 same = {"ls": "none", "marker": marker, "color": colour}
-                axes.plot(*points.T, markersize=4, alpha=0.4, mew=0, **same)
-                axes.plot(*points.mean(axis=0), markersize=10, label=method, **same)
+                axes.plot(*points.T, markersize=4, alpha=0.5, mew=0, **same)
+                hollow = {"mfc": "none", "mew": 2, "label": method}
+                axes.plot(*points.mean(axis=0), markersize=10, **same, **hollow)
+    small = {"color": GREY, "marker": "o", "markersize": 4, "alpha": 0.5, "mew": 0}
+    axes.plot([], [], ls="none", label="small: single seeds", **small)
     axes.set(xlabel=KL, ylabel="mean gold reward")
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=10)
     for text in legend.get_texts():
@@ -132,7 +168,8 @@ def win_rates(
     without = [rate.without_ties for rate in rates.values()]
     across(axes, rows + 0.14, without, label="without ties")
     name_rows(axes, rates)
-    axes.set(xlabel=xlabel, xlim=(-0.02, 1.02))
+    least = min([0.4, *(r.low for r in [*rates.values(), *without] if r.low >= 0)])
+    axes.set(xlabel=xlabel, xlim=(np.floor(10 * least) / 10 - 0.02, 1.02))
     axes.legend(**ABOVE, ncols=3)
     return figure
 

@@ -10,8 +10,11 @@ from labs_helpers.evaluation import Estimate
 from labs_helpers.fit import History
 from labs_helpers.plots.style import (
     ABOVE,
+    ABOVE_LEFT,
     COLOURS,
     GREY,
+    MARKERS,
+    Axes,
     Figure,
     errorbar,
     level,
@@ -33,11 +36,13 @@ def clipped_surrogate(clip: float = 0.2) -> Figure:
         lower = np.minimum(ratio * advantage, clipped)
         axes.plot(ratio, lower, marker="", label=name)
         axes.plot(ratio, ratio * advantage, color=GREY, ls=":", marker="", lw=1.4)
-    for edge in (1 - clip, 1 + clip):
-        axes.axvline(edge, color=GREY, ls="--", lw=1.2, marker="")
-    axes.axvline(1, color="black", lw=1, marker="")
+    axes.lines[2].set_linestyle("-.")  # told from the other without colour
+    axes.lines[-1].set_label("without the clip")
+    for edge, label in ((1 - clip, f"1 ± {clip:g}, the clip"), (1 + clip, None)):
+        axes.axvline(edge, color=GREY, ls="--", lw=1.2, marker="", label=label)
+    axes.axvline(1, color="black", lw=1, marker="", label="the old policy")
     axes.set(
-        xlabel="ratio: new over old probability (dotted: not clipped)",
+        xlabel="ratio: new over old probability",
         ylabel="surrogate, to be made large",
     )
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -58,7 +63,7 @@ def variance_by_baseline(
     figure, axes = new_figure(7.0, 3.9)
     axes.plot(baselines, variance, marker="", label="a constant")
     axes.axvline(mean_reward, color=GREY, ls=":", marker="", label="mean reward")
-    axes.axvline(0, color="black", lw=1, marker="")
+    axes.axvline(0, color="black", lw=1, marker="", label="nothing")
     if other is not None:
         axes.axhline(other[0], color=COLOURS[1], ls="--", marker="", label=other[1])
     axes.set(
@@ -124,16 +129,18 @@ def trust_region_step(
     left.plot([], [], color=GREY, ls="--", marker="", label="quadratic model")
     left.axhline(bound, color=COLOURS[1], ls=":", marker="", label="bound")
     left.set(xlabel="share of the step", ylabel="KL from before (nats a token)")
-    left.legend()
+    left.legend(**ABOVE_LEFT, ncols=2)
     right.plot(kl, gain, label="natural gradient")
-    right.plot(kl, expected_gain, color=GREY, ls="--", marker="", label="expected")
+    label = "if the slope held"
+    right.plot(kl, expected_gain, color=GREY, ls="--", marker="", label=label)
     if other is not None:
         name, other_kl, other_gain = other
         right.plot(other_kl, other_gain, color=COLOURS[2], label=name)
-    right.axvline(bound, color=COLOURS[1], ls=":", marker="")
+    right.axvline(bound, color=COLOURS[1], ls=":", marker="", label="bound")
     right.set(xlabel="KL from before (nats a token)", ylabel="surrogate gained")
     right.set_xlim(-0.03 * kl.max(), 1.05 * kl.max())
-    right.legend()
+    right.locator_params(axis="x", nbins=4)
+    right.legend(**ABOVE_LEFT, ncols=2)
     return figure
 
 
@@ -146,18 +153,38 @@ def runs_with_alarms(
     """Draw columns of several runs, and when the monitor raised which alarm.
 
     A panel a column, by the label of its axis; alarms by the run's name, each with its
-    update.
+    update and its name. Names stand under the panels, by the numbers over the lines.
     """
-    figure, panels = new_panels(4.9 * len(columns), 4.0, len(columns))
+    figure, panels = new_panels(4.9 * len(columns), 4.6, len(columns))
+    raised = [mark for name in histories for mark in alarms.get(name, ())]
+    numbers = {name: i for i, name in enumerate(dict(x[::-1] for x in raised), 1)}
     for axes, (column, label) in zip(panels, columns.items(), strict=True):
         for i, (name, history) in enumerate(histories.items()):
-            colour = COLOURS[i % len(COLOURS)]
-            axes.plot(history["step"], history[column], color=colour, ms=3, label=name)
-            for step, _ in alarms.get(name, ()):
-                axes.axvline(step, color=colour, ls=":", lw=1.6, marker="")
-        axes.set(xlabel="update (dotted: an alarm)", ylabel=label)
-    panels[0].legend()
+            look = {"color": COLOURS[i % len(COLOURS)], "mfc": "none"}
+            look |= {"ms": 4 + 4 * (i == 0), "marker": MARKERS[i % len(MARKERS)]}
+            axes.plot(history["step"], history[column], label=name, **look)
+        _number_alarms(axes, raised, numbers)
+        axes.set(xlabel="update (dotted: an alarm, by number)", ylabel=label)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    listed = [f"{number} {name}" for name, number in numbers.items()]
+    rows = [";  ".join(listed[i : i + 3]) for i in range(0, len(listed), 3)]
+    if rows:
+        figure.supxlabel("\n".join(rows), fontsize=11)
     return figure
+
+
+def _number_alarms(
+    axes: Axes, raised: Sequence[tuple[float, str]], numbers: Mapping[str, int]
+) -> None:
+    """A dotted line at each update with an alarm, their numbers over it."""
+    at: dict[float, set[int]] = {}
+    for step, name in raised:
+        at.setdefault(step, set()).add(numbers[name])
+    over = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+    for step, found in at.items():
+        axes.axvline(step, color=GREY, ls=":", lw=1.4, marker="")
+        axes.text(step, 1.01, "\n".join(map(str, sorted(found))), **over, fontsize=10)
 
 
 @styled
@@ -176,23 +203,22 @@ def hacking(
     """
     figure, left = new_figure(7.5, 4.2)
     right = left.twinx()
-    errorbar(left, updates, gold, f"{witness} (not optimised)")
-    look = {"color": COLOURS[1], "marker": "s", "label": "proxy (optimised)"}
-    right.plot(updates, values(proxy), **look)
+    errorbar(left, updates, gold, f"{witness}, not optimised (left axis)")
+    look = {"color": COLOURS[1], "marker": "s", "ls": "--"}
+    right.plot(updates, values(proxy), **look, label="proxy, optimised (right)")
     if second:
-        look = {"color": COLOURS[2], "marker": "^", "label": "second opinion"}
-        right.plot(updates, values(second), **look)
+        look = {"color": COLOURS[2], "marker": "^", "ls": "--"}
+        right.plot(updates, values(second), **look, label="second opinion (right)")
     right.spines["right"].set_visible(True)
     right.grid(visible=False)
     if alarm is not None:
         left.axvline(alarm, color="black", ls=":", marker="", label="first alarm")
-    left.set(xlabel="update", ylabel=f"{witness}, held-out answers")
-    right.set_ylabel("score, standard deviations of the start")
+    left.set(xlabel="update", ylabel=f"{witness}, held-out answers (solid)")
+    right.set_ylabel("score, deviations of the start (dashed)")
     handles, labels = left.get_legend_handles_labels()
     more, names = right.get_legend_handles_labels()
     above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    ncols = 2 if second else 3
-    left.legend(handles + more, labels + names, **above, ncols=ncols)
+    left.legend(handles + more, labels + names, **above, ncols=2)
     return figure
 
 
@@ -202,7 +228,10 @@ def by_seed(
     xlabel: str,
     bar: tuple[float, str] | None = None,
 ) -> Figure:
-    """Draw every run of every group as a point, and each group's mean."""
+    """Draw every run of every group as a point, and each group's mean.
+
+    The axis spans a quarter of the largest value at least, or noise would look large.
+    """
     figure, axes = new_figure(7.5, 1.6 + 0.45 * len(groups))
     look = {"ls": "none", "marker": "o", "ms": 5, "alpha": 0.6, "color": COLOURS[0]}
     for row, found in enumerate(groups.values()):
@@ -214,7 +243,9 @@ def by_seed(
     if bar:
         axes.legend(**ABOVE)
     name_rows(axes, groups)
-    axes.set(xlabel=xlabel)
+    low, high = axes.get_xlim()
+    missing = max(np.max(np.abs([low, high])) / 4 - (high - low), 0)
+    axes.set(xlabel=xlabel, xlim=(low - missing / 2, high + missing / 2))
     return figure
 
 

@@ -1,12 +1,13 @@
 """Figures about safety: attacks by category, refusals, the trade with helpfulness."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from labs_helpers.evaluation import Estimate
 from labs_helpers.plots.style import (
     ABOVE,
+    BESIDE,
     COLOURS,
     GREY,
     MARKERS,
@@ -56,13 +57,14 @@ def helpful_and_harmless(
     ylabel: str = "harmlessness under attack",
 ) -> Figure:
     """Draw policies by helpfulness and harmlessness, joined in the given order."""
-    figure, axes = new_figure(6.4, 4.8)
+    figure, axes = new_figure(7.6, 4.8)
     path = np.array([(x.value, y.value) for x, y in policies.values()])
     axes.plot(*path.T, color=GREY, ls=":", marker="", lw=1.4)
-    for name, (x, y) in policies.items():
-        point(axes, x, y, label=name, markersize=9)
+    for i, (name, (x, y)) in enumerate(policies.items()):
+        size = 12 - 6 * i / max(len(policies) - 1, 1)  # none covers another
+        point(axes, x, y, label=name, markersize=size)
     axes.set(xlabel="helpfulness on harmless prompts", ylabel=ylabel)
-    axes.legend(loc="best")
+    axes.legend(**BESIDE)
     return figure
 
 
@@ -71,10 +73,12 @@ def rates_by_policy(
     rates: Mapping[str, Mapping[str, Estimate]],
     xlabel: str,
     bound: tuple[float, str] | None = None,
+    lower_is_better: Collection[str] | None = None,
 ) -> Figure:
     """Draw several rates, one to a line, of several policies side by side.
 
-    They stand by policy, then by what is measured, the same for every policy.
+    They stand by policy, then by what is measured, the same for every policy. Where it
+    is said of which rates a lower one is better, an arrow says so at every name.
     """
     names = list(next(iter(rates.values())))
     offsets = np.linspace(-0.25, 0.25, len(rates)) if len(rates) > 1 else [0.0]
@@ -84,7 +88,12 @@ def rates_by_policy(
         look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         across(axes, rows, [found[name] for name in names], **look, label=policy)
     level(axes, bound, vertical=True)
-    name_rows(axes, [name.replace("_", " ") for name in names])
+    arrows = ["" for _ in names]
+    if lower_is_better is not None:
+        arrows = [" ←" if name in lower_is_better else " →" for name in names]
+        xlabel = f"{xlabel}; arrow: better"
+    titles = [name.replace("_", " ") for name in names]
+    name_rows(axes, [a + b for a, b in zip(titles, arrows, strict=True)])
     axes.set(xlabel=xlabel)
     axes.legend(**ABOVE, ncols=4)
     return figure
@@ -95,13 +104,17 @@ def label_agreement(
     agreements: Mapping[str, Estimate],
     highlighted: Sequence[str] = (),
 ) -> Figure:
-    """Draw how often judges and people agree with the truth, best on top."""
+    """Draw how often judges and people agree with the truth, best on top.
+
+    What is highlighted has another colour and a hollow square.
+    """
     ordered = dict(sorted(agreements.items(), key=lambda item: -item[1].value))
     figure, axes = new_figure(7.5, 1.4 + 0.42 * len(ordered))
     level(axes, (0.5, "a coin"), vertical=True)
     for row, (name, estimate) in enumerate(ordered.items()):
-        colour = COLOURS[1 if name in highlighted else 0]
-        across(axes, row, [estimate], marker="o", color=colour)
+        look = {"marker": "s", "color": COLOURS[1], "mfc": "none", "mew": 2}
+        look = look if name in highlighted else {"marker": "o", "color": COLOURS[0]}
+        across(axes, row, [estimate], **look)
     name_rows(axes, ordered)
     axes.set(xlabel="share of pairs on which the truth agrees")
     axes.legend(**ABOVE)

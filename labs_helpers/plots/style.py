@@ -104,13 +104,16 @@ def distances(estimates: Sequence[Estimate]) -> Float[np.ndarray, "2 n"]:
 
 
 def level(
-    axes: Axes, reference: tuple[float, str] | None, vertical: bool = False
+    axes: Axes,
+    reference: tuple[float, str] | None,
+    vertical: bool = False,
+    ls: str = "--",
 ) -> None:
     """A dashed line at a level to compare with, if there is one, and its name."""
     if reference:
         draw = axes.axvline if vertical else axes.axhline
         value, label = reference
-        draw(value, color=GREY, ls="--", lw=1.6, marker="", label=label)
+        draw(value, color=GREY, ls=ls, lw=1.6, marker="", label=label)
 
 
 def errorbar(
@@ -130,8 +133,9 @@ def across(
 
 
 def point(axes: Axes, x: Estimate, y: Estimate, **options: Any) -> None:
-    """A point with its intervals both ways."""
-    errorbar(axes, x.value, [y], xerr=distances([x]), ls="none", **options)
+    """A point with its intervals both ways; hollow, so that it hides no other."""
+    look = {"ls": "none", "mfc": "none", "mew": 2, "elinewidth": 1.2}
+    errorbar(axes, x.value, [y], xerr=distances([x]), **{**look, **options})
 
 
 def name_rows(axes: Axes, names: Iterable[str]) -> None:

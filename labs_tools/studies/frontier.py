@@ -65,9 +65,10 @@ ALGORITHMS = ("REINFORCE", "actor-critic", "TRPO", "PPO")
 def frontier() -> Iterator[Row]:
     """Gold against KL for eleven methods and the optimum, three seeds; a figure too.
 
-    Best of n and the on-policy methods are given gold itself, the offline ones 400
-    comparisons by a careful simulated annotator, SL-CAI and RL-CAI a constitution and
-    no label at all.
+    Best of n and the on-policy methods are given gold itself, best of n even that of
+    the very prompts it is tested on. The offline methods have 400 comparisons by a
+    careful simulated annotator. SL-CAI and RL-CAI have principles and no label of these
+    answers, but their critic, the SFT model, learned to judge from the world's truth.
     """
     rows = []
     for row in _frontier():

@@ -198,7 +198,11 @@ def test_a_peak_beyond_the_data_is_not_drawn():
 
 def test_every_figure_is_tested():
     drawn = {name.removeprefix("one_") for name in FIGURES}
-    offered = {name for name, value in vars(plots).items() if callable(value)}
+    offered = {
+        name
+        for name, value in vars(plots).items()
+        if callable(value) and not name.startswith("diagram_")  # test_diagrams
+    }
     assert drawn == offered
 
 
@@ -211,8 +215,9 @@ def test_policies_lie_where_they_were_measured():
 
 def test_every_method_is_on_the_figure():
     figure = FIGURES["gold_against_kl_by_method"]()
-    said = {text.get_text() for text in figure.findobj(mpl.text.Text)}
-    assert set(METHODS) <= said
+    said = [text.get_text() for text in figure.findobj(mpl.text.Text)]
+    for method in METHODS:
+        assert any(text.startswith(method) for text in said), method
 
 
 def test_the_frontier_rises_with_kl():
