@@ -37,7 +37,7 @@ def run(name: str, folder: Path = FOLDER) -> Path:
     """
     known = studies()
     if name not in known:
-        raise UnknownStudy(f"no study {name!r}; there are {', '.join(known)}")
+        raise UnknownStudy(f"no study {name!r}; there are {', '.join(sorted(known))}")
     study = known[name]
     rows = cluster.rows_of(study) if os.environ.get("RAY_ADDRESS") else study.rows()
     made_with = {"made_with": study.made_with}

@@ -103,7 +103,7 @@ def test_an_unknown_study_is_named_with_those_that_exist(capsys):
     assert main(["study", "nonsense"]) == 1
     message = capsys.readouterr().err
     assert "nonsense" in message
-    assert "reward_data_size" in message
+    assert "chain_of_thought" in message
 
 
 @pytest.mark.parametrize("name", ["memory", "real_speed", "real_verifiable"])
