@@ -106,7 +106,9 @@ def test_an_unknown_study_is_named_with_those_that_exist(capsys):
     assert "chain_of_thought" in message
 
 
-@pytest.mark.parametrize("name", ["memory", "real_speed", "real_verifiable"])
+@pytest.mark.parametrize(
+    "name", ["memory", "real_reward", "real_speed", "real_verifiable"]
+)
 def test_a_study_of_a_real_model_says_what_it_needs(name, monkeypatch, tmp_path):
     monkeypatch.delenv("LABS_MODEL", raising=False)
     with pytest.raises(ValueError, match="LABS_MODEL names nothing"):
